@@ -1,0 +1,1 @@
+"""The compiled core: bytes and hot loops; no policy, no I/O."""

@@ -1,0 +1,143 @@
+"""The errors, one tree, branched by who must act.
+
+::
+
+    MsmError
+    ├── ConfigurationError (ValueError)    the deployer: a setting is wrong, or not available in this version
+    ├── InvalidSessionId (ValueError)      the caller: text that is no session id was passed where one is required
+    ├── NodeUnavailable                    the network: one node refused, reset or answered nonsense
+    │   └── NodeTimeout                    … or did not answer in time: the outcome is unknown
+    ├── SessionUnavailable                 the network: no copy of the session could be reached; *not* "no session"
+    ├── SerializationError                 the data: an attribute cannot be encoded
+    │   └── SessionTooLarge                … or the whole session is over the item limit
+    ├── CorruptRecord (ValueError)         the data: an item in memcached is not what this library wrote
+    │   └── UnknownFormat                  … or was written by another version: leave it alone
+    ├── ConflictError                      the policy: another request changed the session first
+    ├── LockTimeout                        the policy: the session's lock could not be had in time
+    └── ApplicationStopped                 the policy: a serialization failure has stopped the manager
+
+This module imports nothing of the package; everything else may import it.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "ApplicationStopped",
+    "ConfigurationError",
+    "ConflictError",
+    "CorruptRecord",
+    "InvalidSessionId",
+    "LockTimeout",
+    "MsmError",
+    "NodeTimeout",
+    "NodeUnavailable",
+    "SerializationError",
+    "SessionTooLarge",
+    "SessionUnavailable",
+    "UnknownFormat",
+]
+
+
+class MsmError(Exception):
+    """The root of every error this library raises."""
+
+
+class ConfigurationError(MsmError, ValueError):
+    """A setting has a value that is not accepted.
+
+    setting: its name. value: what was given. accepted: what would be, in words.
+    """
+
+    def __init__(self, setting: str, value: object, accepted: str) -> None:
+        super().__init__(f"{setting}={value!r} is not accepted: {accepted}")
+        self.setting = setting
+        self.value = value
+        self.accepted = accepted
+
+
+class InvalidSessionId(MsmError, ValueError):
+    """Text that is not a session id was passed where a caller must pass one."""
+
+
+class NodeUnavailable(MsmError):
+    """One node could not be used. node: its id. kind: what happened, in one word."""
+
+    def __init__(self, node: str, kind: str, message: str) -> None:
+        super().__init__(message)
+        self.node = node
+        self.kind = kind
+
+
+class NodeTimeout(NodeUnavailable):
+    """One node did not answer in time; whether it applied a write is unknown."""
+
+
+class SessionUnavailable(MsmError):
+    """No copy of the session could be reached. It may well exist: keep the cookie and try later.
+
+    session: the digest that logs carry, never the id. nodes: the nodes that were tried or are known to be down.
+    """
+
+    def __init__(self, message: str, *, session: str | None = None, nodes: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.session = session
+        self.nodes = nodes
+
+
+class SerializationError(MsmError):
+    """An attribute cannot be encoded. session: digest. attribute: its name. type_name: the value's type."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        session: str | None = None,
+        attribute: str | None = None,
+        type_name: str | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.session = session
+        self.attribute = attribute
+        self.type_name = type_name
+
+
+class SessionTooLarge(SerializationError):
+    """The encoded session is over the item limit; it was refused before sending. size, limit: bytes."""
+
+    def __init__(self, message: str, *, size: int, limit: int, session: str | None = None) -> None:
+        super().__init__(message, session=session)
+        self.size = size
+        self.limit = limit
+
+
+class CorruptRecord(MsmError, ValueError):
+    """Bytes from memcached are not a record of this session. offset: where reading stopped, in bytes."""
+
+    def __init__(self, reason: str, offset: int = 0) -> None:
+        super().__init__(f"{reason} (at byte {offset})")
+        self.reason = reason
+        self.offset = offset
+
+
+class UnknownFormat(CorruptRecord):
+    """The record was written by a version with another format; it is left alone, never deleted."""
+
+
+class ConflictError(MsmError):
+    """Another request changed the session first, and settings.on_conflict is "error". session: digest."""
+
+    def __init__(self, message: str, *, session: str | None = None) -> None:
+        super().__init__(message)
+        self.session = session
+
+
+class LockTimeout(MsmError):
+    """The session's lock could not be had within the request's budget. session: digest."""
+
+    def __init__(self, message: str, *, session: str | None = None) -> None:
+        super().__init__(message)
+        self.session = session
+
+
+class ApplicationStopped(MsmError):
+    """The manager was stopped by the policy on_unserializable="stop_application"; it serves no more."""

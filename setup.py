@@ -1,0 +1,64 @@
+"""Build the compiled core. Everything else about the package stands in pyproject.toml.
+
+MSM_FAST_BUILD chooses one of three builds:
+  release   what users get (default)
+  trace     line tracing for coverage of the Cython code
+  sanitize  AddressSanitizer and UndefinedBehaviorSanitizer, bounds checks on
+"""
+
+import os
+import sys
+
+from Cython.Build import cythonize
+from setuptools import Extension, setup
+
+KERNELS = {
+    "placement": ["placement"],
+    "session_id": ["session_id"],
+    "codec": ["msgpack"],
+    "record": ["record"],
+    "near_cache": [],
+    "wire": ["wire"],
+}
+
+BUILDS = ("release", "trace", "sanitize")
+SANITIZERS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"]
+
+build = os.environ.get("MSM_FAST_BUILD", "release")
+if build not in BUILDS:
+    sys.exit(f"MSM_FAST_BUILD={build!r}: choose one of {', '.join(BUILDS)}")
+
+compile_args = {
+    "release": ["-O3", "-std=c11"],
+    "trace": ["-O1", "-std=c11"],
+    "sanitize": ["-O1", "-g", "-std=c11", "-fno-omit-frame-pointer", *SANITIZERS],
+}[build]
+macros = [("CYTHON_TRACE_NOGIL", "1"), ("CYTHON_USE_SYS_MONITORING", "0")] if build == "trace" else []
+
+setup(
+    ext_modules=cythonize(
+        [
+            Extension(
+                f"msm_fast._core.{module}",
+                [f"msm_fast/_core/{module}.pyx", *(f"src_c/msm_{kernel}.c" for kernel in kernels)],
+                include_dirs=["src_c"],
+                depends=[f"src_c/msm_{kernel}.h" for kernel in kernels] + ["src_c/msm_status.h"],
+                define_macros=macros,
+                extra_compile_args=compile_args,
+                extra_link_args=SANITIZERS if build == "sanitize" else [],
+            )
+            for module, kernels in KERNELS.items()
+        ],
+        compiler_directives={
+            "language_level": 3,
+            "boundscheck": build == "sanitize",
+            "wraparound": False,
+            "cdivision": True,
+            "auto_pickle": False,
+            "autotestdict": False,
+            "embedsignature": True,
+            "embedsignature.format": "python",
+            "linetrace": build == "trace",
+        },
+    )
+)
