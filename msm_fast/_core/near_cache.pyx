@@ -1,0 +1,414 @@
+"""The near cache: an exact LRU with budgets for entries and bytes, and a deadline for each entry."""
+
+cimport cython
+from cpython.mem cimport PyMem_RawCalloc, PyMem_RawFree
+from cpython.object cimport PyObject
+from cpython.ref cimport Py_DECREF, Py_INCREF
+from libc.math cimport INFINITY, isnan
+from libc.stdint cimport SIZE_MAX, uint64_t
+from libc.string cimport memset
+
+import operator
+import time
+
+from msm_fast.errors import ConfigurationError
+
+cdef extern from "Python.h":
+    Py_ssize_t PyList_GET_SIZE(list)
+
+# The lock guards links and numbers, nothing else. While it is held no Python code can run: keys are hashed and
+# compared, the clock is read, objects are made and objects die only without it. So nothing that a key, a value or
+# a clock does, not even calling this cache, can deadlock.
+#
+# Each entry is an object of its own, owned by the list _owned alone (which is how the garbage collector finds it),
+# and linked twice by borrowed pointers: in the chain of its bucket, and in the order of use.
+
+cdef enum:
+    FIRST_BUCKET_BITS = 3
+
+
+@cython.final
+@cython.freelist(64)
+cdef class _Entry:
+    cdef object key
+    cdef object value
+    cdef Py_hash_t hash
+    cdef size_t size
+    cdef double deadline    # on the cache's clock; infinity: none
+    cdef Py_ssize_t slot    # where it stands in _owned
+    cdef PyObject *chain    # the next of its bucket; of a dead entry: the next dead one
+    cdef PyObject *newer
+    cdef PyObject *older
+
+
+cdef inline int _is_same_key(object a, object b) noexcept:
+    """Return 1 or 0 where C alone can tell, -1 where only the keys' own __eq__ can."""
+    if a is b:
+        return 1
+    if type(a) is str and type(b) is str:
+        return <str>a == <str>b
+    if type(a) is bytes and type(b) is bytes:
+        return <bytes>a == <bytes>b
+    return -1
+
+
+cdef void _bury(PyObject *dead) noexcept:
+    """Let unlinked entries die. Not under the lock: what they hold may call back."""
+    cdef PyObject *following
+    while dead is not NULL:
+        following = (<_Entry>dead).chain
+        Py_DECREF(<_Entry>dead)
+        dead = following
+
+
+@cython.final
+@cython.no_gc_clear
+cdef class NearCache:
+    """Keep the most recently used values, within a number of entries and of bytes.
+
+    max_entries: at least 1.
+    max_bytes: what the sizes given to put() may add up to, at least 1; None: no limit.
+    ttl: how long an entry lives, in seconds, above 0; None: until it is evicted. Each put() may say otherwise.
+    clock: returns seconds and never runs backwards.
+
+    Keys are hashable and compared as those of a dict. A value that has expired is no longer found; it goes when
+    it is met or evicted, and counts in len() and nbytes until then.
+    Raises:  ConfigurationError.
+    Thread-safety: every method; no Python code runs under its lock, so keys and values may use the cache from
+        __eq__, __hash__ and __del__.
+    """
+
+    cdef object __weakref__
+    cdef cython.pymutex _lock
+    cdef list _owned
+    cdef PyObject **_buckets
+    cdef int _bucket_bits
+    cdef PyObject *_newest
+    cdef PyObject *_oldest
+    cdef size_t _epoch          # grows whenever an entry is linked or unlinked
+    cdef size_t _max_entries
+    cdef size_t _max_bytes
+    cdef size_t _nbytes
+    cdef double _ttl
+    cdef object _clock
+    cdef bint _has_deadlines    # once an entry with a deadline was put; until then the clock is not asked
+    cdef size_t _hits
+    cdef size_t _misses
+    cdef size_t _evictions
+
+    def __cinit__(self, max_entries, max_bytes=None, ttl=None, clock=time.monotonic):
+        self._max_entries = _checked_budget("max_entries", max_entries)
+        self._max_bytes = SIZE_MAX if max_bytes is None else _checked_budget("max_bytes", max_bytes)
+        self._ttl = INFINITY if ttl is None else _checked_ttl(ttl)
+        if not callable(clock):
+            raise ConfigurationError("clock", clock, "a function that returns seconds")
+        self._clock = clock
+        self._owned = []
+        self._bucket_bits = FIRST_BUCKET_BITS
+        self._buckets = <PyObject **>PyMem_RawCalloc(<size_t>1 << FIRST_BUCKET_BITS, sizeof(PyObject *))
+        if self._buckets is NULL:
+            raise MemoryError
+
+    def __dealloc__(self):
+        PyMem_RawFree(self._buckets)
+
+    def get(self, key, default=None):
+        """Return the value of key and make it the most recently used; default if there is none or it expired.
+
+        Raises:  what the key's __hash__ and __eq__ raise.
+        Cost:    one hash look-up; the clock is read only if some entry was ever given a deadline.
+        """
+        cdef Py_hash_t key_hash = hash(key)
+        cdef double now = self._now()
+        cdef PyObject *dead = NULL
+        self._enter()
+        cdef PyObject *found = self._find(key, key_hash)
+        if found is not NULL and (<_Entry>found).deadline > now:
+            self._hits += 1
+            self._make_newest(found)
+            value = (<_Entry>found).value
+            self._lock.release()
+            return value
+        self._misses += 1
+        if found is not NULL:
+            self._unlink(found, &dead)
+        self._lock.release()
+        _bury(dead)
+        return default
+
+    def put(self, key, value, size=0, ttl=None):
+        """Keep value under key, in place of an older one, as the most recently used.
+
+        size: what it counts for in max_bytes, 0 or more. A value over max_bytes is not kept.
+        ttl: seconds; None: the cache's. A value whose time is over already (0 or less) is not kept.
+        A value that is not kept still removes the older one: the cache never returns what was replaced.
+        Raises:  ValueError for a negative size or a ttl of nan; what the key's __hash__ and __eq__ raise.
+        """
+        cdef Py_hash_t key_hash = hash(key)
+        cdef double life_s = self._ttl if ttl is None else ttl
+        cdef PyObject *dead = NULL
+        cdef PyObject *found
+        cdef _Entry entry
+        if size < 0:
+            raise ValueError(f"size={size!r}: 0 or more bytes")
+        cdef size_t counted = size
+        if isnan(life_s):
+            raise ValueError(f"ttl={ttl!r}: a number of seconds, or None")
+        if life_s <= 0 or counted > self._max_bytes:
+            self.pop(key)
+            return
+        entry = _Entry.__new__(_Entry)
+        entry.key = key
+        entry.value = value
+        entry.hash = key_hash
+        entry.size = counted
+        entry.deadline = INFINITY
+        if life_s != INFINITY:
+            self._has_deadlines = True
+            entry.deadline = self._now() + life_s
+        self._enter()
+        found = self._find(key, key_hash)
+        if found is not NULL:
+            self._exchange(<_Entry>found, entry)
+            self._make_newest(found)
+        elif not self._link(entry):
+            self._lock.release()
+            raise MemoryError
+        while <size_t>PyList_GET_SIZE(self._owned) > self._max_entries or self._nbytes > self._max_bytes:
+            self._evictions += 1
+            self._unlink(self._oldest, &dead)
+        self._lock.release()
+        _bury(dead)
+
+    def pop(self, key, default=None):
+        """Remove key and return its value; default if there is none or it expired. Counts neither hit nor miss.
+
+        Raises:  what the key's __hash__ and __eq__ raise.
+        """
+        cdef Py_hash_t key_hash = hash(key)
+        cdef double now = self._now()
+        cdef PyObject *dead = NULL
+        self._enter()
+        cdef PyObject *found = self._find(key, key_hash)
+        if found is not NULL:
+            self._unlink(found, &dead)
+        self._lock.release()
+        if dead is not NULL and (<_Entry>dead).deadline > now:
+            default = (<_Entry>dead).value
+        _bury(dead)
+        return default
+
+    def clear(self):
+        """Remove every entry. The counters go on."""
+        cdef list replacement = []
+        self._enter()
+        self._owned, replacement = replacement, self._owned
+        self._forget()
+        self._lock.release()
+
+    def __contains__(self, key):
+        cdef Py_hash_t key_hash = hash(key)
+        cdef double now = self._now()
+        cdef PyObject *dead = NULL
+        self._enter()
+        cdef PyObject *found = self._find(key, key_hash)
+        cdef bint is_live = found is not NULL and (<_Entry>found).deadline > now
+        if found is not NULL and not is_live:
+            self._unlink(found, &dead)
+        self._lock.release()
+        _bury(dead)
+        return is_live
+
+    def __len__(self):
+        self._enter()
+        cdef Py_ssize_t n = PyList_GET_SIZE(self._owned)
+        self._lock.release()
+        return n
+
+    @property
+    def nbytes(self):
+        """Return what the sizes of the entries add up to."""
+        return self._read(&self._nbytes)
+
+    @property
+    def hits(self):
+        """Return how often get() found a value."""
+        return self._read(&self._hits)
+
+    @property
+    def misses(self):
+        """Return how often get() found none, or an expired one."""
+        return self._read(&self._misses)
+
+    @property
+    def evictions(self):
+        """Return how many entries had to go to keep within max_entries and max_bytes."""
+        return self._read(&self._evictions)
+
+    cdef size_t _read(self, const size_t *number) noexcept:
+        self._enter()
+        cdef size_t value = number[0]
+        self._lock.release()
+        return value
+
+    cdef double _now(self) except? -1.0:
+        return self._clock() if self._has_deadlines else -INFINITY
+
+    cdef void _enter(self) noexcept:
+        """Take the lock.
+
+        An empty _owned beside a linked entry is the garbage collector's work: it breaks a cycle through this cache
+        by clearing that list, and code that runs as the rest of the cycle dies must not follow the links.
+        """
+        self._lock.acquire()
+        if self._newest is not NULL and PyList_GET_SIZE(self._owned) == 0:
+            self._forget()
+
+    # What follows is called with the lock held.
+
+    cdef void _forget(self) noexcept:
+        """Unlink every entry; _owned no longer has them."""
+        memset(self._buckets, 0, (<size_t>1 << self._bucket_bits) * sizeof(PyObject *))
+        self._newest = NULL
+        self._oldest = NULL
+        self._nbytes = 0
+        self._epoch += 1
+
+    cdef inline PyObject **_bucket(self, Py_hash_t key_hash) noexcept:
+        """Return the bucket of a hash: its top bits after a multiplication by 2^64 over the golden ratio, for
+        the low bits of a Python hash may all be the same."""
+        return &self._buckets[(<uint64_t>key_hash * <uint64_t>0x9E3779B97F4A7C15) >> (64 - self._bucket_bits)]
+
+    cdef PyObject *_find(self, object key, Py_hash_t key_hash) except? NULL:
+        """Return the entry of key, or NULL.
+
+        The lock is given up while a key's own __eq__ runs, and is not held if that raises. If any entry came or
+        went meanwhile the search starts again, as in a dict.
+        """
+        cdef PyObject *found = self._bucket(key_hash)[0]
+        cdef size_t epoch
+        cdef int is_same
+        cdef object other
+        while found is not NULL:
+            if (<_Entry>found).hash == key_hash:
+                is_same = _is_same_key((<_Entry>found).key, key)
+                if is_same < 0:
+                    epoch = self._epoch
+                    other = (<_Entry>found).key
+                    self._lock.release()
+                    is_same = bool(other == key)
+                    other = None  # which may be the last of that key: not under the lock
+                    self._enter()
+                    if self._epoch != epoch:
+                        found = self._bucket(key_hash)[0]
+                        continue
+                if is_same:
+                    return found
+            found = (<_Entry>found).chain
+        return NULL
+
+    cdef bint _link(self, _Entry entry) noexcept:
+        """Add an entry as the newest. False: no memory, nothing changed."""
+        entry.slot = PyList_GET_SIZE(self._owned)
+        try:
+            self._owned.append(entry)
+        except MemoryError:
+            return False
+        if entry.slot >> self._bucket_bits:
+            self._grow()
+        cdef PyObject **bucket = self._bucket(entry.hash)
+        entry.chain = bucket[0]
+        bucket[0] = <PyObject *>entry
+        self._push_newest(<PyObject *>entry)
+        self._nbytes += entry.size
+        self._epoch += 1
+        return True
+
+    cdef void _unlink(self, PyObject *found, PyObject **dead) noexcept:
+        """Take an entry out, and put it before the dead, to be buried when the lock is released."""
+        cdef _Entry entry = <_Entry>found
+        cdef PyObject **at = self._bucket(entry.hash)
+        cdef _Entry last
+        while at[0] is not found:
+            at = &(<_Entry>at[0]).chain
+        at[0] = entry.chain
+        self._take_from_order(found)
+        last = self._owned.pop()
+        if last is not entry:
+            last.slot = entry.slot
+            self._owned[entry.slot] = last
+        self._nbytes -= entry.size
+        self._epoch += 1
+        Py_INCREF(entry)
+        entry.chain = dead[0]
+        dead[0] = found
+
+    cdef void _exchange(self, _Entry entry, _Entry other) noexcept:
+        """Give entry the value of other, and other the old value: it dies with other, not under the lock."""
+        entry.value, other.value = other.value, entry.value
+        self._nbytes += other.size - entry.size
+        entry.size = other.size
+        entry.deadline = other.deadline
+
+    cdef void _grow(self) noexcept:
+        """Double the buckets. Without the memory for it chains get longer, no more."""
+        cdef int bits = self._bucket_bits + 1
+        cdef PyObject **grown = <PyObject **>PyMem_RawCalloc(<size_t>1 << bits, sizeof(PyObject *))
+        cdef PyObject **bucket
+        cdef PyObject *entry = self._newest
+        if grown is NULL:
+            return
+        PyMem_RawFree(self._buckets)
+        self._buckets = grown
+        self._bucket_bits = bits
+        while entry is not NULL:
+            bucket = self._bucket((<_Entry>entry).hash)
+            (<_Entry>entry).chain = bucket[0]
+            bucket[0] = entry
+            entry = (<_Entry>entry).older
+
+    cdef inline void _make_newest(self, PyObject *entry) noexcept:
+        if self._newest is not entry:
+            self._take_from_order(entry)
+            self._push_newest(entry)
+
+    cdef inline void _push_newest(self, PyObject *entry) noexcept:
+        (<_Entry>entry).newer = NULL
+        (<_Entry>entry).older = self._newest
+        if self._newest is not NULL:
+            (<_Entry>self._newest).newer = entry
+        else:
+            self._oldest = entry
+        self._newest = entry
+
+    cdef inline void _take_from_order(self, PyObject *entry) noexcept:
+        cdef PyObject *newer = (<_Entry>entry).newer
+        cdef PyObject *older = (<_Entry>entry).older
+        if newer is not NULL:
+            (<_Entry>newer).older = older
+        else:
+            self._newest = older
+        if older is not NULL:
+            (<_Entry>older).newer = newer
+        else:
+            self._oldest = newer
+
+
+cdef size_t _checked_budget(str setting, object value) except 0:
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = 0
+    if not 0 < number < SIZE_MAX:
+        raise ConfigurationError(setting, value, "an integer of at least 1")
+    return number
+
+
+cdef double _checked_ttl(object value) except 0.0:
+    try:
+        number = float(value)
+    except (TypeError, ValueError, OverflowError):
+        number = 0.0
+    if not number > 0.0:
+        raise ConfigurationError("ttl", value, "a number of seconds above 0, or None")
+    return number
