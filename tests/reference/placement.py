@@ -45,3 +45,10 @@ def ranked(nodes, key):
         return math.ldexp(weights[node], scale) / minus_log(u)
 
     return sorted(weights, key=lambda node: (-score(node), node))
+
+
+def without(nodes, gone):
+    """The same nodes but one."""
+    if isinstance(nodes, dict):
+        return {node: weight for node, weight in nodes.items() if node != gone}
+    return [node for node in nodes if node != gone]
