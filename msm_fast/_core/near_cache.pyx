@@ -2,13 +2,13 @@
 
 cimport cython
 from cpython.mem cimport PyMem_RawCalloc, PyMem_RawFree
+from cpython.number cimport PyNumber_Index
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.math cimport INFINITY, isnan
 from libc.stdint cimport SIZE_MAX, uint64_t
 from libc.string cimport memset
 
-import operator
 import time
 
 from msm_fast.errors import ConfigurationError
@@ -149,6 +149,7 @@ cdef class NearCache:
         cdef PyObject *dead = NULL
         cdef PyObject *found
         cdef _Entry entry
+        size = PyNumber_Index(size)
         if size < 0:
             raise ValueError(f"size={size!r}: 0 or more bytes")
         cdef size_t counted = size
@@ -396,7 +397,7 @@ cdef class NearCache:
 
 cdef size_t _checked_budget(str setting, object value) except 0:
     try:
-        number = operator.index(value)
+        number = PyNumber_Index(value)
     except TypeError:
         number = 0
     if not 0 < number < SIZE_MAX:

@@ -2,6 +2,7 @@
 
 cimport cython
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
+from cpython.number cimport PyNumber_Index
 from cpython.unicode cimport PyUnicode_AsUTF8String
 from libc.stdint cimport uint64_t
 
@@ -123,6 +124,7 @@ cdef class RendezvousHash:
         cdef uint64_t digest = _digest(key)
         cdef size_t i
         if count is not None:
+            count = PyNumber_Index(count)
             if count < 0:
                 raise ValueError(f"count={count!r}: 0 or more, or None for all")
             wanted = min(count, self._n)

@@ -6,6 +6,7 @@ Source: doc/protocol.txt of memcached.
 
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.number cimport PyNumber_Index
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_XDECREF
 from libc.stdint cimport UINT32_MAX, UINT64_MAX, int64_t, uint8_t, uint32_t, uint64_t
@@ -168,12 +169,14 @@ cdef uint8_t *_put_key(uint8_t *at, bytes key) except NULL:
 
 
 cdef uint64_t _checked_number(str name, object number, uint64_t maximum) except? 0:
+    number = PyNumber_Index(number)
     if not 0 <= number <= maximum:
         raise ValueError(f"{name}={number!r}: 0 to {maximum}")
     return number
 
 
 cdef uint64_t _checked_exptime(object exptime) except? 0:
+    exptime = PyNumber_Index(exptime)
     if not (0 <= exptime <= MAX_RELATIVE_S or MIN_UNIX_TIME < exptime <= MAX_UNIX_TIME):
         raise ValueError(
             f"exptime={exptime!r}: 0 (never), 1 to {MAX_RELATIVE_S} (seconds), "
