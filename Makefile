@@ -1,0 +1,70 @@
+# Each target does its own set-up (.ci/prepare) and skips what is already there.
+#
+#   PYTHON=python3.12     the interpreter of the virtual environment
+#   TEST_ARGS="-k cart"   passed to pytest        BENCH_ARGS, DEMO_ARGS: likewise
+
+SHELL = /bin/sh
+PYTHON ?=
+TEST_ARGS ?=
+BENCH_ARGS ?=
+DEMO_ARGS ?=
+
+# Servers are often installed where an ordinary user's PATH does not look.
+export PATH := $(PATH):/usr/local/bin:/usr/local/sbin:/usr/sbin:/opt/homebrew/bin:/home/linuxbrew/.linuxbrew/bin
+export PYTHON
+
+python = .venv/bin/python
+sanitized = build/sanitize
+
+.PHONY: help demo test unit lint bench sanitize wheel clean setup memcached
+.DEFAULT_GOAL = help
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+
+demo: setup ## show sessions outliving a node and a worker; DEMO_ARGS=--once ends after the story
+	@.ci/prepare memcached || true
+	@$(python) -m msm_fast demo $(DEMO_ARGS)
+
+test: lint memcached ## the whole test suite, after lint
+	$(python) -m pytest $(TEST_ARGS)
+
+unit: setup ## the tests that need neither memcached nor minutes
+	$(python) -m pytest -m "not slow and not memcached" $(TEST_ARGS)
+
+lint: setup ## ruff, mypy --strict, and the stubs of the compiled core against the modules
+	$(python) -m ruff check .
+	$(python) -m ruff format --check .
+	$(python) -m mypy
+	$(python) -m mypy.stubtest msm_fast._core
+
+bench: setup memcached ## the benchmarks, with their rivals beside them
+	@.ci/prepare bench
+	$(python) -m pytest bench -o python_files='bench_*.py' --benchmark-only $(BENCH_ARGS)
+
+# A copy of the tree, so that the sanitizers' modules never stand in for the release build's. Linux with gcc.
+sanitize: setup ## unit and property tests under AddressSanitizer and UndefinedBehaviorSanitizer
+	@[ "$$(uname)" = Linux ] && command -v gcc >/dev/null || { echo "make sanitize needs Linux and gcc."; exit 1; }
+	@mkdir -p $(sanitized)
+	@rm -rf $(sanitized)/tests $(sanitized)/src_c
+	@tar -cf - --exclude='*.so' --exclude='msm_fast/_core/*.c' --exclude=__pycache__ \
+		pyproject.toml setup.py msm_fast src_c tests | tar -xf - -C $(sanitized)
+	cd $(sanitized) && CC=gcc MSM_FAST_BUILD=sanitize $(CURDIR)/$(python) setup.py -q build_ext --inplace
+	cd $(sanitized) && LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libstdc++.so)" \
+		PYTHONMALLOC=malloc ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
+		$(CURDIR)/$(python) -m pytest tests/unit tests/property -m "not slow and not memcached" $(TEST_ARGS)
+
+wheel: setup ## a wheel of this tree, in dist/
+	$(python) -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
+	@ls dist/*.whl
+
+clean: ## remove everything that was made
+	rm -rf .venv build dist .benchmarks .hypothesis .mypy_cache .pytest_cache .ruff_cache *.egg-info
+	rm -f msm_fast/_core/*.c msm_fast/_core/*.so
+	find msm_fast tests bench -name __pycache__ -type d -prune -exec rm -rf {} +
+
+setup:
+	@.ci/prepare python
+
+memcached:
+	@.ci/prepare memcached
