@@ -1,0 +1,13 @@
+cdef class Writer:
+    cdef char *data
+    cdef Py_ssize_t size
+    cdef Py_ssize_t capacity
+
+    cdef int reserve(self, Py_ssize_t n_bytes) except -1
+    cdef int write(self, const void *source, Py_ssize_t n_bytes) except -1
+    cdef void truncate(self, Py_ssize_t size) noexcept
+
+
+cdef int encode_value(Writer out, object value) except -1
+cdef object decode_value(const unsigned char *buf, Py_ssize_t start, Py_ssize_t end)
+cdef bint is_immutable(object value) except -1
