@@ -1,0 +1,71 @@
+/* The record around a session and the frames of its attributes. All integers are little-endian.
+ *
+ *    0  4  magic  89 'M' 'S' 'M'      16  8  created_ms  u64         40  4  attribute count  u32
+ *    4  1  format version (1)         24  8  accessed_ms u64         44  4  body length      u32
+ *    5  1  flags: bit 0 tombstone     32  4  max_inactive_s      u32 (0: never)
+ *    6  2  key id u16 (0: unsigned)   36  4  absolute_lifetime_s u32 (0: none)
+ *    8  8  generation u64             48  …  body: frames, then the trailer of 8 bytes
+ *
+ *   frame:  u16 name length | u8 serializer tag | u32 value length | name (UTF-8) | value
+ */
+#ifndef MSM_RECORD_H
+#define MSM_RECORD_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "msm_status.h"
+
+enum {
+    MSM_RECORD_HEAD_SIZE = 48,
+    MSM_RECORD_TRAILER_SIZE = 8,
+    MSM_RECORD_VERSION = 1,
+    MSM_RECORD_TOMBSTONE = 1, /* the only flag of this version */
+    MSM_FRAME_HEAD_SIZE = 7
+};
+
+typedef struct {
+    uint64_t generation;
+    uint64_t created_ms;
+    uint64_t accessed_ms;
+    uint32_t max_inactive_s;
+    uint32_t absolute_lifetime_s;
+    uint32_t n_attributes;
+    uint32_t body_size;
+    uint8_t flags;
+} msm_record_head_t;
+
+/* Read the head and check it against the whole record's length; the trailer and the frames are not looked at.
+ *
+ * MSM_ERR_SYNTAX: no record; MSM_ERR_VERSION: a version, a flag or a key id that this version does not know;
+ * MSM_ERR_BOUNDS: the body length does not fit len.
+ */
+msm_status msm_record_head_read(const uint8_t *buf, size_t len, msm_record_head_t *out);
+
+/* Write the head into the MSM_RECORD_HEAD_SIZE bytes at out. */
+void msm_record_head_write(const msm_record_head_t *head, uint8_t *out);
+
+typedef struct {
+    size_t start; /* offset of the frame in the body */
+    size_t name;  /* offset of the name */
+    size_t value; /* offset of the value */
+    size_t end;   /* offset of what follows the frame */
+    uint8_t tag;  /* the serializer that wrote the value */
+} msm_frame_t;
+
+/* Read the frame that stands at `start` of a body of len bytes; MSM_END there, MSM_ERR_BOUNDS when it is cut. */
+msm_status msm_frame_read(const uint8_t *buf, size_t len, size_t start, msm_frame_t *out);
+
+/* Write the head of a frame into the MSM_FRAME_HEAD_SIZE bytes at out. */
+void msm_frame_head_write(uint16_t name_size, uint8_t tag, uint32_t value_size, uint8_t *out);
+
+/* Check the bounds of every frame and count them. */
+msm_status msm_frames_count(const uint8_t *buf, size_t len, uint32_t *out);
+
+/* Find the first frame with this name; MSM_END when there is none. */
+msm_status msm_frames_find(const uint8_t *buf, size_t len, const uint8_t *name, size_t name_size, msm_frame_t *out);
+
+uint64_t msm_load_u64(const uint8_t *at);
+void msm_store_u64(uint64_t number, uint8_t *at);
+
+#endif
