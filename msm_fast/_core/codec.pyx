@@ -1,3 +1,5 @@
+# cython: annotation_typing=False
+# Annotations are for the reader: a wrong argument is refused by the body, with an error that says what is accepted.
 """The value codec ``native``: MessagePack, and application extension types for what MessagePack lacks.
 
 =====  ==========  =========================================================================

@@ -1,3 +1,5 @@
+# cython: annotation_typing=False
+# Annotations are for the reader: a wrong argument is refused by the body, with an error that says what is accepted.
 """The record that stands in memcached for one session, and the session's attributes as frames in its body.
 
 The byte layout of both is the table in src_c/msm_record.h. Integers are little-endian; the trailer is the XXH3-64 of all
@@ -191,18 +193,16 @@ cdef dict index_names(bytes body):
 @cython.freelist(64)
 cdef class Slot:
     cdef object value
-    cdef Py_ssize_t start  # the frame this name has in the base; -1 when it has none
-    cdef Py_ssize_t end
+    cdef Py_ssize_t start  # where the frame of this name stands in the base; -1 when it has none
     cdef bint is_clean     # the frame holds the value and always will: it is immutable, or could not be decoded
     cdef bint is_failed    # the frame could not be decoded; value is None
     cdef bytes expected    # how the frame would look if this chain had written it; None when it has
 
 
-cdef Slot make_slot(object value, Py_ssize_t start, Py_ssize_t end):
+cdef Slot make_slot(object value, Py_ssize_t start):
     cdef Slot slot = Slot.__new__(Slot)
     slot.value = value
     slot.start = start
-    slot.end = end
     return slot
 
 
@@ -210,8 +210,9 @@ cdef bint has_same_bytes(const char *one, Py_ssize_t n_one, const char *other, P
     return n_one == n_other and memcmp(one, other, n_one) == 0
 
 
-cdef bint is_unchanged(Slot slot, bytes base, Py_ssize_t start, Py_ssize_t end, Writer out, Py_ssize_t at) except -1:
-    """Tell whether the frame written at `at` is base[start:end], which the slot's value came from or is to replace."""
+cdef bint is_unchanged(Slot slot, bytes base, Py_ssize_t start, Writer out, Py_ssize_t at) except -1:
+    """Tell whether the frame just written at `at` is the one at start of base, from which the slot's value came."""
+    cdef Py_ssize_t end = frame_end(base, start)
     cdef const char *frame = out.data + at
     cdef Py_ssize_t n_frame = out.size - at
     if slot.expected is not None:
@@ -343,7 +344,7 @@ cdef class AttributeMap:
         for start, name, slot in touched:
             at = out.size
             if slot is not None and self._write_frame(out, name, slot.value, failures) and is_unchanged(
-                slot, base, slot.start, slot.end, out, at
+                slot, base, start, out, at
             ):
                 out.truncate(at)
             else:
@@ -436,7 +437,7 @@ cdef class AttributeMap:
             start = self._removed.get(name, -1)
         if not self._write_frame(out, name, slot.value, []):
             return is_failed_one or start >= 0
-        is_own = start < 0 or not is_unchanged(slot, self._base, start, frame_end(self._base, start), out, at)
+        is_own = start < 0 or not is_unchanged(slot, self._base, start, out, at)
         out.truncate(at)
         return is_own
 
@@ -476,14 +477,14 @@ cdef class AttributeMap:
         for name, slot in in_map_order(self._live):
             if not find_frame(body, index, name, &frame):
                 if name in own and not slot.is_failed:
-                    live[name] = make_slot(slot.value, -1, -1)
+                    live[name] = make_slot(slot.value, -1)
                 continue
             is_same = slot.start >= 0 and has_same_bytes(
                 PyBytes_AS_STRING(body) + frame.start, frame.end - frame.start,
-                PyBytes_AS_STRING(self._base) + slot.start, slot.end - slot.start,
+                PyBytes_AS_STRING(self._base) + slot.start, frame_end(self._base, slot.start) - slot.start,
             )
             if is_same or (name in own and not slot.is_failed):
-                moved = make_slot(slot.value, frame.start, frame.end)
+                moved = make_slot(slot.value, frame.start)
                 if is_same:
                     moved.is_clean = slot.is_clean
                     moved.is_failed = slot.is_failed
@@ -492,17 +493,19 @@ cdef class AttributeMap:
         for name in removed:
             if find_frame(body, index, name, &frame):
                 still_removed[name] = frame.start
+        # Values that die here may run code of their own: let them die when the map is whole again.
+        previous = self._live
         self._base, self._n_base, self._index, self._n_searches = body, n_frames, index, 0
         self._live, self._removed = live, still_removed
         return 0
 
-    cdef int _find(self, object name, msm_frame_t *frame) except -1:
-        """Find a name's frame in the base; after many searches, by an index of all names."""
+    cdef bint _find(self, bytes base, object name, msm_frame_t *frame) except -1:
+        """Find a name's frame; after many searches, by an index of all names."""
         if self._index is None:
             if self._n_searches >= SEARCHES_BEFORE_INDEX:
                 self._index = index_names(self._base)
             self._n_searches += 1
-        return find_frame(self._base, self._index, name, frame)
+        return find_frame(base, self._index, name, frame)
 
     cdef Slot _slot(self, object name):
         """Return the slot of name, decoding its value if need be; None when the map has no such name."""
@@ -510,7 +513,7 @@ cdef class AttributeMap:
         cdef msm_frame_t frame
         while slot is None:
             base = self._base
-            if PyBytes_GET_SIZE(base) == 0 or name in self._removed or not self._find(name, &frame):
+            if PyBytes_GET_SIZE(base) == 0 or name in self._removed or not self._find(base, name, &frame):
                 return None
             text = PyUnicode_FromObject(name)
             slot = self._decode_frame(text, base, &frame)
@@ -521,7 +524,7 @@ cdef class AttributeMap:
         return slot
 
     cdef Slot _decode_frame(self, str name, bytes base, const msm_frame_t *frame):
-        cdef Slot slot = make_slot(None, frame.start, frame.end)
+        cdef Slot slot = make_slot(None, frame.start)
         cdef const uint8_t *buf = <const uint8_t *> PyBytes_AS_STRING(base)
         try:
             if frame.tag == 0:
@@ -568,7 +571,7 @@ cdef class AttributeMap:
 
     def __contains__(self, name: object) -> bool:
         cdef msm_frame_t frame
-        return name in self._live or (name not in self._removed and self._find(name, &frame))
+        return name in self._live or (name not in self._removed and self._find(self._base, name, &frame))
 
     def __getitem__(self, name: str) -> object:
         cdef Slot slot = self._slot(name)
@@ -592,17 +595,17 @@ cdef class AttributeMap:
             raise ValueError(f"a session attribute's name takes {n_bytes} bytes, more than {NAME_SIZE_MAX}")
         cdef Slot slot = self._live.get(name)
         if slot is not None:
-            self._live[name] = make_slot(value, slot.start, slot.end)
-        elif name not in self._removed and self._find(name, &frame):
-            self._live[name] = make_slot(value, frame.start, frame.end)
+            self._live[name] = make_slot(value, slot.start)
+        elif name not in self._removed and self._find(self._base, name, &frame):
+            self._live[name] = make_slot(value, frame.start)
         else:
-            self._live[name] = make_slot(value, -1, -1)
+            self._live[name] = make_slot(value, -1)
 
     def __delitem__(self, name: str) -> None:
         cdef msm_frame_t frame
         cdef Slot slot = self._live.pop(name, None)
         if slot is None:
-            if name in self._removed or not self._find(name, &frame):
+            if name in self._removed or not self._find(self._base, name, &frame):
                 raise KeyError(name)
             self._removed[PyUnicode_FromObject(name)] = frame.start
         # A name that had a frame and was set again after its removal keeps that frame on record.
