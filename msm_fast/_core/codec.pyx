@@ -33,6 +33,7 @@ from uuid import UUID
 
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.complex cimport PyComplex_FromDoubles, PyComplex_ImagAsDouble, PyComplex_RealAsDouble
 from cpython.datetime cimport date, datetime, import_datetime, time, timedelta
 from cpython.dict cimport PyDict_Copy
 from cpython.list cimport PyList_AsTuple, PyList_New, PyList_SET_ITEM
@@ -323,10 +324,11 @@ cdef int write_extension(Writer out, object value, object kind, int depth) excep
     return close_extension(out, EXT_REGISTERED, payload)
 
 
-cdef int write_complex(Writer out, double complex number) except -1:
+# Not by way of C's complex type, where i times infinity is not a number in its real part.
+cdef int write_complex(Writer out, object number) except -1:
     cdef uint8_t payload[16]
-    store_double(number.real, payload)
-    store_double(number.imag, payload + 8)
+    store_double(PyComplex_RealAsDouble(number), payload)
+    store_double(PyComplex_ImagAsDouble(number), payload + 8)
     write_head(out, MSM_TOKEN_EXT, 16, EXT_COMPLEX)
     return out.write(payload, 16)
 
@@ -491,7 +493,7 @@ cdef object read_extension(Reader *outer, int code, Py_ssize_t start, int depth)
     if code == EXT_BYTEARRAY:
         return bytearray(payload)
     if code == EXT_COMPLEX and n_bytes == 16:
-        return complex(load_double(at), load_double(at + 8))
+        return PyComplex_FromDoubles(load_double(at), load_double(at + 8))
     raise CorruptRecord(f"extension {code} of {n_bytes} bytes is none of this version's", start)
 
 

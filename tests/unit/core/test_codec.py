@@ -56,6 +56,8 @@ VALUES = [
     float("inf"),
     float("-inf"),
     1 - 2j,
+    complex(0.0, float("inf")),
+    complex(float("-inf"), -0.0),
     "",
     "x" * 31,
     "x" * 32,
