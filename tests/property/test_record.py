@@ -1,0 +1,199 @@
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from msm_fast._core.record import AttributeMap, decode_record, encode_record
+from msm_fast.errors import CorruptRecord
+from tests.property.values import texts, values
+from tests.reference import codec
+from tests.reference import record as reference
+
+names = st.one_of(st.sampled_from("abcdefgh"), texts)
+attributes = st.dictionaries(names, values, max_size=6)
+u64 = st.integers(0, 2**64 - 1)
+u32 = st.integers(0, 2**32 - 1)
+
+
+def encode(values):
+    body, failures = AttributeMap(values).encode()
+    assert failures == ()
+    return body
+
+
+@given(attributes)
+def test_the_frames_are_those_of_the_reference(values):
+    slow = reference.SlowAttributeMap()
+    slow.values = values
+    assert encode(values) == slow.encode()
+
+
+@given(attributes)
+def test_every_attribute_comes_back_with_its_type(values):
+    back = AttributeMap.decode(encode(values))
+    assert list(back) == list(values)
+    assert all(codec.dumps(back[name]) == codec.dumps(values[name]) for name in values)
+    assert back.failures == ()
+
+
+@given(st.binary(max_size=250), attributes, u64, u64, u64, u32, u32, st.booleans())
+def test_the_record_is_that_of_the_reference(
+    key, values, generation, created, accessed, inactive, lifetime, is_tombstone
+):
+    body = encode(values)
+    data = encode_record(
+        key,
+        body,
+        generation=generation,
+        created_ms=created,
+        accessed_ms=accessed,
+        max_inactive_s=inactive,
+        absolute_lifetime_s=lifetime,
+        is_tombstone=is_tombstone,
+    )
+    expected = (generation, created, accessed, inactive, lifetime, is_tombstone, body)
+    assert data == reference.encode_record(key, body, *expected[:-1])
+    assert reference.decode_record(data, key) == expected
+    assert fields(decode_record(data, key)) == expected
+
+
+def fields(record):
+    times = (record.generation, record.created_ms, record.accessed_ms)
+    lives = (record.max_inactive_s, record.absolute_lifetime_s)
+    return (*times, *lives, record.is_tombstone, record.body)
+
+
+@given(st.binary())
+def test_any_bytes_are_frames_or_corrupt_as_the_reference_says(body):
+    try:
+        n_frames = len(reference.split_frames(body))
+    except reference.FormatError:
+        with pytest.raises(CorruptRecord):
+            AttributeMap.decode(body)
+    else:
+        assert len(AttributeMap.decode(body)) == n_frames
+
+
+@given(attributes, st.data())
+def test_a_changed_byte_in_the_frames_gives_a_value_a_failure_or_corrupt(values, data):
+    body = bytearray(encode(values) or b"\0")
+    body[data.draw(st.integers(0, len(body) - 1))] ^= data.draw(st.integers(1, 255))
+    try:
+        back = AttributeMap.decode(bytes(body))
+        items = dict(back.items())
+    except CorruptRecord:
+        return
+    assert all(items[failure.name] is None for failure in back.failures)
+
+
+mutations = st.sampled_from(
+    [
+        lambda value: value.append(0) if type(value) is list else None,
+        lambda value: value.update(x=[1]) if type(value) is dict else None,
+        lambda value: value.clear() if type(value) in (dict, list, set, bytearray) else None,
+        lambda value: value.extend(b"!") if type(value) is bytearray else None,
+    ]
+)
+
+
+class MapLikeTheSlowOne(RuleBasedStateMachine):
+    """Does the same to an AttributeMap and to its slow twin; both must stay alike."""
+
+    def __init__(self):
+        super().__init__()
+        self.fast, self.slow = AttributeMap(), reference.SlowAttributeMap()
+        self.body = b""
+
+    @rule(values=attributes)
+    def decode(self, values):
+        self.body = encode(values)
+        self.fast, self.slow = AttributeMap.decode(self.body), reference.SlowAttributeMap(self.body)
+
+    @rule(name=names, value=values)
+    def set(self, name, value):
+        self.fast[name] = codec.loads(codec.dumps(value))
+        self.slow.values[name] = value
+
+    @precondition(lambda self: self.slow.values)
+    @rule(data=st.data(), mutate=mutations)
+    def change_inside(self, data, mutate):
+        name = data.draw(st.sampled_from(list(self.slow.values)))
+        mutate(self.fast[name])
+        mutate(self.slow.values[name])
+
+    @rule(name=names)
+    def delete(self, name):
+        assert (name in self.fast) == (name in self.slow.values)
+        fast, slow = self.fast.pop(name, None), self.slow.values.pop(name, None)
+        assert codec.dumps(fast) == codec.dumps(slow)
+
+    @precondition(lambda self: self.slow.values)
+    @rule(data=st.data())
+    def set_again(self, data):
+        name = data.draw(st.sampled_from(list(self.slow.values)))
+        self.fast[name] = self.fast.pop(name)
+        self.slow.values[name] = self.slow.values.pop(name)
+
+    @rule()
+    def clear(self):
+        self.fast.clear()
+        self.slow.values.clear()
+
+    @rule()
+    def go_on_with_a_copy(self):
+        self.fast = self.fast.copy()
+
+    @rule(name=names, value=values)
+    def save_late(self, name, value):
+        body, _ = self.fast.encode()
+        self.set(name, value)
+        self.save(body)
+
+    @rule()
+    def save_now(self):
+        self.save(self.fast.encode()[0])
+
+    def save(self, body):
+        self.fast.mark_saved(body)
+        self.slow.mark_saved(body)
+        self.body = body
+
+    @rule(name=names, value=values)
+    def delete_between_encoding_and_saving(self, name, value):
+        self.set(name, value)
+        body, _ = self.fast.encode()
+        self.delete(name)
+        self.save(body)
+
+    @rule(others=attributes, kept=st.sets(st.sampled_from("abcdefgh")))
+    def rebase(self, others, kept):
+        theirs = reference.decode_values(self.body)
+        values = {name: theirs[name] for name in kept if name in theirs} | others
+        self.body = encode(values)
+        self.fast.rebase(self.body)
+        self.slow.rebase(self.body)
+
+    @invariant()
+    def same_size(self):
+        assert len(self.fast) == len(self.slow.values)
+
+    @rule()
+    def same_values(self):
+        assert list(self.fast) == list(self.slow.values)
+        assert all(
+            codec.dumps(self.fast[name]) == codec.dumps(value) for name, value in self.slow.values.items()
+        )
+
+    @rule()
+    def same_frames_and_changes(self):
+        body, failures = self.fast.encode()
+        assert failures == ()
+        assert body == self.slow.encode()
+        assert self.fast.is_changed == (body != self.body)
+        assert self.fast.changed_names() == self.slow.changed_names()
+        if body == self.body:
+            assert body is self.fast.encode()[0]
+
+
+TestMapLikeTheSlowOne = MapLikeTheSlowOne.TestCase
+TestMapLikeTheSlowOne.settings = settings(max_examples=25, stateful_step_count=25, deadline=None)

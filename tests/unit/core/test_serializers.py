@@ -1,0 +1,188 @@
+import json
+import pickle
+from collections import OrderedDict
+
+import pytest
+
+from msm_fast._core.codec import dumps
+from msm_fast._core.record import AttributeMap, resolve_serializers
+from msm_fast.errors import ConfigurationError
+from tests.reference.record import encode_frame, split_frames
+
+
+class Reversing:
+    name = "reversing"
+
+    def dumps(self, value):
+        if type(value) is not str:
+            raise TypeError("only text")
+        return value[::-1].encode()
+
+    def loads(self, data):
+        return data.decode()[::-1]
+
+
+def encode(attributes):
+    body, failures = attributes.encode()
+    assert failures == ()
+    return body
+
+
+def tags(body):
+    return [tag for _, tag, _ in split_frames(body)]
+
+
+@pytest.mark.parametrize(
+    ("spec", "names"),
+    [
+        ("native", ["native"]),
+        ("json", ["json"]),
+        ("pickle", ["pickle"]),
+        (("native", "pickle"), ["native", "pickle"]),
+        (["json"], ["json"]),
+        (Reversing(), ["reversing"]),
+        ((Reversing(), "native"), ["reversing", "native"]),
+    ],
+)
+def test_a_spec_is_resolved_to_serializers(spec, names):
+    chain = resolve_serializers(spec)
+    assert [serializer.name for serializer in chain] == names
+    assert resolve_serializers(chain) is chain
+    assert [serializer.name for serializer in resolve_serializers(tuple(chain))] == names
+    assert all(serializer.loads(serializer.dumps("text")) == "text" for serializer in chain)
+
+
+def named(name):
+    serializer = Reversing()
+    serializer.name = name
+    return serializer
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        "yaml",
+        "",
+        (),
+        None,
+        3,
+        object(),
+        json,
+        pickle,
+        Reversing.dumps,
+        ("native", "native"),
+        ("native", ("json",)),
+        (named("x"), named("x")),
+        named(""),
+        named("native"),
+        named(b"x"),
+        named("ü" * 128),
+        named("a\nb"),
+    ],
+    ids=repr,
+)
+def test_anything_else_is_refused(spec):
+    with pytest.raises(ConfigurationError, match="serializer"):
+        resolve_serializers(spec)
+    with pytest.raises(ConfigurationError):
+        AttributeMap({}, serializer=spec)
+    with pytest.raises(ConfigurationError):
+        AttributeMap.decode(b"", spec)
+
+
+def test_each_frame_carries_the_tag_of_its_serializer():
+    assert encode(AttributeMap({"a": [1]})) == encode_frame("a", 0, dumps([1]))
+    assert encode(AttributeMap({"a": [1, "ü"]}, "json")) == encode_frame("a", 1, '[1,"ü"]'.encode())
+    assert encode(AttributeMap({"a": 1}, "pickle")) == encode_frame("a", 2, pickle.dumps(1, 5))
+    assert encode(AttributeMap({"a": "xy"}, Reversing())) == encode_frame("a", 3, b"\x09reversing" + b"yx")
+
+
+def test_the_first_of_a_chain_that_can_encode_a_value_does():
+    ordered = OrderedDict(a=[1])
+    attributes = AttributeMap({"plain": [1], "own": ordered}, ("native", "pickle"))
+    body = encode(attributes)
+    assert tags(body) == [0, 2]
+    back = AttributeMap.decode(body, ("native", "pickle"))
+    assert back == {"plain": [1], "own": ordered}
+    assert type(back["own"]) is OrderedDict
+    assert not back.is_changed
+    back["own"]["a"].append(2)
+    assert back.changed_names() == ({"own"}, set())
+
+
+def test_a_chain_that_cannot_encode_a_value_tells_the_last_reason_and_leaves_nothing():
+    attributes = AttributeMap({"a": "x", "b": 3, "c": "y"}, (Reversing(), "json"))
+    attributes["b"] = {1, 2}
+    body, failures = attributes.encode()
+    assert [(failure.name, failure.type_name) for failure in failures] == [("b", "builtins.set")]
+    assert "JSON" in str(failures[0].cause)
+    assert AttributeMap.decode(body, (Reversing(), "json")) == {"a": "x", "c": "y"}
+
+
+def test_every_reader_reads_native_and_json():
+    body = encode_frame("a", 0, dumps((1,))) + encode_frame("b", 1, b'{"x":[2]}')
+    for serializer in ("native", "json", "pickle", Reversing()):
+        assert AttributeMap.decode(body, serializer) == {"a": (1,), "b": {"x": [2]}}
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        encode_frame("a", 2, pickle.dumps([1])),
+        encode_frame("a", 3, b"\x09reversing" + b"yx"),
+        encode_frame("a", 3, b""),
+        encode_frame("a", 3, b"\xffshort"),
+        encode_frame("a", 4, b"\xc0"),
+        encode_frame("a", 255, b"\xc0"),
+        encode_frame("a", 1, b"{"),
+        encode_frame("a", 1, b"\xff\xfe\xfd"),
+        encode_frame("a", 1, b"[" * 100_000),
+    ],
+    ids=lambda frame: repr(frame[:20]),
+)
+def test_a_frame_that_is_not_configured_or_broken_fails_alone_and_is_kept(frame):
+    body = frame + encode_frame("b", 0, dumps(1))
+    attributes = AttributeMap.decode(body)
+    assert attributes == {"a": None, "b": 1}
+    assert [failure.name for failure in attributes.failures] == ["a"]
+    assert encode(attributes) is body
+
+
+def test_pickle_is_not_read_unless_configured(monkeypatch):
+    monkeypatch.setattr(pickle, "loads", lambda data: pytest.fail("unpickled"))
+    attributes = AttributeMap.decode(encode_frame("a", 2, pickle.dumps([1])), ("native", "json", Reversing()))
+    assert attributes["a"] is None
+
+
+def test_a_value_only_read_from_another_serializers_frame_is_unchanged():
+    body = encode_frame("a", 1, b'{ "x": [ 2 ] }')
+    for serializer in ("native", ("native", "json"), "json"):
+        attributes = AttributeMap.decode(body, serializer)
+        attributes["a"]
+        if serializer != "json":
+            assert encode(attributes) is body
+        attributes["a"]["x"].append(3)
+        assert attributes.changed_names() == ({"a"}, set())
+        assert AttributeMap.decode(encode(attributes)) == {"a": {"x": [2, 3]}}
+
+
+def test_a_changed_value_moves_to_the_chains_serializer():
+    attributes = AttributeMap.decode(encode_frame("a", 1, b"[1]") + encode_frame("b", 1, b"[2]"))
+    attributes["a"].append(2)
+    assert tags(encode(attributes)) == [0, 1]
+    attributes.mark_saved(encode(attributes))
+    assert not attributes.is_changed
+
+
+def test_a_change_that_json_cannot_see_is_found_by_the_native_codec():
+    attributes = AttributeMap.decode(encode_frame("a", 1, b"[[1,2]]"))
+    attributes["a"][0] = (1, 2)
+    assert attributes.changed_names() == ({"a"}, set())
+
+
+def test_a_serializer_that_gives_no_bytes_has_failed():
+    broken = named("broken")
+    broken.dumps = lambda value: value
+    body, failures = AttributeMap({"a": "text"}, broken).encode()
+    assert body == b""
+    assert [failure.name for failure in failures] == ["a"]
