@@ -57,8 +57,9 @@ static msm_status read_number(const uint8_t *buf, size_t len, msm_token_t *token
     return MSM_OK;
 }
 
-/* Heads that carry a length of `width` bytes after the head byte, and for an extension its code after that. */
-static msm_status read_length(const uint8_t *buf, size_t len, msm_token_kind kind, uint32_t width, msm_token_t *token)
+/* Heads that carry a length of `width` bytes after the head byte; an extension has its code after that. */
+static msm_status read_length(const uint8_t *buf, size_t len, msm_token_kind kind, uint32_t width,
+                              msm_token_t *token)
 {
     const uint32_t head = 1U + width + (kind == MSM_TOKEN_EXT ? 1U : 0U);
     if (len < head)

@@ -1,5 +1,5 @@
-/* Reads and writes one MessagePack token: a whole scalar, or the head of a string, a binary, an array, a map or an
- * extension.
+/* Reads and writes one MessagePack token: a whole scalar, or the head of a string, a binary, an array, a map or
+ * an extension.
  *
  * Source: https://github.com/msgpack/msgpack/blob/master/spec.md
  */
@@ -41,8 +41,8 @@ typedef struct {
  * whole; an array or a map must leave one byte at least for each value it announces, so a caller may allocate
  * `length` places without fear.
  *
- * MSM_OK; MSM_END when len is 0; MSM_ERR_BOUNDS when the token points past len; MSM_ERR_SYNTAX for the byte 0xc1,
- * which MessagePack never uses.
+ * MSM_OK; MSM_END when len is 0; MSM_ERR_BOUNDS when the token points past len; MSM_ERR_SYNTAX for the byte
+ * 0xc1, which MessagePack never uses.
  */
 msm_status msm_token_read(const uint8_t *buf, size_t len, msm_token_t *out);
 
@@ -51,8 +51,8 @@ enum {
     MSM_HEAD_SIZE_MAX = 6
 };
 
-/* Each writes the shortest form at out, where there is room for MSM_NUMBER_SIZE_MAX or MSM_HEAD_SIZE_MAX bytes, and
- * returns its size. */
+/* Each writes the shortest form at out, where there is room for MSM_NUMBER_SIZE_MAX or MSM_HEAD_SIZE_MAX bytes,
+ * and returns its size. */
 uint32_t msm_uint_write(uint64_t number, uint8_t *out);
 uint32_t msm_int_write(int64_t number, uint8_t *out);
 uint32_t msm_float_write(double number, uint8_t *out);

@@ -45,7 +45,7 @@ msm_status msm_record_head_read(const uint8_t *buf, size_t len, msm_record_head_
         return MSM_ERR_VERSION;
     if (len < MSM_RECORD_HEAD_SIZE + MSM_RECORD_TRAILER_SIZE)
         return MSM_ERR_BOUNDS;
-    /* An unknown flag or a key id may mean another trailer: nothing after this can be trusted to be readable. */
+    /* An unknown flag or a key id may mean another trailer: what follows may not be readable as this one. */
     if ((buf[5] & ~MSM_RECORD_TOMBSTONE) != 0 || load_u16(buf + 6) != 0)
         return MSM_ERR_VERSION;
     const uint32_t body_size = load_u32(buf + 44);
@@ -121,7 +121,8 @@ msm_status msm_frames_count(const uint8_t *buf, size_t len, uint32_t *out)
     return MSM_OK;
 }
 
-msm_status msm_frames_find(const uint8_t *buf, size_t len, const uint8_t *name, size_t name_size, msm_frame_t *out)
+msm_status msm_frames_find(const uint8_t *buf, size_t len, const uint8_t *name, size_t name_size,
+                           msm_frame_t *out)
 {
     msm_frame_t frame = {0};
     msm_status status;

@@ -53,7 +53,7 @@ typedef struct {
     uint8_t tag;  /* the serializer that wrote the value */
 } msm_frame_t;
 
-/* Read the frame that stands at `start` of a body of len bytes; MSM_END there, MSM_ERR_BOUNDS when it is cut. */
+/* Read the frame at `start` of a body; MSM_END when the body ends there, MSM_ERR_BOUNDS when the frame is cut. */
 msm_status msm_frame_read(const uint8_t *buf, size_t len, size_t start, msm_frame_t *out);
 
 /* Write the head of a frame into the MSM_FRAME_HEAD_SIZE bytes at out. */
@@ -63,7 +63,8 @@ void msm_frame_head_write(uint16_t name_size, uint8_t tag, uint32_t value_size, 
 msm_status msm_frames_count(const uint8_t *buf, size_t len, uint32_t *out);
 
 /* Find the first frame with this name; MSM_END when there is none. */
-msm_status msm_frames_find(const uint8_t *buf, size_t len, const uint8_t *name, size_t name_size, msm_frame_t *out);
+msm_status msm_frames_find(const uint8_t *buf, size_t len, const uint8_t *name, size_t name_size,
+                           msm_frame_t *out);
 
 uint64_t msm_load_u64(const uint8_t *at);
 void msm_store_u64(uint64_t number, uint8_t *at);

@@ -1,5 +1,5 @@
 # cython: annotation_typing=False
-# Annotations are for the reader: a wrong argument is refused by the body, with an error that says what is accepted.
+# Annotations are for the reader: the bodies refuse a wrong argument with an error that says what is accepted.
 """The value codec ``native``: MessagePack, and application extension types for what MessagePack lacks.
 
 =====  ==========  =========================================================================
@@ -89,10 +89,10 @@ cdef frozenset _BUILT_IN = _SCALARS | {bytearray, list, tuple, dict, set, frozen
 def dumps(value: object) -> bytes:
     """Return value as one MessagePack value.
 
-    Raises:  TypeError for a type that is neither built in nor registered (a subclass is neither); ValueError for more
-             than 64 levels of nesting, text with a lone surrogate, a part beyond 4 GiB; whatever a registered encoder
-             raises.
-    Source:  https://github.com/msgpack/msgpack/blob/master/spec.md; extension codes in this module's docstring.
+    Raises:  TypeError for a type that is neither built in nor registered (a subclass is neither); ValueError
+             for more than 64 levels of nesting, text with a lone surrogate, a part beyond 4 GiB; whatever a
+             registered encoder raises.
+    Source:  https://github.com/msgpack/msgpack/blob/master/spec.md; extension codes in the module's docstring.
     Thread-safety: a container another thread changes meanwhile is written as it stood at one moment.
     """
     cdef Writer out = Writer()
@@ -103,12 +103,14 @@ def dumps(value: object) -> bytes:
 def loads(bytes data not None) -> object:
     """Return the value that data holds, equal to what went into `dumps`, type included.
 
-    Raises:  CorruptRecord, whatever is wrong. No memory is taken for a length before it is known to fit the data.
+    Raises:  CorruptRecord, whatever is wrong. No length takes memory before it is known to fit the data.
     """
     return decode_value(<const uint8_t *> PyBytes_AS_STRING(data), 0, PyBytes_GET_SIZE(data))
 
 
-def register_type(cls: type, name: str, encode: Callable[[Any], object], decode: Callable[[Any], Any]) -> None:
+def register_type(
+    cls: type, name: str, encode: Callable[[Any], object], decode: Callable[[Any], Any]
+) -> None:
     """Let the codec carry instances of exactly cls, under name.
 
     name: what stands in the record; keep it when the class is renamed or moved.
@@ -117,9 +119,9 @@ def register_type(cls: type, name: str, encode: Callable[[Any], object], decode:
     Thread-safety: may be called at any time; meant for start-up, before the first session is read.
     """
     if not isinstance(cls, type) or cls in _BUILT_IN or cls in _encoders:
-        raise ConfigurationError("cls", cls, "a class that is neither built into the codec nor registered already")
+        raise ConfigurationError("cls", cls, "a class neither built into the codec nor registered already")
     if type(name) is not str or not name.isprintable() or not 0 < len(name) <= 255 or name in _decoders:
-        raise ConfigurationError("name", name, "1 to 255 printable characters not registered for another class")
+        raise ConfigurationError("name", name, "1 to 255 printable characters not registered already")
     if not callable(encode) or not callable(decode):
         raise ConfigurationError("encode, decode", (encode, decode), "two callables")
     _decoders[name] = decode
@@ -227,8 +229,8 @@ cdef int write_payload(Writer out, int8_t ext_code, bytes payload) except -1:
     return out.write(PyBytes_AS_STRING(payload), PyBytes_GET_SIZE(payload))
 
 
-# An extension that holds values gets its head when its length is known: room is left for the longest head, then the
-# payload moves up to the head it really has.
+# An extension that holds values gets its head when its length is known: room is left for the longest head, then
+# the payload moves up to the head it really has.
 cdef Py_ssize_t open_extension(Writer out) except -1:
     out.reserve(MSM_HEAD_SIZE_MAX)
     out.size += MSM_HEAD_SIZE_MAX
@@ -361,7 +363,9 @@ cdef int write_moment(Writer out, object value, object kind) except -1:
     return write_zoned(out, EXT_TIMEDELTA, payload, TIMEDELTA_SIZE, None)
 
 
-cdef int write_zoned(Writer out, int8_t ext_code, const uint8_t *payload, Py_ssize_t n_bytes, object zone) except -1:
+cdef int write_zoned(
+    Writer out, int8_t ext_code, const uint8_t *payload, Py_ssize_t n_bytes, object zone
+) except -1:
     cdef bytes zone_bytes
     if zone is None:
         write_head(out, MSM_TOKEN_EXT, n_bytes, ext_code)
@@ -372,8 +376,8 @@ cdef int write_zoned(Writer out, int8_t ext_code, const uint8_t *payload, Py_ssi
     return out.write(PyBytes_AS_STRING(zone_bytes), PyBytes_GET_SIZE(zone_bytes))
 
 
-# Where decoding stands. owed: how many values the containers around this one still wait for; each takes a byte at
-# least, so a length is checked against what is left without them, and all lengths together can't exceed the input.
+# Where decoding stands. owed: how many values the containers around this one still wait for. Each takes a byte at
+# least, so a length is checked against what is left without them: all lengths together can't exceed the input.
 cdef struct Reader:
     const uint8_t *buf
     Py_ssize_t pos
@@ -409,7 +413,8 @@ cdef object read_value(Reader *reader, int depth):
         reader.buf + reader.pos, <size_t> (reader.end - reader.pos - reader.owed), &token
     )
     if status != MSM_OK:
-        raise CorruptRecord("no MessagePack value" if status == MSM_ERR_SYNTAX else "a value is cut", reader.pos)
+        reason = "no MessagePack value" if status == MSM_ERR_SYNTAX else "a value is cut"
+        raise CorruptRecord(reason, reader.pos)
     reader.pos += token.head
     at = <const char *> reader.buf + reader.pos
     if token.kind == MSM_TOKEN_STR:

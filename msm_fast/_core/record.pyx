@@ -1,9 +1,9 @@
 # cython: annotation_typing=False
-# Annotations are for the reader: a wrong argument is refused by the body, with an error that says what is accepted.
+# Annotations are for the reader: the bodies refuse a wrong argument with an error that says what is accepted.
 """The record that stands in memcached for one session, and the session's attributes as frames in its body.
 
-The byte layout of both is the table in src_c/msm_record.h. Integers are little-endian; the trailer is the XXH3-64 of all
-that precedes it, seeded with the XXH3-64 of the storage key: a record that was moved to another key is corrupt.
+The byte layout of both is the table in src_c/msm_record.h. The trailer is the XXH3-64 of all that precedes it, seeded
+with the XXH3-64 of the storage key: a record that was moved to another key is corrupt.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, MutableMapping
@@ -20,7 +20,13 @@ from libc.string cimport memcmp, memcpy
 from msm_fast._core.c_record cimport *
 from msm_fast._core.codec cimport Writer, decode_value, encode_value, is_immutable
 
-from msm_fast._core.serializers import NATIVE, AttributeFailure, Serializer, SerializerChain, resolve_serializers
+from msm_fast._core.serializers import (
+    NATIVE,
+    AttributeFailure,
+    Serializer,
+    SerializerChain,
+    resolve_serializers,
+)
 from msm_fast.errors import CorruptRecord, UnknownFormat
 
 __all__ = [
@@ -62,7 +68,8 @@ cdef class Record:
         raise TypeError("a Record is made by decode_record")
 
     def __repr__(self):
-        return f"<Record generation={self.generation} is_tombstone={self.is_tombstone} body of {len(self.body)} bytes>"
+        kind = "tombstone" if self.is_tombstone else f"body of {len(self.body)} bytes"
+        return f"<Record generation={self.generation}, {kind}>"
 
 
 def encode_record(
@@ -90,7 +97,7 @@ def encode_record(
     head.max_inactive_s = max_inactive_s
     head.absolute_lifetime_s = absolute_lifetime_s
     head.flags = MSM_RECORD_TOMBSTONE if is_tombstone else 0
-    head.n_attributes = count_frames(<const uint8_t *> PyBytes_AS_STRING(body), n_body, 0)
+    head.n_attributes = count_frames(body, 0)
     check_body_size(n_body)
     head.body_size = <uint32_t> n_body
     data = PyBytes_FromStringAndSize(NULL, n_hashed + MSM_RECORD_TRAILER_SIZE)
@@ -105,7 +112,7 @@ def decode_record(bytes data not None, bytes storage_key not None) -> Record:
     """Return the record that data holds, if it was written for storage_key.
 
     Raises:  UnknownFormat for a version, flag or key id that this version does not know; CorruptRecord otherwise.
-    Cost:    one pass over data for the digest, one over the heads of the frames, one copy of the body.
+    Cost:    one pass over data for the digest, one over the heads of its frames, one copy of the body.
     """
     cdef msm_record_head_t head
     cdef const uint8_t *buf = <const uint8_t *> PyBytes_AS_STRING(data)
@@ -118,7 +125,8 @@ def decode_record(bytes data not None, bytes storage_key not None) -> Record:
         raise CorruptRecord("no record" if status == MSM_ERR_SYNTAX else "a record of a wrong length", 0)
     if msm_load_u64(buf + n_hashed) != digest(buf, n_hashed, storage_key):
         raise CorruptRecord("the trailer does not match: damaged, or the record of another key", n_hashed)
-    if count_frames(buf + MSM_RECORD_HEAD_SIZE, head.body_size, MSM_RECORD_HEAD_SIZE) != head.n_attributes:
+    cdef bytes body = PyBytes_FromStringAndSize(<const char *> buf + MSM_RECORD_HEAD_SIZE, head.body_size)
+    if count_frames(body, MSM_RECORD_HEAD_SIZE) != head.n_attributes:
         raise CorruptRecord("the number of attributes does not match", 40)
     cdef Record record = Record.__new__(Record)
     record.generation = head.generation
@@ -127,7 +135,7 @@ def decode_record(bytes data not None, bytes storage_key not None) -> Record:
     record.max_inactive_s = head.max_inactive_s
     record.absolute_lifetime_s = head.absolute_lifetime_s
     record.is_tombstone = head.flags & MSM_RECORD_TOMBSTONE
-    record.body = PyBytes_FromStringAndSize(<const char *> buf + MSM_RECORD_HEAD_SIZE, head.body_size)
+    record.body = body
     return record
 
 
@@ -136,14 +144,18 @@ cdef uint64_t digest(const uint8_t *buf, Py_ssize_t n_bytes, bytes storage_key) 
     return xxh3_64_intdigest(view, xxh3_64_intdigest(storage_key))
 
 
-cdef uint32_t count_frames(const uint8_t *buf, Py_ssize_t n_bytes, Py_ssize_t at) except? 0xFFFFFFFF:
-    """Check the bounds of every frame. at: where buf stands in the record, for the error's offset."""
+cdef msm_status read_frame(bytes body, size_t start, msm_frame_t *frame) noexcept:
+    return msm_frame_read(<const uint8_t *> PyBytes_AS_STRING(body), PyBytes_GET_SIZE(body), start, frame)
+
+
+cdef uint32_t count_frames(bytes body, Py_ssize_t at) except? 0xFFFFFFFF:
+    """Check the bounds of every frame. at: where body stands in the record, for the error's offset."""
     cdef uint32_t n_frames = 0
     cdef msm_frame_t frame
-    if msm_frames_count(buf, n_bytes, &n_frames) == MSM_OK:
+    if msm_frames_count(<const uint8_t *> PyBytes_AS_STRING(body), PyBytes_GET_SIZE(body), &n_frames) == MSM_OK:
         return n_frames
     frame.end = 0
-    while msm_frame_read(buf, n_bytes, frame.end, &frame) == MSM_OK:
+    while read_frame(body, frame.end, &frame) == MSM_OK:
         pass
     raise CorruptRecord("a frame is cut", at + frame.end)
 
@@ -160,7 +172,7 @@ cdef bint find_frame(bytes body, dict index, object name, msm_frame_t *frame) ex
     cdef const char *utf8
     if index is not None:
         start = index.get(name)
-        return start is not None and msm_frame_read(buf, PyBytes_GET_SIZE(body), start, frame) == MSM_OK
+        return start is not None and read_frame(body, start, frame) == MSM_OK
     if not isinstance(name, str):
         return False
     try:
@@ -176,7 +188,7 @@ cdef dict index_names(bytes body):
     cdef msm_frame_t frame
     cdef const char *buf = PyBytes_AS_STRING(body)
     frame.end = 0
-    while msm_frame_read(<const uint8_t *> buf, PyBytes_GET_SIZE(body), frame.end, &frame) == MSM_OK:
+    while read_frame(body, frame.end, &frame) == MSM_OK:
         try:
             name = buf[frame.name:frame.value].decode("utf-8")
         except UnicodeDecodeError as error:
@@ -187,8 +199,8 @@ cdef dict index_names(bytes body):
     return index
 
 
-# What the map holds for a name that was read or set. A slot is replaced, never changed, but for is_clean, which only
-# ever becomes true: so an encoding under way keeps seeing what it began with.
+# What the map holds for a name that was read or set. A slot is replaced, never changed, but for is_clean, which
+# only ever becomes true: so an encoding under way keeps seeing what it began with.
 @cython.final
 @cython.freelist(64)
 cdef class Slot:
@@ -206,18 +218,18 @@ cdef Slot make_slot(object value, Py_ssize_t start):
     return slot
 
 
-cdef bint has_same_bytes(const char *one, Py_ssize_t n_one, const char *other, Py_ssize_t n_other) noexcept nogil:
+cdef bint is_equal(const char *one, Py_ssize_t n_one, const char *other, Py_ssize_t n_other) noexcept nogil:
     return n_one == n_other and memcmp(one, other, n_one) == 0
 
 
 cdef bint is_unchanged(Slot slot, bytes base, Py_ssize_t start, Writer out, Py_ssize_t at) except -1:
-    """Tell whether the frame just written at `at` is the one at start of base, from which the slot's value came."""
+    """Tell whether the frame just written at `at` of out is the one at start of base."""
     cdef Py_ssize_t end = frame_end(base, start)
     cdef const char *frame = out.data + at
     cdef Py_ssize_t n_frame = out.size - at
     if slot.expected is not None:
-        return has_same_bytes(frame, n_frame, PyBytes_AS_STRING(slot.expected), PyBytes_GET_SIZE(slot.expected))
-    if not has_same_bytes(frame, n_frame, PyBytes_AS_STRING(base) + start, end - start):
+        return is_equal(frame, n_frame, PyBytes_AS_STRING(slot.expected), PyBytes_GET_SIZE(slot.expected))
+    if not is_equal(frame, n_frame, PyBytes_AS_STRING(base) + start, end - start):
         return False
     slot.is_clean = slot.start >= 0 and is_immutable(slot.value)
     return True
@@ -225,13 +237,13 @@ cdef bint is_unchanged(Slot slot, bytes base, Py_ssize_t start, Writer out, Py_s
 
 cdef Py_ssize_t frame_end(bytes base, Py_ssize_t start) except -1:
     cdef msm_frame_t frame
-    if msm_frame_read(<const uint8_t *> PyBytes_AS_STRING(base), PyBytes_GET_SIZE(base), start, &frame) != MSM_OK:
+    if read_frame(base, start, &frame) != MSM_OK:
         raise RuntimeError("the map was saved or rebased by another thread meanwhile")
     return frame.end
 
 
 cdef bytes splice(bytes base, list edits, Writer out):
-    """Return base with the given pieces of out in place of pieces of its own, and the rest of out after it."""
+    """Return base with pieces of out in place of pieces of its own, and the rest of out after it."""
     cdef Py_ssize_t start, end, out_start, out_end = 0, done = 0
     cdef Py_ssize_t n_bytes = PyBytes_GET_SIZE(base) + out.size
     for start, end, _, _ in edits:
@@ -253,17 +265,18 @@ cdef bytes splice(bytes base, list edits, Writer out):
     memcpy(target, source + done, PyBytes_GET_SIZE(base) - done)
     target += PyBytes_GET_SIZE(base) - done
     memcpy(target, out.data + out_end, out.size - out_end)
-    if has_same_bytes(PyBytes_AS_STRING(body), n_bytes, source, PyBytes_GET_SIZE(base)):
+    if is_equal(PyBytes_AS_STRING(body), n_bytes, source, PyBytes_GET_SIZE(base)):
         return base
     return body
 
 
 cdef list in_map_order(dict live):
-    """Return the items of live, those with a frame in the base first and by its place, the others as they were set."""
+    """Return the items of live: those with a frame in the base by its place, then the others as they were set."""
     cdef Slot slot
     based = [(slot.start, name, slot) for name, slot in live.items() if slot.start >= 0]
     based.sort()
-    return [(name, slot) for _, name, slot in based] + [item for item in live.items() if (<Slot> item[1]).start < 0]
+    items = [(name, slot) for _, name, slot in based]
+    return items + [(name, slot) for name, slot in live.items() if slot.start < 0]
 
 
 @cython.final
@@ -272,8 +285,8 @@ cdef class AttributeMap:
 
     mapping: a mapping or pairs, as for dict. serializer: as for `resolve_serializers`.
 
-    A value is decoded when it is first read and stays the same object from then on. Changes inside it are found when
-    the map is encoded. A name is at most 65,535 bytes of UTF-8.
+    A value is decoded when it is first read and stays the same object from then on. Changes inside it are found
+    when the map is encoded. A name is at most 65,535 bytes of UTF-8.
 
     Raises:  TypeError for a name that is not str, ValueError for one that is too long or has a lone surrogate,
              ConfigurationError for a wrong serializer.
@@ -284,7 +297,7 @@ cdef class AttributeMap:
     cdef uint32_t _n_base   # how many
     cdef dict _index        # name → start of its frame in the base; None until it pays
     cdef int _n_searches
-    cdef dict _live         # name → Slot, for every name read or set; those without a frame in the order they were set
+    cdef dict _live         # name → Slot, for every name read or set, in that order
     cdef dict _removed      # name → start of its frame in the base or -1, for every name removed since
     cdef list _failures
     cdef object _chain
@@ -306,25 +319,25 @@ cdef class AttributeMap:
     def decode(cls, bytes body not None, serializer: object = "native") -> AttributeMap:
         """Return the map whose frames are body.
 
-        Raises:  CorruptRecord when a frame is cut. A value that cannot be decoded shows when it is read: `failures`.
+        Raises:  CorruptRecord when a frame is cut; a value that is broken shows only when it is read: `failures`.
         Cost:    one pass over the heads of the frames; no object per attribute.
         """
         cdef AttributeMap attributes = AttributeMap.__new__(AttributeMap)
         attributes._set_serializer(serializer)
-        attributes._n_base = count_frames(<const uint8_t *> PyBytes_AS_STRING(body), PyBytes_GET_SIZE(body), 0)
+        attributes._n_base = count_frames(body, 0)
         attributes._base = body
         return attributes
 
     cdef int _set_serializer(self, object serializer) except -1:
-        self._chain = resolve_serializers(serializer)
+        self._chain = serializer if type(serializer) is SerializerChain else resolve_serializers(serializer)
         self._is_native_first = self._chain[0] is NATIVE
         return 0
 
     def encode(self) -> tuple[bytes, tuple[AttributeFailure, ...]]:
         """Return the frames of all attributes, and those attributes that no serializer could encode.
 
-        The latter are left out of the frames and keep their value in the map. When nothing differs from what was
-        decoded or saved last, that very bytes object is returned.
+        The latter are left out of the frames and keep their value in the map. When nothing differs from what
+        was decoded or saved last, that very bytes object is returned.
 
         Raises:  ValueError when the frames take more than 4 GiB.
         Cost:    what was set, and what was read and is mutable, is encoded; all else is copied in runs.
@@ -373,7 +386,8 @@ cdef class AttributeMap:
                 raise ValueError("the value takes more than 4 GiB")
         except Exception as error:
             out.truncate(frame)
-            failures.append(AttributeFailure(name, f"{type(value).__module__}.{type(value).__qualname__}", error))
+            kind = type(value)
+            failures.append(AttributeFailure(name, f"{kind.__module__}.{kind.__qualname__}", error))
             return False
         msm_frame_head_write(<uint16_t> n_name, tag, <uint32_t> n_value, <uint8_t *> out.data + frame)
         return True
@@ -401,7 +415,7 @@ cdef class AttributeMap:
 
     @property
     def failures(self) -> tuple[AttributeFailure, ...]:
-        """The values that could not be decoded so far: each is read as None, its frame kept until it is replaced."""
+        """The values that could not be decoded so far. Each is read as None; its frame stays until replaced."""
         return tuple(self._failures)
 
     @property
@@ -412,8 +426,8 @@ cdef class AttributeMap:
     def changed_names(self) -> tuple[frozenset[str], frozenset[str]]:
         """Return the names set, replaced or changed inside, and the names deleted, since the last decode or save.
 
-        A name whose value would be stored as the same bytes again is in neither; nor is a new one that no serializer
-        can encode.
+        A name whose value would be stored as the same bytes again is in neither; nor is a new one that no
+        serializer can encode.
         """
         cdef Writer out = Writer()
         cdef Slot slot
@@ -426,8 +440,8 @@ cdef class AttributeMap:
         )
         return frozenset(changed), deleted
 
-    cdef bint _is_own_change(self, str name, Slot slot, Writer out, bint is_failed_one) except -1:
-        """Tell whether slot differs from the base. is_failed_one: the answer for a new value that can't be encoded."""
+    cdef bint _is_own_change(self, str name, Slot slot, Writer out, bint if_unencodable) except -1:
+        """Tell whether slot differs from the base. if_unencodable: the answer for a new value that fails."""
         cdef Py_ssize_t start = slot.start
         cdef Py_ssize_t at = out.size
         cdef bint is_own
@@ -436,7 +450,7 @@ cdef class AttributeMap:
         if start < 0:
             start = self._removed.get(name, -1)
         if not self._write_frame(out, name, slot.value, []):
-            return is_failed_one or start >= 0
+            return if_unencodable or start >= 0
         is_own = start < 0 or not is_unchanged(slot, self._base, start, out, at)
         out.truncate(at)
         return is_own
@@ -444,7 +458,7 @@ cdef class AttributeMap:
     def rebase(self, bytes body not None) -> None:
         """Take body, which another writer stored, as what was decoded, and lay this map's own changes over it.
 
-        Own changes are the names set, changed inside or deleted; every other name takes its value from body, and an
+        Own changes are the names set, changed inside or deleted. Every other name takes its value from body; an
         object handed out for it stays in use only if body holds the same bytes for it.
 
         Raises:  CorruptRecord, and the map is as it was.
@@ -458,7 +472,7 @@ cdef class AttributeMap:
         self._adopt(body, own, removed)
 
     def mark_saved(self, bytes body not None) -> None:
-        """Take body, which `encode` gave, as what is stored. What was changed since that `encode` stays changed.
+        """Take body, which `encode` gave, as what is stored. What changed since that `encode` stays changed.
 
         Raises:  CorruptRecord, and the map is as it was.
         """
@@ -466,8 +480,8 @@ cdef class AttributeMap:
             self._adopt(body, self._live, [name for name in self._removed if name not in self._live])
 
     cdef int _adopt(self, bytes body, dict own, list removed) except -1:
-        """Make body the base. own: the slots whose value stands whatever body holds; removed: names not to be seen."""
-        cdef uint32_t n_frames = count_frames(<const uint8_t *> PyBytes_AS_STRING(body), PyBytes_GET_SIZE(body), 0)
+        """Make body the base. own: whose value stands whatever body holds; removed: what is not to be seen."""
+        cdef uint32_t n_frames = count_frames(body, 0)
         cdef dict index = index_names(body) if len(self._live) + len(removed) > SEARCHES_WITHOUT_INDEX else None
         cdef dict live = {}
         cdef dict still_removed = {}
@@ -479,7 +493,7 @@ cdef class AttributeMap:
                 if name in own and not slot.is_failed:
                     live[name] = make_slot(slot.value, -1)
                 continue
-            is_same = slot.start >= 0 and has_same_bytes(
+            is_same = slot.start >= 0 and is_equal(
                 PyBytes_AS_STRING(body) + frame.start, frame.end - frame.start,
                 PyBytes_AS_STRING(self._base) + slot.start, frame_end(self._base, slot.start) - slot.start,
             )
@@ -640,7 +654,7 @@ cdef class AttributeMap:
             del self[name]
 
     def copy(self) -> AttributeMap:
-        """Return another map of the same names and the very same values, with the same base to tell changes by."""
+        """Return another map of the very same values, with the same base to tell changes by."""
         cdef AttributeMap twin = AttributeMap.__new__(AttributeMap)
         for name in self._names():
             self._slot(name)
@@ -650,9 +664,16 @@ cdef class AttributeMap:
         twin._failures = self._failures.copy()
         return twin
 
+    def update(
+        self, mapping: Mapping[str, object] | Iterable[tuple[str, object]] = (), /, **values: object
+    ) -> None:
+        """Set the attributes of mapping, or of pairs, then those given by keyword."""
+        cdef dict attributes = dict(mapping, **values)
+        for name, value in attributes.items():
+            self[name] = value
+
     __copy__ = copy
     setdefault = MutableMapping.setdefault
-    update = MutableMapping.update
     keys = Mapping.keys
     items = Mapping.items
     values = Mapping.values

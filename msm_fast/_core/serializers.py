@@ -133,13 +133,19 @@ def resolve_serializers(spec: object) -> SerializerChain:
     spec: "native", "json", "pickle", a `Serializer`, or a tuple or list of these.
     Raises:  ConfigurationError for anything else, an empty chain, or a name that stands twice.
     """
-    if type(spec) is SerializerChain:
+    if isinstance(spec, SerializerChain):
         return spec
+    if isinstance(spec, str) and spec in _CHAINS:
+        return _CHAINS[spec]
     members = tuple(spec) if isinstance(spec, (tuple, list)) else (spec,)
     serializers = tuple(_resolve_one(member) for member in members)
     if not serializers or len({serializer.name for serializer in serializers}) < len(serializers):
         raise ConfigurationError("serializer", spec, _ACCEPTED)
     return SerializerChain(serializers)
+
+
+# Most maps are made with one of these names: they need no new chain each.
+_CHAINS = {name: SerializerChain((serializer,)) for name, serializer in _BUILT_IN.items()}
 
 
 def _resolve_one(member: object) -> Serializer:
