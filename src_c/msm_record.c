@@ -59,6 +59,9 @@ msm_status msm_record_head_read(const uint8_t *buf, size_t len, msm_record_head_
     out->absolute_lifetime_s = load_u32(buf + 36);
     out->n_attributes = load_u32(buf + 40);
     out->body_size = body_size;
+    for (size_t i = 0; i < MSM_RECORD_LINEAGE; i++)
+        out->lineage[i] = load_u32(buf + 48 + 4 * i);
+    out->home = load_u32(buf + 80);
     return MSM_OK;
 }
 
@@ -75,6 +78,9 @@ void msm_record_head_write(const msm_record_head_t *head, uint8_t *out)
     store_u32(head->absolute_lifetime_s, out + 36);
     store_u32(head->n_attributes, out + 40);
     store_u32(head->body_size, out + 44);
+    for (size_t i = 0; i < MSM_RECORD_LINEAGE; i++)
+        store_u32(head->lineage[i], out + 48 + 4 * i);
+    store_u32(head->home, out + 80);
 }
 
 msm_status msm_frame_read(const uint8_t *buf, size_t len, size_t start, msm_frame_t *out)

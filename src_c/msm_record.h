@@ -4,7 +4,9 @@
  *    4  1  format version (1)         24  8  accessed_ms u64         44  4  body length      u32
  *    5  1  flags: bit 0 tombstone     32  4  max_inactive_s      u32 (0: never)
  *    6  2  key id u16 (0: unsigned)   36  4  absolute_lifetime_s u32 (0: none)
- *    8  8  generation u64             48  …  body: frames, then the trailer of 8 bytes
+ *    8  8  generation u64             48 32  lineage: 8 u32 nonces, newest first, 0 where there is none
+ *                                     80  4  home u32: digest of the id of the node that decides between writers
+ *                                     84  …  body: frames, then the trailer of 8 bytes
  *
  *   frame:  u16 name length | u8 serializer tag | u32 value length | name (UTF-8) | value
  */
@@ -17,8 +19,9 @@
 #include "msm_status.h"
 
 enum {
-    MSM_RECORD_HEAD_SIZE = 48,
+    MSM_RECORD_HEAD_SIZE = 84,
     MSM_RECORD_TRAILER_SIZE = 8,
+    MSM_RECORD_LINEAGE = 8, /* nonces: of the write itself and of those it was based on */
     MSM_RECORD_VERSION = 1,
     MSM_RECORD_TOMBSTONE = 1, /* the only flag of this version */
     MSM_FRAME_HEAD_SIZE = 7
@@ -32,6 +35,8 @@ typedef struct {
     uint32_t absolute_lifetime_s;
     uint32_t n_attributes;
     uint32_t body_size;
+    uint32_t lineage[MSM_RECORD_LINEAGE];
+    uint32_t home;
     uint8_t flags;
 } msm_record_head_t;
 

@@ -13,6 +13,7 @@ cdef extern from "msm_record.h":
     enum:
         MSM_RECORD_HEAD_SIZE
         MSM_RECORD_TRAILER_SIZE
+        MSM_RECORD_LINEAGE
         MSM_RECORD_TOMBSTONE
         MSM_FRAME_HEAD_SIZE
 
@@ -24,6 +25,8 @@ cdef extern from "msm_record.h":
         uint32_t absolute_lifetime_s
         uint32_t n_attributes
         uint32_t body_size
+        uint32_t lineage[8]  # MSM_RECORD_LINEAGE
+        uint32_t home
         uint8_t flags
 
     ctypedef struct msm_frame_t:

@@ -32,6 +32,10 @@ class Record:
     def is_tombstone(self) -> bool: ...
     @property
     def body(self) -> bytes: ...
+    @property
+    def lineage(self) -> tuple[int, ...]: ...
+    @property
+    def home(self) -> int: ...
 
 def encode_record(
     storage_key: bytes,
@@ -43,6 +47,8 @@ def encode_record(
     max_inactive_s: int = 0,
     absolute_lifetime_s: int = 0,
     is_tombstone: bool = False,
+    lineage: tuple[int, ...] = (),
+    home: int = 0,
 ) -> bytes: ...
 def decode_record(data: bytes, storage_key: bytes) -> Record: ...
 

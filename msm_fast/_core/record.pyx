@@ -54,7 +54,11 @@ cdef object _MISSING = object()
 
 @cython.final
 cdef class Record:
-    """What a record says; made by `decode_record`. body: the frames, for `AttributeMap.decode`."""
+    """What a record says; made by `decode_record`. body: the frames, for `AttributeMap.decode`.
+
+    lineage: the nonces of the write itself and of those it was based on, newest first, at most 8. home: 32 bits that
+    name the node which decides between writers.
+    """
 
     cdef readonly uint64_t generation
     cdef readonly uint64_t created_ms
@@ -63,6 +67,12 @@ cdef class Record:
     cdef readonly uint32_t absolute_lifetime_s
     cdef readonly bint is_tombstone
     cdef readonly bytes body
+    cdef readonly uint32_t home
+    cdef uint32_t _lineage[8]
+
+    @property
+    def lineage(self) -> tuple[int, ...]:
+        return tuple([self._lineage[i] for i in range(MSM_RECORD_LINEAGE) if self._lineage[i]])
 
     def __init__(self):
         raise TypeError("a Record is made by decode_record")
@@ -82,10 +92,13 @@ def encode_record(
     uint32_t max_inactive_s = 0,
     uint32_t absolute_lifetime_s = 0,
     bint is_tombstone = False,
+    tuple lineage not None = (),
+    uint32_t home = 0,
 ) -> bytes:
     """Return the record that holds body, as it is stored under storage_key.
 
-    body: what `AttributeMap.encode` gave. max_inactive_s, absolute_lifetime_s: 0 for no limit.
+    body: what `AttributeMap.encode` gave. max_inactive_s, absolute_lifetime_s: 0 for no limit. lineage: nonces, newest
+    first, 1 to 2**32-1; those after the eighth are left out. home: 32 bits that name a node.
     Raises:  CorruptRecord when body is not made of frames, OverflowError for a number outside its field.
     """
     cdef msm_record_head_t head
@@ -97,6 +110,9 @@ def encode_record(
     head.max_inactive_s = max_inactive_s
     head.absolute_lifetime_s = absolute_lifetime_s
     head.flags = MSM_RECORD_TOMBSTONE if is_tombstone else 0
+    for i in range(MSM_RECORD_LINEAGE):
+        head.lineage[i] = lineage[i] if i < len(lineage) else 0
+    head.home = home
     head.n_attributes = count_frames(body, 0)
     check_body_size(n_body)
     head.body_size = <uint32_t> n_body
@@ -135,6 +151,9 @@ def decode_record(bytes data not None, bytes storage_key not None) -> Record:
     record.max_inactive_s = head.max_inactive_s
     record.absolute_lifetime_s = head.absolute_lifetime_s
     record.is_tombstone = head.flags & MSM_RECORD_TOMBSTONE
+    for i in range(MSM_RECORD_LINEAGE):
+        record._lineage[i] = head.lineage[i]
+    record.home = head.home
     record.body = body
     return record
 

@@ -23,9 +23,7 @@ KEYS = ["", "a", "foo", "0123456789abcdef" * 2, "sitzung~ä", "x" * 1000, "\N{SN
 
 def main():
     vectors = [
-        {"nodes": nodes, "key": key, "ranked": placement.ranked(nodes, key)}
-        for nodes in CLUSTERS
-        for key in KEYS
+        {"nodes": nodes, "key": key, "ranked": placement.ranked(nodes, key)} for nodes in CLUSTERS for key in KEYS
     ]
     path = Path(__file__).with_name("placement.json")
     lines = ",\n".join(json.dumps(vector) for vector in vectors)

@@ -44,27 +44,34 @@ TYPES = {
     "uuid": UUID("12345678-1234-5678-1234-567812345678"),
 }
 
-# name: (storage key, attributes, (generation, created_ms, accessed_ms, max_inactive_s, lifetime_s), is_gone)
+# name: (storage key, attributes, (generation, created_ms, accessed_ms, max_inactive_s, lifetime_s), is_gone, lineage, home)
 RECORDS = {
-    "empty": (KEY, {}, (0, 0, 0, 0, 0), False),
-    "tombstone": (KEY, {}, (9, 1_700_000_000_000, 1_700_000_001_000, 60, 0), True),
-    "plain": (KEY, PLAIN, (3, 1_700_000_000_000, 1_700_000_060_000, 1800, 86400), False),
-    "types": (KEY, TYPES, (4, 1_700_000_000_000, 1_700_000_060_000, 1800, 0), False),
-    "limits": (b"k", LIMITS, (2**64 - 1, 2**64 - 1, 2**64 - 1, 2**32 - 1, 2**32 - 1), False),
+    "empty": (KEY, {}, (0, 0, 0, 0, 0), False, (), 0),
+    "tombstone": (KEY, {}, (9, 1_700_000_000_000, 1_700_000_001_000, 60, 0), True, (), 0),
+    "plain": (KEY, PLAIN, (3, 1_700_000_000_000, 1_700_000_060_000, 1800, 86400), False, (3, 2, 1), 0x01020304),
+    "types": (KEY, TYPES, (4, 1_700_000_000_000, 1_700_000_060_000, 1800, 0), False, (4,), 1),
+    "limits": (
+        b"k",
+        LIMITS,
+        (2**64 - 1, 2**64 - 1, 2**64 - 1, 2**32 - 1, 2**32 - 1),
+        False,
+        tuple(range(2**32 - 1, 2**32 - 9, -1)),
+        2**32 - 1,
+    ),
 }
 
 
 def make():
     vectors = {}
-    for name, (key, values, fields, is_tombstone) in RECORDS.items():
-        body = b"".join(
-            record.encode_frame(attribute, 0, codec.dumps(value)) for attribute, value in values.items()
-        )
-        data = record.encode_record(key, body, *fields, is_tombstone)
+    for name, (key, values, fields, is_tombstone, lineage, home) in RECORDS.items():
+        body = b"".join(record.encode_frame(attribute, 0, codec.dumps(value)) for attribute, value in values.items())
+        data = record.encode_record(key, body, *fields, is_tombstone, lineage, home)
         vectors[name] = {
             "storage_key": key.decode(),
             "fields": list(fields),
             "is_tombstone": is_tombstone,
+            "lineage": list(lineage),
+            "home": home,
             "attributes": [[attribute, codec.dumps(value).hex()] for attribute, value in values.items()],
             "record": data.hex(),
         }

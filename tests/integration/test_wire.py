@@ -85,18 +85,14 @@ def test_missing_items_are_told_apart_by_verb(exchange):
 
 
 def test_add_stores_only_where_nothing_is(exchange):
-    replies = exchange(
-        wire.store(b"k", b"1", 0, 0, add=True), wire.store(b"k", b"2", 0, 0, add=True), wire.get(b"k")
-    )
+    replies = exchange(wire.store(b"k", b"1", 0, 0, add=True), wire.store(b"k", b"2", 0, 0, add=True), wire.get(b"k"))
     assert statuses(replies) == ["HD", "NS", "VA"]
     assert replies[2].value == b"1"
 
 
 def test_cas_stores_only_over_what_was_seen(exchange):
     (first,) = exchange(wire.store(b"k", b"1", 0, 0))
-    second, late = exchange(
-        wire.store(b"k", b"2", 0, 0, cas=first.cas), wire.store(b"k", b"3", 0, 0, cas=first.cas)
-    )
+    second, late = exchange(wire.store(b"k", b"2", 0, 0, cas=first.cas), wire.store(b"k", b"3", 0, 0, cas=first.cas))
     assert (second.status, late.status) == ("HD", "EX")
     assert exchange(wire.get(b"k"))[0].value == b"2"
     assert statuses(exchange(wire.delete(b"k", cas=first.cas), wire.delete(b"k", cas=second.cas))) == [

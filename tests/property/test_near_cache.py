@@ -35,6 +35,4 @@ def test_any_sequence_of_calls_gives_what_the_oracle_gives(settings, operations)
             continue
         assert getattr(cache, name)(*arguments) == getattr(expected, name)(*arguments)
         assert len(cache) == len(expected)
-        assert [getattr(cache, counter) for counter in COUNTERS] == [
-            getattr(expected, counter) for counter in COUNTERS
-        ]
+        assert [getattr(cache, counter) for counter in COUNTERS] == [getattr(expected, counter) for counter in COUNTERS]

@@ -30,9 +30,7 @@ def test_without_a_node_the_others_keep_their_order(nodes, key, data):
     if len(ranks) == 1:
         return
     gone = data.draw(st.sampled_from(ranks))
-    assert RendezvousHash(reference.without(nodes, gone)).ranked(key) == [
-        node for node in ranks if node != gone
-    ]
+    assert RendezvousHash(reference.without(nodes, gone)).ranked(key) == [node for node in ranks if node != gone]
 
 
 @given(st.floats(2**-53, 1 - 2**-53))

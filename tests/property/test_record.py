@@ -36,9 +36,12 @@ def test_every_attribute_comes_back_with_its_type(values):
     assert back.failures == ()
 
 
-@given(st.binary(max_size=250), attributes, u64, u64, u64, u32, u32, st.booleans())
+lineages = st.lists(st.integers(1, 2**32 - 1), max_size=8).map(tuple)
+
+
+@given(st.binary(max_size=250), attributes, u64, u64, u64, u32, u32, st.booleans(), lineages, u32)
 def test_the_record_is_that_of_the_reference(
-    key, values, generation, created, accessed, inactive, lifetime, is_tombstone
+    key, values, generation, created, accessed, inactive, lifetime, is_tombstone, lineage, home
 ):
     body = encode(values)
     data = encode_record(
@@ -50,8 +53,10 @@ def test_the_record_is_that_of_the_reference(
         max_inactive_s=inactive,
         absolute_lifetime_s=lifetime,
         is_tombstone=is_tombstone,
+        lineage=lineage,
+        home=home,
     )
-    expected = (generation, created, accessed, inactive, lifetime, is_tombstone, body)
+    expected = (generation, created, accessed, inactive, lifetime, is_tombstone, lineage, home, body)
     assert data == reference.encode_record(key, body, *expected[:-1])
     assert reference.decode_record(data, key) == expected
     assert fields(decode_record(data, key)) == expected
@@ -60,7 +65,7 @@ def test_the_record_is_that_of_the_reference(
 def fields(record):
     times = (record.generation, record.created_ms, record.accessed_ms)
     lives = (record.max_inactive_s, record.absolute_lifetime_s)
-    return (*times, *lives, record.is_tombstone, record.body)
+    return (*times, *lives, record.is_tombstone, record.lineage, record.home, record.body)
 
 
 @given(st.binary())
@@ -180,9 +185,7 @@ class MapLikeTheSlowOne(RuleBasedStateMachine):
     @rule()
     def same_values(self):
         assert list(self.fast) == list(self.slow.values)
-        assert all(
-            codec.dumps(self.fast[name]) == codec.dumps(value) for name, value in self.slow.values.items()
-        )
+        assert all(codec.dumps(self.fast[name]) == codec.dumps(value) for name, value in self.slow.values.items())
 
     @rule()
     def same_frames_and_changes(self):

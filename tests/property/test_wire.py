@@ -102,15 +102,11 @@ def test_a_damaged_stream_is_read_as_the_oracle_reads_it(exchange, cuts, at, gon
 
 TOKENS = st.sampled_from(
     b"VA|HD|EN|NF|MN|NS|EX|VERSION|SERVER_ERROR|CLIENT_ERROR|ERROR| |  |\r\n|\n|\r|c1|c01|c"
-    b"|f4294967296|t-1|t-2|t5|O7|O8|O07|W|k key|0|1|12|ab|\0|\xff|1073741825|18446744073709551616|-|+1".split(
-        b"|"
-    )
+    b"|f4294967296|t-1|t-2|t5|O7|O8|O07|W|k key|0|1|12|ab|\0|\xff|1073741825|18446744073709551616|-|+1".split(b"|")
 )
 
 
-@given(
-    st.lists(st.sampled_from(sorted(COMMANDS)), max_size=3), st.lists(TOKENS, max_size=14).map(b"".join), CUTS
-)
+@given(st.lists(st.sampled_from(sorted(COMMANDS)), max_size=3), st.lists(TOKENS, max_size=14).map(b"".join), CUTS)
 def test_any_soup_of_tokens_is_read_as_the_oracle_reads_it(verbs, stream, cuts):
     assert read(verbs, 7, [b"", *cut(stream, cuts)]) == reference.parse(verbs, 7, stream)
 

@@ -231,9 +231,7 @@ def load_payload(code, payload, depth):
         return load_nested(code, payload, depth)
     if code == 7:
         year, month, day, *clock = struct.unpack_from(">HBBBBBBI", payload)
-        return load_clock(
-            lambda *rest, **zone: datetime.datetime(year, month, day, *rest, **zone), clock, payload[12:]
-        )
+        return load_clock(lambda *rest, **zone: datetime.datetime(year, month, day, *rest, **zone), clock, payload[12:])
     if code == 8:
         return datetime.date(*struct.unpack(">HBB", payload))
     if code == 9:

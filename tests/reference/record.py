@@ -6,7 +6,7 @@ from xxhash import xxh3_64_intdigest
 
 from tests.reference import codec
 
-HEAD = struct.Struct("<4sBBHQQQIIII")
+HEAD = struct.Struct("<4sBBHQQQIIII8II")
 FRAME = struct.Struct("<HBI")
 MAGIC = b"\x89MSM"
 
@@ -16,18 +16,29 @@ class FormatError(Exception):
 
 
 def encode_record(
-    storage_key, body, generation, created_ms, accessed_ms, max_inactive_s, lifetime_s, is_tombstone
+    storage_key,
+    body,
+    generation,
+    created_ms,
+    accessed_ms,
+    max_inactive_s,
+    lifetime_s,
+    is_tombstone,
+    lineage=(),
+    home=0,
 ):
     times = (generation, created_ms, accessed_ms, max_inactive_s, lifetime_s)
-    head = HEAD.pack(MAGIC, 1, int(is_tombstone), 0, *times, len(split_frames(body)), len(body))
+    nonces = (*lineage, *[0] * 8)[:8]
+    head = HEAD.pack(MAGIC, 1, int(is_tombstone), 0, *times, len(split_frames(body)), len(body), *nonces, home)
     return head + body + struct.pack("<Q", digest(head + body, storage_key))
 
 
 def decode_record(data, storage_key):
-    """Return (generation, created_ms, accessed_ms, max_inactive_s, lifetime_s, is_tombstone, body)."""
+    """Return (generation, created_ms, accessed_ms, max_inactive_s, lifetime_s, is_tombstone, lineage, home, body)."""
     if len(data) < HEAD.size + 8:
         raise FormatError
-    magic, version, flags, key_id, *times, n_attributes, n_body = HEAD.unpack_from(data)
+    magic, version, flags, key_id, *times, n_attributes, n_body = HEAD.unpack_from(data)[:11]
+    *nonces, home = HEAD.unpack_from(data)[11:]
     body = data[HEAD.size : -8]
     if magic != MAGIC or version != 1 or flags not in (0, 1) or key_id != 0 or n_body != len(body):
         raise FormatError
@@ -35,7 +46,7 @@ def decode_record(data, storage_key):
         raise FormatError
     if len(split_frames(body)) != n_attributes:
         raise FormatError
-    return (*times, flags == 1, body)
+    return (*times, flags == 1, tuple(nonce for nonce in nonces if nonce), home, body)
 
 
 def digest(data, storage_key):

@@ -2,9 +2,7 @@
 
 import re
 
-GRAMMAR = re.compile(
-    r"([A-Za-z0-9_~]{1,128})(?:-([A-Za-z0-9_]{1,32}))?(?:\.([A-Za-z0-9_-]{1,64}))?", re.ASCII
-)
+GRAMMAR = re.compile(r"([A-Za-z0-9_~]{1,128})(?:-([A-Za-z0-9_]{1,32}))?(?:\.([A-Za-z0-9_-]{1,64}))?", re.ASCII)
 
 
 def parse(text):

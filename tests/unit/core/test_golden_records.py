@@ -16,13 +16,14 @@ def test_the_script_still_makes_the_committed_records():
 @pytest.mark.parametrize("name", RECORDS)
 def test_a_committed_record_is_read(name):
     golden = GOLDEN[name]
-    _, values, fields, is_tombstone = RECORDS[name]
+    _, values, fields, is_tombstone, lineage, home = RECORDS[name]
     record = decode_record(bytes.fromhex(golden["record"]), golden["storage_key"].encode())
     assert (record.generation, record.created_ms, record.accessed_ms) == fields[:3]
     assert (record.max_inactive_s, record.absolute_lifetime_s, record.is_tombstone) == (
         *fields[3:],
         is_tombstone,
     )
+    assert (record.lineage, record.home) == (lineage, home)
     attributes = AttributeMap.decode(record.body)
     assert list(attributes.items()) == list(values.items())
     assert [type(value) for value in attributes.values()] == [type(value) for value in values.values()]
@@ -30,7 +31,7 @@ def test_a_committed_record_is_read(name):
 
 @pytest.mark.parametrize("name", RECORDS)
 def test_a_committed_record_is_written_again(name):
-    key, values, fields, is_tombstone = RECORDS[name]
+    key, values, fields, is_tombstone, lineage, home = RECORDS[name]
     generation, created_ms, accessed_ms, max_inactive_s, lifetime_s = fields
     body, _ = AttributeMap(values).encode()
     data = encode_record(
@@ -42,6 +43,8 @@ def test_a_committed_record_is_written_again(name):
         max_inactive_s=max_inactive_s,
         absolute_lifetime_s=lifetime_s,
         is_tombstone=is_tombstone,
+        lineage=lineage,
+        home=home,
     )
     assert data.hex() == GOLDEN[name]["record"]
 

@@ -11,6 +11,7 @@ FIELDS = {
     "accessed_ms": 2,
     "max_inactive_s": 1800,
     "absolute_lifetime_s": 3600,
+    "home": 0xFEDCBA98,
 }
 BODY, _ = AttributeMap({"user": 42, "cart": [1, "two"], "": None}).encode()
 
@@ -25,15 +26,22 @@ def resealed(data):
 
 
 def test_a_record_comes_back_as_it_was():
-    back = decode_record(record(is_tombstone=True), KEY)
+    back = decode_record(record(is_tombstone=True, lineage=(3, 2**32 - 1)), KEY)
     assert {name: getattr(back, name) for name in FIELDS} == FIELDS
     assert back.is_tombstone is True
+    assert back.lineage == (3, 2**32 - 1)
     assert back.body == BODY
 
 
 def test_limits_default_to_none_and_the_record_to_no_tombstone():
     back = decode_record(encode_record(KEY, b"", generation=0, created_ms=0, accessed_ms=0), KEY)
     assert (back.max_inactive_s, back.absolute_lifetime_s, back.is_tombstone, back.body) == (0, 0, False, b"")
+
+
+def test_a_lineage_names_eight_writes_at_most():
+    assert decode_record(record(lineage=tuple(range(1, 20))), KEY).lineage == tuple(range(1, 9))
+    with pytest.raises(OverflowError):
+        record(lineage=(2**32,))
 
 
 def test_the_record_of_another_key_is_corrupt():
@@ -99,10 +107,10 @@ def test_a_wrong_body_length_is_corrupt():
 
 def test_a_frame_that_is_cut_is_corrupt_and_the_offset_tells_where():
     data = bytearray(record())
-    data[48 + 3] = 255
+    data[84 + 3] = 255
     with pytest.raises(CorruptRecord, match="cut") as caught:
         decode_record(resealed(bytes(data)), KEY)
-    assert caught.value.offset == 48
+    assert caught.value.offset == 84
 
 
 def test_a_body_that_is_no_frames_is_not_encoded():

@@ -110,9 +110,7 @@ def test_long_text_is_no_id(letter, length):
     assert SessionId.parse(letter * length) is None
 
 
-@pytest.mark.parametrize(
-    "thing", [None, b"foo", bytearray(b"foo"), 5, 1.5, ["foo"], Text("foo"), object(), Hostile()]
-)
+@pytest.mark.parametrize("thing", [None, b"foo", bytearray(b"foo"), 5, 1.5, ["foo"], Text("foo"), object(), Hostile()])
 def test_what_is_no_str_is_no_id(thing):
     assert SessionId.parse(thing) is None
 

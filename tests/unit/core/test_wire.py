@@ -115,9 +115,7 @@ def test_every_printable_character_and_250_bytes_make_a_key():
     assert wire.get(printable).key == printable
     longest = wire.store(b"k" * 250, b"", 2**32 - 1, 2**31 - 1, 2**64 - 1)
     assert wire.encode([longest], 2**64 - 1) == (
-        b"ms "
-        + b"k" * 250
-        + b" 0 c F4294967295 T2147483647 C18446744073709551615 O18446744073709551615\r\n\r\n"
+        b"ms " + b"k" * 250 + b" 0 c F4294967295 T2147483647 C18446744073709551615 O18446744073709551615\r\n\r\n"
     )
 
 
@@ -242,13 +240,7 @@ def test_a_version_is_its_text():
 
 
 STREAM = (
-    b"VA 4 c3 f7 t30 O8\r\n\r\nEN\r\n"
-    b"EN O9\r\n"
-    b"MN\r\n"
-    b"SERVER_ERROR no\r\n"
-    b"VERSION 1.6.18\r\n"
-    b"NS c0 O13\r\n"
-    b"VA 0 O14\r\n\r\n"
+    b"VA 4 c3 f7 t30 O8\r\n\r\nEN\r\nEN O9\r\nMN\r\nSERVER_ERROR no\r\nVERSION 1.6.18\r\nNS c0 O13\r\nVA 0 O14\r\n\r\n"
 )
 BATCH = [GET, GET, wire.noop(), STORE, wire.version(), STORE, GET]
 
@@ -295,9 +287,7 @@ def test_big_values_arrive_in_pieces_of_any_size():
         assert parser.replies[0].value == value
 
 
-@pytest.mark.parametrize(
-    "length", [0, 1, 2, (1 << 20) - 3, (1 << 20) - 2, (1 << 20) - 1, 1 << 20, (1 << 21) - 2]
-)
+@pytest.mark.parametrize("length", [0, 1, 2, (1 << 20) - 3, (1 << 20) - 2, (1 << 20) - 1, 1 << 20, (1 << 21) - 2])
 def test_a_value_that_ends_at_the_edge_of_a_buffer_is_whole(length):
     value = b"v" * length
     for cut in (-1, -2, -3):
