@@ -1,0 +1,114 @@
+"""A memcached node, and the text that names several."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from msm_fast.errors import ConfigurationError
+
+__all__ = ["Node", "parse_failover_nodes", "parse_nodes"]
+
+_NODE_ID = re.compile(r"[A-Za-z0-9_]{1,32}")
+_ENTRY = re.compile(
+    r"(?:(?P<node_id>[A-Za-z0-9_]{1,32}):)?"
+    r"(?:(?P<path>/[^\s,:]+)|(?P<host>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):(?P<port>[0-9]{1,5}))"
+)
+_SEPARATOR = re.compile(r"[\s,]+")
+_GRAMMAR = 'entries "id:host:port" (or "id:/path/of/a/socket"), separated by commas or blanks'
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One memcached server.
+
+    node_id: 1-32 letters, digits or underscores, part of session ids; "" only for a node that is alone.
+    host: a name, an IPv4 or IPv6 address, or the absolute path of a unix socket (then port is 0).
+    port: 1-65535. weight: its share of new sessions relative to the others, over 0.
+    Raises: ConfigurationError.
+    """
+
+    node_id: str
+    host: str
+    port: int = 11211
+    weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.node_id and not _NODE_ID.fullmatch(self.node_id):
+            raise ConfigurationError("node_id", self.node_id, "1-32 letters, digits or underscores")
+        if not self.host:
+            raise ConfigurationError("host", self.host, "a host name, an address or the path of a unix socket")
+        if self.is_unix:
+            object.__setattr__(self, "port", 0)
+        elif not 0 < self.port < 65536:
+            raise ConfigurationError("port", self.port, "1 to 65535")
+        if not (math.isfinite(self.weight) and self.weight > 0):
+            raise ConfigurationError("weight", self.weight, "a number over 0")
+
+    @property
+    def is_unix(self) -> bool:
+        """Whether host is the path of a unix socket."""
+        return self.host.startswith("/")
+
+    @property
+    def address(self) -> str:
+        """Where it is: "10.0.0.1:11211", or the path of a unix socket."""
+        if self.is_unix:
+            return self.host
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    @property
+    def label(self) -> str:
+        """The name that logs and messages use: "n1 (10.0.0.1:11211)"."""
+        return f"{self.node_id} ({self.address})" if self.node_id else self.address
+
+
+def parse_nodes(nodes: str | Iterable[str | Node] | None) -> tuple[Node, ...]:
+    """Return the nodes that text, or a sequence of texts and Node objects, names; nothing gives none.
+
+    Raises: ConfigurationError for text outside the grammar, two nodes of one id or address, and a node without an
+        id among several.
+    """
+    if nodes is None:
+        return ()
+    entries = [e for e in _SEPARATOR.split(nodes) if e] if isinstance(nodes, str) else list(nodes)
+    parsed = tuple(entry if isinstance(entry, Node) else _parse_entry(entry) for entry in entries)
+    if len(parsed) > 1 and not all(node.node_id for node in parsed):
+        raise ConfigurationError("nodes", nodes, "an id for each node when there are several")
+    for what, values in (
+        ("id", [node.node_id for node in parsed]),
+        ("address", [(node.host, node.port) for node in parsed]),
+    ):
+        if len(set(values)) != len(values):
+            raise ConfigurationError("nodes", nodes, f"no two nodes of one {what}")
+    return parsed
+
+
+def _parse_entry(entry: object) -> Node:
+    match = _ENTRY.fullmatch(entry) if isinstance(entry, str) else None
+    if match is None:
+        raise ConfigurationError("nodes", entry, _GRAMMAR)
+    node_id = match["node_id"] or ""
+    if match["path"]:
+        return Node(node_id, match["path"])
+    return Node(node_id, match["host"].strip("[]"), int(match["port"]))
+
+
+def parse_failover_nodes(failover_nodes: str | Iterable[str] | None, nodes: tuple[Node, ...]) -> tuple[str, ...]:
+    """Return the ids of the nodes that are used only when no other is up, checked against nodes.
+
+    Raises: ConfigurationError for an unknown id, for a node that is alone, and when no primary node would be left.
+    """
+    if failover_nodes is None:
+        return ()
+    ids = _SEPARATOR.split(failover_nodes.strip()) if isinstance(failover_nodes, str) else list(failover_nodes)
+    ids = [node_id for node_id in ids if node_id]
+    known = {node.node_id for node in nodes}
+    for node_id in ids:
+        if node_id not in known:
+            raise ConfigurationError("failover_nodes", failover_nodes, f"ids of configured nodes; {node_id!r} is none")
+    if ids and known <= set(ids):
+        raise ConfigurationError("failover_nodes", failover_nodes, "at least one node that is not a failover node")
+    return tuple(dict.fromkeys(ids))

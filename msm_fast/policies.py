@@ -1,0 +1,142 @@
+"""Plain values that say how the library behaves under faults, and the words for what it did."""
+
+from __future__ import annotations
+
+import enum
+import math
+from dataclasses import dataclass, fields
+from typing import Literal
+
+from msm_fast.errors import ConfigurationError
+
+__all__ = [
+    "PARTS",
+    "Breaker",
+    "DistributionState",
+    "NearCacheSettings",
+    "Reconnect",
+    "Retry",
+    "SaveResult",
+    "SaveStatus",
+    "Timeouts",
+    "require_positive",
+]
+
+SaveStatus = Literal["stored", "unchanged", "merged", "queued", "local", "failed", "invalidated"]
+
+
+class DistributionState(enum.Enum):
+    """Where sessions are kept now."""
+
+    DISTRIBUTED = "distributed"
+    """Every node is up."""
+    DEGRADED = "degraded"
+    """A node is down; its sessions are served from the others."""
+    LOCAL = "local"
+    """No node is configured, or none can be reached."""
+    STOPPED = "stopped"
+    """Stopped, by a policy or an operator."""
+
+
+@dataclass(frozen=True, slots=True)
+class SaveResult:
+    """What a save did. node: the id of the node that holds the primary copy. backups: those with backup copies."""
+
+    status: SaveStatus
+    node: str | None = None
+    backups: tuple[str, ...] = ()
+
+
+def require_positive(setting: str, value: object) -> None:
+    """Raise ConfigurationError unless value is a finite number over 0."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not (math.isfinite(value) and value > 0):
+        raise ConfigurationError(setting, value, "a number over 0")
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """Limits in seconds. connect: one connection. operation: one round trip. request: all a request may spend."""
+
+    connect: float = 0.1
+    operation: float = 0.1
+    request: float = 0.25
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            require_positive(f"timeouts.{field.name}", getattr(self, field.name))
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """How often, and how long after, an exchange whose connection was lost is tried again.
+
+    attempts: further tries after the first, 0 or more. base, cap: the wait before the n-th further try but one is
+    random between 0 and min(cap, base * 2**n) seconds. budget: retries allowed per request on average, 0 to 1.
+    """
+
+    attempts: int = 1
+    base: float = 0.002
+    cap: float = 0.05
+    budget: float = 0.1
+
+    def __post_init__(self) -> None:
+        if isinstance(self.attempts, bool) or not isinstance(self.attempts, int) or self.attempts < 0:
+            raise ConfigurationError("retry.attempts", self.attempts, "a whole number, 0 or more")
+        require_positive("retry.base", self.base)
+        require_positive("retry.cap", self.cap)
+        if not (isinstance(self.budget, (int, float)) and 0 <= self.budget <= 1):
+            raise ConfigurationError("retry.budget", self.budget, "a number from 0 to 1")
+
+
+@dataclass(frozen=True, slots=True)
+class Breaker:
+    """When a node is taken for down: at once if it refuses or resets, else after so many timeouts in a row."""
+
+    timeouts: int = 3
+
+    def __post_init__(self) -> None:
+        if isinstance(self.timeouts, bool) or not isinstance(self.timeouts, int) or self.timeouts < 1:
+            raise ConfigurationError("breaker.timeouts", self.timeouts, "a whole number, 1 or more")
+
+
+@dataclass(frozen=True, slots=True)
+class Reconnect:
+    """How a node that is down is probed: first after `first` seconds, then `factor` times later up to `cap`.
+
+    Each wait is varied at random by up to half of itself, so that workers do not probe in step.
+    """
+
+    on_reconnect: Literal["discard", "replay"] = "discard"
+    first: float = 1.0
+    factor: float = 1.5
+    cap: float = 30.0
+
+    def __post_init__(self) -> None:
+        require_positive("reconnect.first", self.first)
+        require_positive("reconnect.cap", self.cap)
+        if not (isinstance(self.factor, (int, float)) and math.isfinite(self.factor) and self.factor >= 1):
+            raise ConfigurationError("reconnect.factor", self.factor, "a number, 1 or more")
+
+
+@dataclass(frozen=True, slots=True)
+class NearCacheSettings:
+    """Bounds of what one process keeps in memory. max_sessions: entries. max_bytes: of encoded sessions."""
+
+    max_sessions: int = 10_000
+    max_bytes: int = 64 << 20
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ConfigurationError(f"near_cache.{field.name}", value, "a whole number, 1 or more")
+
+
+PARTS: dict[str, type] = {
+    "timeouts": Timeouts,
+    "retry": Retry,
+    "breaker": Breaker,
+    "reconnect": Reconnect,
+    "near_cache": NearCacheSettings,
+}
+"""The settings that have settings of their own, and the class of each."""

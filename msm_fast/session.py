@@ -1,0 +1,206 @@
+"""A session as one request sees it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, MutableMapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from msm_fast._core.record import AttributeMap
+from msm_fast._core.session_id import SessionId
+
+__all__ = ["ABSENT", "UNKNOWN", "Session", "SessionState", "Stored"]
+
+ABSENT: Final = 0
+"""Expected of a copy: there is none. (memcached counts CAS values from 1.)"""
+UNKNOWN: Final = -1
+"""Expected of a copy: nothing is known, ask first."""
+
+
+@dataclass(slots=True)
+class Stored:
+    """What the store holds of a session, as far as this view of it knows.
+
+    generation: grows with each save. lineage: the nonces of the write that this view is based on and of those before
+    it, newest first; the copies of one write have one nonce. copies: per node id the CAS value of its copy, or ABSENT; a node that is not there
+    is UNKNOWN. body: the encoded attributes of that generation.
+    """
+
+    generation: int
+    lineage: tuple[int, ...]
+    copies: dict[str, int]
+    body: bytes
+
+    @property
+    def nonce(self) -> int:
+        """The nonce of the write that this view is based on; 0 in local mode."""
+        return self.lineage[0] if self.lineage else 0
+
+
+@dataclass(slots=True)
+class SessionState:
+    """The session behind a `Session`: what the engine loads, changes and saves. Times are wall-clock milliseconds."""
+
+    session_id: SessionId
+    attributes: AttributeMap
+    created_ms: int
+    accessed_ms: int
+    max_inactive_s: int
+    absolute_lifetime_s: int
+    stored: Stored | None = None
+    must_store: bool = False
+    """Save even if no attribute changed: the session moved, a copy is missing, a lifetime was set."""
+    has_moved: bool = False
+    """Its node could not be used: the next generation must beat any that the old node may still accept."""
+    retired: list[SessionId] = field(default_factory=list)
+    """Ids this session had before it was invalidated or got a new one; their copies go when it is saved."""
+    is_new: bool = True
+    """Made in this request, not loaded."""
+    is_local: bool = False
+    """Kept in this process only."""
+    is_ended: bool = False
+    """Invalidated, here or by another request, and nothing written since."""
+
+
+class Session(MutableMapping[str, Any]):
+    """A dict of the session's attributes, with what a request may ask of and do to the session itself.
+
+    Keys are str. Changes, also inside nested values, are noticed without help and stored when the request ends. The
+    session is looked up when it is first used; a request that never looks at it costs no round trip.
+
+    Raises, from any first use: SessionUnavailable if no copy could be reached, CorruptRecord if none could be read.
+    Thread-safety: one request's own view; not to be shared by threads.
+    """
+
+    __slots__ = ("_find", "_mint", "_presented", "_state", "_was_used")
+
+    def __init__(
+        self,
+        find: Callable[[], SessionState | None] | None,
+        mint: Callable[[], SessionState],
+        presented: str | None = None,
+        state: SessionState | None = None,
+    ) -> None:
+        self._find = find
+        self._mint = mint
+        self._presented = presented
+        self._state = state
+        self._was_used = False
+
+    @property
+    def state(self) -> SessionState:
+        """The state behind it, looked up now if it was not before. For the engine and drivers."""
+        self._was_used = True
+        if self._state is None:
+            self._state = (self._find and self._find()) or self._mint()
+        return self._state
+
+    @property
+    def was_used(self) -> bool:
+        """Whether this request has looked at the session at all (the response then varies by cookie)."""
+        return self._was_used
+
+    # -- what it is
+
+    @property
+    def id(self) -> str:
+        """The id, as the cookie carries it. A secret: never log it."""
+        return str(self.state.session_id)
+
+    @property
+    def id_changed(self) -> bool:
+        """Whether the client came with an id and must be given another."""
+        return self._presented is not None and self._presented != self.id
+
+    @property
+    def is_new(self) -> bool:
+        """Whether it was made in this request."""
+        return self.state.is_new
+
+    @property
+    def is_local(self) -> bool:
+        """Whether it is kept in this process only: no node is configured."""
+        return self.state.is_local
+
+    @property
+    def generation(self) -> int:
+        """How often the session has been saved; 0 for a new one."""
+        return self.state.stored.generation if self.state.stored else 0
+
+    @property
+    def created_at(self) -> float:
+        """When it was made, in seconds since the epoch."""
+        return self.state.created_ms / 1000
+
+    @property
+    def accessed_at(self) -> float:
+        """When it was last used before this request, in seconds since the epoch, to the second."""
+        return self.state.accessed_ms / 1000
+
+    @property
+    def max_inactive(self) -> float | None:
+        """After how many seconds without a request it expires; None: never. Can be set, per session."""
+        return self.state.max_inactive_s or None
+
+    @max_inactive.setter
+    def max_inactive(self, seconds: float | None) -> None:
+        if seconds is not None and not 1 <= seconds < 2**32:
+            raise ValueError(f"max_inactive is 1 second or more, or None: not {seconds!r}")
+        whole = 0 if seconds is None else int(seconds)
+        self.state.must_store |= whole != self.state.max_inactive_s and bool(self.state.stored)
+        self.state.max_inactive_s = whole
+
+    # -- what may be done to it
+
+    def invalidate(self) -> None:
+        """End the session: its attributes are gone now, its copies when the request ends.
+
+        What is written afterwards starts a new session with a new id.
+        """
+        state = self.state
+        fresh = self._mint()
+        fresh.retired = _retire(state)
+        fresh.is_ended = True
+        self._state = fresh
+
+    def rotate_id(self) -> None:
+        """Give the session a new id and let the old one die; call it at login and at every change of privilege."""
+        state = self.state
+        fresh = self._mint()
+        state.retired = _retire(state)
+        state.session_id = fresh.session_id
+        state.stored = None
+        state.must_store |= bool(state.retired)
+
+    # -- its attributes
+
+    def __getitem__(self, name: str) -> Any:
+        return self.state.attributes[name]
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        self.state.attributes[name] = value
+
+    def __delitem__(self, name: str) -> None:
+        del self.state.attributes[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.state.attributes)
+
+    def __len__(self) -> int:
+        return len(self.state.attributes)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.state.attributes
+
+    def clear(self) -> None:
+        """Remove every attribute; the session itself lives on."""
+        self.state.attributes.clear()
+
+    def __repr__(self) -> str:
+        if self._state is None:
+            return "<Session, not looked at>"
+        return f"<Session generation {self.generation}, {len(self._state.attributes)} attributes>"
+
+
+def _retire(state: SessionState) -> list[SessionId]:
+    return [*state.retired, state.session_id] if state.stored else state.retired

@@ -1,0 +1,166 @@
+"""Every setting, its default and its check, in one place."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from msm_fast._core.record import resolve_serializers
+from msm_fast.errors import ConfigurationError
+from msm_fast.node import Node, parse_failover_nodes, parse_nodes
+from msm_fast.policies import PARTS, Breaker, NearCacheSettings, Reconnect, Retry, Timeouts, require_positive
+
+__all__ = ["Settings"]
+
+_LONGEST_S = 2**32 - 1
+"""Lifetimes are 32-bit seconds in the record (136 years)."""
+
+_KEY_PREFIX = re.compile(r"[!-~]{0,80}")
+"""With the longest id of 128 characters this leaves room under memcached's 250 bytes for a key."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """How a manager works. Build one with `Settings.build`, which also takes nodes as text.
+
+    Times are seconds. A field's meaning stands in README.md and in the class of its value.
+    Raises: ConfigurationError naming the setting, the value and what is accepted.
+    """
+
+    nodes: tuple[Node, ...] = ()
+    sticky: bool = False
+    failover_nodes: tuple[str, ...] = ()
+    route: str | None = None
+    max_inactive: float | None = 1800
+    absolute_lifetime: float | None = None
+    locking: str = "merge"
+    on_conflict: str = "merge"
+    replicas: int = 1
+    backup: str = "sync"
+    timeouts: Timeouts = field(default_factory=Timeouts)
+    retry: Retry = field(default_factory=Retry)
+    breaker: Breaker = field(default_factory=Breaker)
+    reconnect: Reconnect = field(default_factory=Reconnect)
+    on_cluster_lost: str = "error"
+    on_corrupt: str = "error"
+    on_unserializable: str = "stop_application"
+    on_stop: Callable[[], None] | None = None
+    serializer: Any = "native"
+    secrets: tuple[str | bytes, ...] = ()
+    encrypt: bool = False
+    compress_over: int | None = None
+    near_cache: NearCacheSettings = field(default_factory=NearCacheSettings)
+    local_store: str = "memory"
+    key_prefix: str = ""
+    hash_ids: bool = False
+    attribute_filter: str | None = None
+    ignore_requests: str | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("sticky", "encrypt", "hash_ids"):
+            if not isinstance(getattr(self, name), bool):
+                raise ConfigurationError(name, getattr(self, name), "True or False")
+        for name, (accepted, planned) in _CHOICES.items():
+            _check_choice(name, getattr(self, name), accepted, planned)
+        for name in ("max_inactive", "absolute_lifetime"):
+            _check_lifetime(name, getattr(self, name))
+        for name, kind in PARTS.items():
+            if not isinstance(getattr(self, name), kind):
+                raise ConfigurationError(name, getattr(self, name), f"a {kind.__name__}(…)")
+        if isinstance(self.replicas, bool) or not isinstance(self.replicas, int) or not 0 <= self.replicas <= 8:
+            raise ConfigurationError("replicas", self.replicas, "0 to 8 backup copies")
+        if not (isinstance(self.key_prefix, str) and _KEY_PREFIX.fullmatch(self.key_prefix)):
+            raise ConfigurationError("key_prefix", self.key_prefix, "up to 80 printable ASCII characters, no blanks")
+        if self.on_stop is not None and not callable(self.on_stop):
+            raise ConfigurationError("on_stop", self.on_stop, "something that can be called with no argument")
+        _check_serializer(self.serializer)
+
+    @classmethod
+    def build(
+        cls,
+        nodes: str | Iterable[str | Node] | None = None,
+        *,
+        failover_nodes: str | Iterable[str] | None = None,
+        **settings: Any,
+    ) -> Settings:
+        """Return settings, with nodes and failover_nodes also taken as text ("n1:10.0.0.1:11211,n2:…")."""
+        known = {f.name for f in dataclasses.fields(cls)}
+        for name, value in settings.items():
+            if name not in known:
+                raise ConfigurationError(name, value, f"one of the settings {', '.join(sorted(known))}")
+        parsed = parse_nodes(nodes)
+        return cls(nodes=parsed, failover_nodes=parse_failover_nodes(failover_nodes, parsed), **settings)
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str] = os.environ, prefix: str = "MSM_FAST_") -> Settings:
+        """Return settings from variables such as MSM_FAST_NODES and MSM_FAST_TIMEOUTS_REQUEST."""
+        from msm_fast.settings_sources import settings_of_environment
+
+        return cls.build(**settings_of_environment(environ, prefix))
+
+    @classmethod
+    def from_toml(cls, path: str | os.PathLike[str]) -> Settings:
+        """Return settings from the table [msm_fast] of a TOML file. Python 3.10 needs the extra msm-fast[toml]."""
+        from msm_fast.settings_sources import settings_of_toml
+
+        return cls.build(**settings_of_toml(path))
+
+    @classmethod
+    def from_msm(cls, attributes: Mapping[str, object]) -> Settings:
+        """Return settings from the attributes of a memcached-session-manager <Manager> element, by their Java names."""
+        from msm_fast.settings_sources import settings_of_msm
+
+        return cls.build(**settings_of_msm(attributes))
+
+
+_CHOICES: dict[str, tuple[tuple[object, ...], str]] = {
+    # setting: (what this version accepts, a pattern for what a later one will)
+    "sticky": ((False,), r"True"),
+    "route": ((None,), r"'[A-Za-z0-9_-]+'"),
+    "locking": (("merge",), r"'(none|all|auto|uri:.*)'"),
+    "on_conflict": (("merge", "error"), r"$^"),
+    "backup": (("sync",), r"'async'"),
+    "on_cluster_lost": (("error",), r"'local'"),
+    "on_corrupt": (("error",), r"'local'"),
+    "on_unserializable": (("stop_application",), r"'(local_session|stop_distribution|blacklist)'"),
+    "secrets": (((),), r".*"),
+    "encrypt": ((False,), r"True"),
+    "compress_over": ((None,), r"[0-9]+"),
+    "local_store": (("memory",), r"'sqlite:.*'"),
+    "hash_ids": ((False,), r"True"),
+    "attribute_filter": ((None,), r".*"),
+    "ignore_requests": ((None,), r".*"),
+}
+
+
+def _check_choice(name: str, value: object, accepted: tuple[object, ...], planned: str) -> None:
+    if value in accepted:
+        return
+    words = " or ".join(repr(choice) for choice in accepted)
+    if re.fullmatch(planned, repr(value), re.DOTALL):
+        words = f"{words}; what was given is not available in this version"
+    raise ConfigurationError(name, "…" if name == "secrets" else value, words)
+
+
+def _check_lifetime(name: str, value: object) -> None:
+    if value is None:
+        return
+    require_positive(name, value)
+    if not 1 <= value <= _LONGEST_S:  # type: ignore[operator]
+        raise ConfigurationError(name, value, f"1 to {_LONGEST_S} seconds, or None: no limit")
+
+
+def _check_serializer(serializer: object) -> None:
+    names = serializer if isinstance(serializer, (tuple, list)) else (serializer,)
+    if "pickle" in names:
+        raise ConfigurationError(
+            "serializer",
+            serializer,
+            "no pickle without secrets, and secrets are not available in this version: "
+            "whoever can write to memcached could run code",
+        )
+    resolve_serializers(serializer)

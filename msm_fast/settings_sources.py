@@ -1,0 +1,177 @@
+"""Where settings are read from: the environment, a TOML file, the attributes of the Java system."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import os
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from msm_fast.errors import ConfigurationError
+from msm_fast.policies import PARTS, Timeouts
+
+__all__ = ["settings_of_environment", "settings_of_msm", "settings_of_toml"]
+
+_log = logging.getLogger("msm_fast.settings")
+
+_TEXTS = {
+    "nodes",
+    "failover_nodes",
+    "route",
+    "locking",
+    "key_prefix",
+    "local_store",
+    "attribute_filter",
+    "ignore_requests",
+}
+
+
+def settings_of_environment(environ: Mapping[str, str], prefix: str) -> dict[str, Any]:
+    """Return the settings that variables name: NODES, MAX_INACTIVE, TIMEOUTS_REQUEST… after the prefix.
+
+    A value is read as JSON where it is JSON (1800, true, null) and as text otherwise.
+    """
+    flat = {name[len(prefix) :].lower(): value for name, value in environ.items() if name.startswith(prefix)}
+    nested: dict[str, Any] = {}
+    for name, text in flat.items():
+        part = next((p for p in PARTS if name.startswith(p + "_")), None)
+        if part is None:
+            nested[name] = text if name in _TEXTS else _json_or_text(text)
+        else:
+            nested.setdefault(part, {})[name[len(part) + 1 :]] = _json_or_text(text)
+    return _with_parts(nested)
+
+
+def _json_or_text(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def settings_of_toml(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Return the settings in the table [msm_fast] of the file at path."""
+    try:
+        import tomllib
+    except ImportError:  # Python 3.10
+        try:
+            import tomli as tomllib
+        except ImportError:
+            raise ConfigurationError("from_toml", os.fspath(path), "Python 3.11, or msm-fast[toml] installed") from None
+    try:
+        with open(path, "rb") as file:
+            table = tomllib.load(file).get("msm_fast")
+    except OSError as error:
+        raise ConfigurationError("from_toml", os.fspath(path), f"a file that can be read ({error})") from error
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigurationError("from_toml", os.fspath(path), f"a TOML file ({error})") from error
+    if not isinstance(table, dict):
+        raise ConfigurationError("from_toml", os.fspath(path), "a TOML file with a table [msm_fast]")
+    return _with_parts(table)
+
+
+def _with_parts(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings with each nested mapping turned into its class."""
+    built = dict(settings)
+    for name, kind in PARTS.items():
+        values = built.get(name)
+        if not isinstance(values, Mapping):
+            continue
+        known = {f.name for f in dataclasses.fields(kind)}
+        for key, value in values.items():
+            if key not in known:
+                raise ConfigurationError(f"{name}.{key}", value, f"one of {', '.join(sorted(known))}")
+        built[name] = kind(**values)
+    return built
+
+
+_WITHOUT_MEANING = {
+    "className", "memcachedProtocol", "lockExpiration", "sessionBackupTimeout", "backupThreadCount",
+    "transcoderFactoryClass", "copyCollectionsForSerialization", "customConverter", "enableStatistics",
+    "processExpiresFrequency", "maxActiveSessions",
+}  # fmt: skip
+
+
+def settings_of_msm(attributes: Mapping[str, object]) -> dict[str, Any]:
+    """Return the settings that say what the Java attributes said; those without a meaning here are logged.
+
+    An attribute that is absent has the Java system's default where the two differ: sticky=True, backup="async".
+    Source: memcached-session-manager 2.3.3, SetupAndConfiguration.
+    """
+    given = {name: str(value).strip() for name, value in attributes.items()}
+    for name in sorted(_WITHOUT_MEANING & given.keys()):
+        _log.warning("%s has no meaning in msm_fast and is left out", name)
+    settings: dict[str, Any] = {"sticky": True, "backup": "async"}
+    for name, text in given.items():
+        if name in _WITHOUT_MEANING:
+            continue
+        if name not in _MSM_ATTRIBUTES:
+            raise ConfigurationError(name, text, "an attribute of memcached-session-manager's Manager element")
+        setting, convert = _MSM_ATTRIBUTES[name]
+        settings[setting] = convert(name, text)
+    if not settings.pop("enabled", True):
+        settings.pop("nodes", None)
+        settings.pop("failover_nodes", None)
+    return settings
+
+
+def _text(name: str, text: str) -> str | None:
+    return text or None
+
+
+def _boolean(name: str, text: str) -> bool:
+    if text.lower() not in ("true", "false"):
+        raise ConfigurationError(name, text, "true or false")
+    return text.lower() == "true"
+
+
+def _whole_number(name: str, text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise ConfigurationError(name, text, "a whole number") from None
+
+
+def _locking(name: str, text: str) -> str:
+    kind, colon, pattern = text.partition(":")
+    if kind.lower() == "uripattern" and colon:
+        return f"uri:{pattern}"
+    if text.lower() in ("all", "auto"):
+        return text.lower()
+    if text.lower() == "none":
+        return "merge"  # as free of locks, and it loses no update
+    raise ConfigurationError(name, text, "none, all, auto or uriPattern:<regular expression>")
+
+
+def _key_prefix(name: str, text: str) -> str:
+    """Join the static tokens; host, context and webappVersion belong to a servlet container."""
+    values = []
+    for token in filter(None, text.split(",")):
+        kind, _, value = token.partition(":")
+        if kind == "static" and value:
+            values.append(value)
+        elif token != "webappVersion":
+            raise ConfigurationError(name, text, "static:<value>, or webappVersion, which is empty outside a container")
+    return ":".join(values) + "_" if values else ""
+
+
+def _max_inactive(name: str, text: str) -> float | None:
+    seconds = _whole_number(name, text)
+    return seconds if seconds > 0 else None
+
+
+_MSM_ATTRIBUTES: dict[str, tuple[str, Callable[[str, str], Any]]] = {
+    "memcachedNodes": ("nodes", _text),
+    "failoverNodes": ("failover_nodes", _text),
+    "enabled": ("enabled", _boolean),
+    "sticky": ("sticky", _boolean),
+    "lockingMode": ("locking", _locking),
+    "maxInactiveInterval": ("max_inactive", _max_inactive),
+    "operationTimeout": ("timeouts", lambda name, text: Timeouts(operation=_whole_number(name, text) / 1000)),
+    "requestUriIgnorePattern": ("ignore_requests", _text),
+    "sessionAttributeFilter": ("attribute_filter", _text),
+    "sessionBackupAsync": ("backup", lambda name, text: "async" if _boolean(name, text) else "sync"),
+    "storageKeyPrefix": ("key_prefix", _key_prefix),
+}

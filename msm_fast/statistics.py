@@ -1,0 +1,81 @@
+"""Counts of what a manager has done."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, fields
+
+__all__ = ["Counters", "NodeStatus", "Statistics"]
+
+
+@dataclass(frozen=True, slots=True)
+class NodeStatus:
+    """One node, as this process sees it. last_failure: "" if it never failed."""
+
+    node_id: str
+    address: str
+    is_up: bool
+    is_failover: bool
+    last_failure: str
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """Counts since the manager was made, of this process."""
+
+    requests: int = 0
+    """Requests that were given a session, whether or not they looked at it."""
+    loaded: int = 0
+    """Sessions found by their id."""
+    not_found: int = 0
+    """Well-formed ids with no session."""
+    refused_ids: int = 0
+    """Cookies that are no session id, or name no configured node; they cost no round trip."""
+    created: int = 0
+    """New sessions stored for the first time."""
+    stored: int = 0
+    """Changed sessions stored, merged ones included."""
+    unchanged: int = 0
+    """Saves that had nothing to write."""
+    conflicts: int = 0
+    """Saves that met another request's change first."""
+    invalidated: int = 0
+    rotated: int = 0
+    relocated: int = 0
+    """Sessions that moved to another node because theirs could not be used."""
+    repaired: int = 0
+    """Copies found missing or out of step and written again."""
+    corrupt: int = 0
+    """Items that are no record of their session."""
+    unserializable: int = 0
+    """Attributes that could not be encoded or decoded."""
+    unavailable: int = 0
+    """Requests for a session of which no copy could be reached."""
+    round_trips: int = 0
+    """Waits for memcached; several nodes asked together are one."""
+    retries: int = 0
+    node_failures: int = 0
+
+
+class Counters:
+    """The running counts behind Statistics. Thread-safety: each change is made under a lock."""
+
+    __slots__ = ("_counts", "_lock")
+
+    def __init__(self) -> None:
+        self._counts = dict.fromkeys((field.name for field in fields(Statistics)), 0)
+        self._lock = threading.Lock()
+
+    def add(self, name: str, n: int = 1) -> None:
+        """Add n to the count name, a field of Statistics."""
+        with self._lock:
+            self._counts[name] += n
+
+    def snapshot(self) -> Statistics:
+        """Return the counts as they stand."""
+        with self._lock:
+            return Statistics(**self._counts)
+
+    def renew_lock(self) -> None:
+        """Replace the lock in a forked child, where another thread may have held it."""
+        self._lock = threading.Lock()

@@ -1,0 +1,188 @@
+import dataclasses
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from msm_fast import Breaker, ConfigurationError, NearCacheSettings, Reconnect, Retry, Settings, Timeouts
+
+
+def test_settings_are_frozen() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Settings().replicas = 2  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("sticky", "yes"),
+        ("max_inactive", 0),
+        ("max_inactive", -1),
+        ("max_inactive", "1800"),
+        ("max_inactive", True),
+        ("max_inactive", 2**32),
+        ("absolute_lifetime", 0),
+        ("replicas", -1),
+        ("replicas", 1.5),
+        ("locking", "sometimes"),
+        ("on_conflict", "ignore"),
+        ("on_cluster_lost", "panic"),
+        ("on_unserializable", "shrug"),
+        ("timeouts", 0.25),
+        ("key_prefix", "with blank"),
+        ("key_prefix", "line\r\nbreak"),
+        ("key_prefix", "x" * 81),
+        ("serializer", "yaml"),
+        ("on_stop", "exit"),
+        ("nodez", "n1:a:1"),
+    ],
+)
+def test_a_wrong_value_is_refused_with_its_name_and_what_is_accepted(setting: str, value: Any) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        Settings.build(**{setting: value})
+    assert caught.value.setting == setting
+    assert caught.value.value == value
+    assert caught.value.accepted
+    assert "not available" not in caught.value.accepted
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("sticky", True),
+        ("route", "w1"),
+        ("locking", "all"),
+        ("locking", "uri:/cart.*"),
+        ("backup", "async"),
+        ("on_cluster_lost", "local"),
+        ("on_corrupt", "local"),
+        ("on_unserializable", "blacklist"),
+        ("secrets", ("key",)),
+        ("encrypt", True),
+        ("compress_over", 1024),
+        ("local_store", "sqlite:///sessions.db"),
+        ("hash_ids", True),
+        ("attribute_filter", "cart|user"),
+        ("ignore_requests", ".*[.]png"),
+    ],
+)
+def test_what_a_later_version_will_have_is_refused_as_such(setting: str, value: Any) -> None:
+    with pytest.raises(ConfigurationError, match="not available in this version"):
+        Settings.build(**{setting: value})
+
+
+def test_no_secret_stands_in_an_error() -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        Settings.build(secrets=("hunter2",))
+    assert "hunter2" not in str(caught.value)
+
+
+def test_pickle_is_refused_without_secrets() -> None:
+    for serializer in ("pickle", ("native", "pickle")):
+        with pytest.raises(ConfigurationError, match="secrets"):
+            Settings.build(serializer=serializer)
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda: Timeouts(request=0),
+        lambda: Timeouts(connect=float("nan")),
+        lambda: Retry(attempts=-1),
+        lambda: Retry(budget=2),
+        lambda: Breaker(timeouts=0),
+        lambda: Reconnect(factor=0.5),
+        lambda: Reconnect(first=-1),
+        lambda: NearCacheSettings(max_sessions=0),
+    ],
+)
+def test_each_part_checks_its_own_values(build: Any) -> None:
+    with pytest.raises(ConfigurationError):
+        build()
+
+
+def test_settings_come_from_the_environment() -> None:
+    environ = {
+        "MSM_FAST_NODES": "n1:a:1,n2:b:2",
+        "MSM_FAST_FAILOVER_NODES": "n2",
+        "MSM_FAST_MAX_INACTIVE": "60",
+        "MSM_FAST_ABSOLUTE_LIFETIME": "null",
+        "MSM_FAST_TIMEOUTS_REQUEST": "0.5",
+        "MSM_FAST_KEY_PREFIX": "007",
+        "PATH": "/bin",
+    }
+    assert Settings.from_env(environ) == Settings.build(
+        "n1:a:1,n2:b:2", failover_nodes="n2", max_inactive=60, timeouts=Timeouts(request=0.5), key_prefix="007"
+    )
+
+
+def test_an_unknown_variable_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="nodez"):
+        Settings.from_env({"MSM_FAST_NODEZ": "n1:a:1"})
+    with pytest.raises(ConfigurationError, match=r"timeouts\.total"):
+        Settings.from_env({"MSM_FAST_TIMEOUTS_TOTAL": "1"})
+
+
+def test_settings_come_from_toml(tmp_path: Path) -> None:
+    path = tmp_path / "app.toml"
+    path.write_text(
+        '[msm_fast]\nnodes = ["n1:a:1", "n2:b:2"]\nreplicas = 1\n[msm_fast.timeouts]\nrequest = 0.5\n[other]\nx = 1\n'
+    )
+    assert Settings.from_toml(path) == Settings.build("n1:a:1,n2:b:2", timeouts=Timeouts(request=0.5))
+
+
+@pytest.mark.parametrize("text", [None, "not toml [", "[other]\nx = 1\n"])
+def test_a_toml_file_that_cannot_be_used_is_named(tmp_path: Path, text: str | None) -> None:
+    path = tmp_path / "app.toml"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(ConfigurationError, match=r"app\.toml"):
+        Settings.from_toml(path)
+
+
+JAVA = {"sticky": "false", "sessionBackupAsync": "false", "memcachedNodes": "n1:a:1,n2:b:2"}
+
+
+def test_settings_come_from_the_java_attributes(caplog: pytest.LogCaptureFixture) -> None:
+    attributes = {
+        **JAVA,
+        "failoverNodes": "n2",
+        "maxInactiveInterval": "-1",
+        "operationTimeout": "200",
+        "storageKeyPrefix": "static:shop,webappVersion",
+        "lockingMode": "none",
+        "backupThreadCount": "4",
+    }
+    with caplog.at_level(logging.WARNING, "msm_fast"):
+        settings = Settings.from_msm(attributes)
+    assert settings == Settings.build(
+        "n1:a:1,n2:b:2",
+        failover_nodes="n2",
+        locking="merge",
+        max_inactive=None,
+        timeouts=Timeouts(operation=0.2),
+        key_prefix="shop_",
+    )
+    assert "backupThreadCount has no meaning" in caplog.text
+
+
+def test_java_defaults_that_this_version_lacks_are_said_to_be_lacking() -> None:
+    with pytest.raises(ConfigurationError, match="sticky=True .*not available in this version"):
+        Settings.from_msm({"memcachedNodes": "n1:a:1,n2:b:2"})
+
+
+@pytest.mark.parametrize(
+    ("attribute", "value"),
+    [
+        ("memcachedNodez", "x"),
+        ("sticky", "maybe"),
+        ("operationTimeout", "soon"),
+        ("lockingMode", "app"),
+        ("storageKeyPrefix", "host"),
+    ],
+)
+def test_a_wrong_java_attribute_is_refused_by_its_java_name(attribute: str, value: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        Settings.from_msm({**JAVA, attribute: value})
+    assert caught.value.setting == attribute
