@@ -1,0 +1,112 @@
+"""A session's copies: the record around it, the commands that read and write it, and what they answered."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from msm_fast._core import wire
+from msm_fast._core.record import Record, decode_record, encode_record
+from msm_fast._core.wire import Command, Reply
+from msm_fast.engine.context import Context, digest
+from msm_fast.engine.serialization import refuse
+from msm_fast.engine.topology import home_digest
+from msm_fast.errors import CorruptRecord, SessionTooLarge
+from msm_fast.session import ABSENT, SessionState
+
+__all__ = [
+    "TOMBSTONE_LONGEST_S",
+    "Copy",
+    "encode_state",
+    "encode_tombstone",
+    "is_over",
+    "put",
+    "read_copy",
+    "tell_corrupt",
+]
+
+MAX_ITEM_BYTES = 1_048_064
+"""memcached's default item limit of 1 MiB less room for its item header and the key (1,048,515 was the largest
+payload seen for a key of 2 bytes). A larger one is refused before sending: the server would delete the old value."""
+
+_BEYOND_ALL_GENERATIONS = 2**64 - 1
+
+TOMBSTONE_LONGEST_S = 30 * 24 * 3600
+"""How long the tombstone of a session that never expires is kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """One node's copy of a session, as a reply brought it. ttl_s: what was left of its life before this request."""
+
+    record: Record
+    cas: int
+    nonce: int
+    ttl_s: int
+
+
+def read_copy(reply: Reply, key: bytes) -> Copy:
+    """Return the copy in a reply with a value. Raises: CorruptRecord, UnknownFormat."""
+    assert reply.value is not None
+    return Copy(decode_record(reply.value, key), reply.cas, reply.client_flags, reply.ttl_s)
+
+
+def is_over(ctx: Context, record: Record) -> bool:
+    """Whether the session has reached its absolute lifetime, however lately it was used."""
+    limit_s = record.absolute_lifetime_s
+    return bool(limit_s) and ctx.now_ms() >= record.created_ms + limit_s * 1000
+
+
+def tell_corrupt(ctx: Context, node: str, error: CorruptRecord) -> None:
+    """Count and tell an item that is no copy of its session; it is left where it is."""
+    ctx.counters.add("corrupt")
+    ctx.tell("corrupt", f"node {ctx.label(node)} has an item that cannot be used: {error}", node=node)
+
+
+def encode_state(
+    ctx: Context, key: bytes, state: SessionState, body: bytes, generation: int, lineage: tuple[int, ...]
+) -> bytes:
+    """Return the record of a session that is saved now. Raises: SessionTooLarge by policy."""
+    record = encode_record(
+        key,
+        body,
+        generation=generation,
+        created_ms=state.created_ms,
+        accessed_ms=ctx.now_ms(),
+        max_inactive_s=state.max_inactive_s,
+        absolute_lifetime_s=state.absolute_lifetime_s,
+        lineage=lineage,
+        home=home_digest(state.session_id.node or ""),
+    )
+    if len(record) > MAX_ITEM_BYTES:
+        name = digest(state.session_id)
+        refuse(
+            ctx,
+            SessionTooLarge(
+                f"session {name} is {len(record):,} bytes, over memcached's limit of {MAX_ITEM_BYTES:,}; what is "
+                "stored stays as it was. Keep large data elsewhere and its key in the session",
+                size=len(record),
+                limit=MAX_ITEM_BYTES,
+                session=name,
+            ),
+        )
+    return record
+
+
+def encode_tombstone(ctx: Context, key: bytes) -> bytes:
+    """Return the record that stands for a session that was ended."""
+    now_ms = ctx.now_ms()
+    return encode_record(
+        key,
+        b"",
+        generation=_BEYOND_ALL_GENERATIONS,
+        created_ms=now_ms,
+        accessed_ms=now_ms,
+        is_tombstone=True,
+    )
+
+
+def put(key: bytes, record: bytes, nonce: int, exptime: int, expected: int) -> Command:
+    """Return the command that writes a copy if the node's copy is as expected: a CAS value, or ABSENT."""
+    if expected == ABSENT:
+        return wire.store(key, record, nonce, exptime, add=True)
+    return wire.store(key, record, nonce, exptime, cas=expected)

@@ -1,0 +1,57 @@
+"""What a flow may ask of its driver, and what it is told."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias, TypeVar
+
+from msm_fast._core.wire import Command, Reply
+
+__all__ = ["Batch", "Effect", "Exchange", "FailureKind", "Flow", "NodeFailure", "Outcome", "Sleep"]
+
+T = TypeVar("T")
+
+FailureKind = Literal["refused", "reset", "timeout", "protocol", "unsupported", "deadline"]
+"""Why a node gave no replies.
+
+refused: no connection. reset: the connection was lost. timeout: no answer within timeouts.operation (or
+timeouts.connect). protocol: the answer was nonsense. unsupported: the server is no memcached, or too old.
+deadline: the request's own time was over; says nothing about the node.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Commands for one node, written together."""
+
+    node: str
+    commands: Sequence[Command]
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """Send the batches together and wait for all: one round trip. The result is a list of Outcome, in order."""
+
+    batches: Sequence[Batch]
+
+
+@dataclass(frozen=True, slots=True)
+class Sleep:
+    """Wait so many seconds, but not past the request's deadline. The result is None."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class NodeFailure:
+    """A batch that was not answered. sent: something may have reached the node, so the outcome is unknown."""
+
+    kind: FailureKind
+    sent: bool
+    detail: str
+
+
+Effect: TypeAlias = Exchange | Sleep
+Outcome: TypeAlias = list[Reply] | NodeFailure
+Flow: TypeAlias = Generator[Effect, Any, T]

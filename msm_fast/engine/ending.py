@@ -1,0 +1,63 @@
+"""Ending a session: a tombstone in place of each copy, so that a slower request cannot bring it back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from msm_fast._core import wire
+from msm_fast._core.session_id import SessionId
+from msm_fast.engine.context import Context, digest
+from msm_fast.engine.copies import TOMBSTONE_LONGEST_S, encode_tombstone
+from msm_fast.engine.effects import Batch, Flow, NodeFailure
+from msm_fast.engine.exchanging import exchange
+from msm_fast.errors import SessionUnavailable
+
+__all__ = ["end_copies"]
+
+
+def end_copies(ctx: Context, session_ids: Sequence[SessionId], max_inactive_s: int) -> Flow[None]:
+    """Put tombstones wherever the sessions have copies or a copy would be looked for, unconditionally: logout wins.
+
+    A node that cannot be told now may still have a copy: it is taken out of use and told when it is back, before
+    anything is read from it. max_inactive_s: the sessions' own; a tombstone lives as long as such a copy may.
+    Raises: SessionUnavailable if not one node took them.
+    """
+    exptime = ctx.exptime(ctx.ttl_s(max_inactive_s) or TOMBSTONE_LONGEST_S)
+    commands: dict[str, list[wire.Command]] = {}
+    for session_id in session_ids:
+        key = ctx.storage_key(session_id)
+        tombstone = wire.store(key, encode_tombstone(ctx, key), ctx.nonce(), exptime)
+        for node in _sites(ctx, session_id):
+            commands.setdefault(node, []).append(tombstone)
+        for node in ctx.health.down():
+            ctx.missed.add(node, [tombstone])
+        ctx.known.pop(key)
+    batches = [Batch(node, todo) for node, todo in commands.items()]
+    outcomes = yield from exchange(ctx, batches)
+    for batch, outcome in zip(batches, outcomes, strict=True):
+        if isinstance(outcome, NodeFailure):
+            ctx.missed.add(batch.node, batch.commands)
+            now = ctx.clock.monotonic()
+            ctx.health.failed(batch.node, outcome.kind, f"missed a logout: {outcome.detail}", now, opens_at_once=True)
+    if all(isinstance(outcome, NodeFailure) for outcome in outcomes):
+        raise _unavailable(ctx, session_ids[-1], commands)
+
+
+def _unavailable(ctx: Context, session_id: SessionId, tried: Iterable[str]) -> SessionUnavailable:
+    ctx.counters.add("unavailable")
+    name = digest(session_id)
+    nodes = tuple(sorted({*ctx.health.down(), *tried}))
+    return SessionUnavailable(
+        f"session {name} is not ended yet: {', '.join(ctx.label(n) for n in nodes)} cannot be reached; they are told "
+        "when they are back, if this process lives until then",
+        session=name,
+        nodes=nodes,
+    )
+
+
+def _sites(ctx: Context, session_id: SessionId) -> list[str]:
+    """Return the nodes that are up among the session's home and those that a search for it would ask."""
+    home = ctx.topology.home(session_id.node)
+    searched = ctx.topology.ranked_with_failover(session_id.plain, ctx.health.is_up)
+    first = [home] if home is not None and ctx.health.is_up(home) else []
+    return [*first, *[n for n in searched if n != home][: ctx.settings.replicas + 1]]

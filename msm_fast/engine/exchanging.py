@@ -1,0 +1,72 @@
+"""One round trip, with its retries and what it says about the nodes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from msm_fast._core import wire
+from msm_fast.engine.context import Context
+from msm_fast.engine.effects import Batch, Exchange, Flow, NodeFailure, Outcome, Sleep
+
+__all__ = ["exchange", "jittered_wait", "probe"]
+
+_MISSED_AT_ONCE = 200
+
+
+def exchange(ctx: Context, batches: Sequence[Batch]) -> Flow[list[Outcome]]:
+    """Exchange batches; retry those whose connection was lost, within the retry budget; note each node's health.
+
+    A command that is retried may have been carried out before: every write here is conditional and carries a nonce,
+    so that the second answer tells.
+    """
+    outcomes: list[Outcome] = yield Exchange(batches)
+    ctx.counters.add("round_trips")
+    for attempt in range(ctx.settings.retry.attempts):
+        lost = [i for i, o in enumerate(outcomes) if isinstance(o, NodeFailure) and o.kind == "reset"]
+        if not lost or not ctx.retry_budget.spend(len(lost)):
+            break
+        if attempt:
+            yield Sleep(jittered_wait(ctx, attempt))
+        again: list[Outcome] = yield Exchange([batches[i] for i in lost])
+        ctx.counters.add("round_trips")
+        ctx.counters.add("retries", len(lost))
+        for i, outcome in zip(lost, again, strict=True):
+            outcomes[i] = outcome
+    _note_health(ctx, batches, outcomes)
+    return outcomes
+
+
+def jittered_wait(ctx: Context, attempt: int) -> float:
+    """Return how long to wait before the n-th further attempt: exponential, with full jitter.
+
+    Source: "Exponential Backoff And Jitter", AWS Architecture Blog.
+    """
+    retry = ctx.settings.retry
+    return ctx.rng.random() * float(min(retry.cap, retry.base * 2**attempt))
+
+
+def probe(ctx: Context, node: str) -> Flow[bool]:
+    """Ask a node that is down whether it answers again, and tell it what it has missed; only then it is up.
+
+    It is a request with a reply, since a server that hangs still accepts connections.
+    """
+    while True:
+        missed = ctx.missed.take(node, _MISSED_AT_ONCE)
+        batch = Batch(node, [*missed, wire.noop()])
+        outcomes: list[Outcome] = yield Exchange([batch])
+        if isinstance(outcomes[0], NodeFailure):
+            ctx.missed.put_back(node, missed)
+        elif missed:
+            continue
+        _note_health(ctx, [batch], outcomes)
+        return not isinstance(outcomes[0], NodeFailure)
+
+
+def _note_health(ctx: Context, batches: Sequence[Batch], outcomes: Sequence[Outcome]) -> None:
+    now = ctx.clock.monotonic()
+    for batch, outcome in zip(batches, outcomes, strict=True):
+        if isinstance(outcome, NodeFailure):
+            ctx.counters.add("node_failures")
+            ctx.health.failed(batch.node, outcome.kind, outcome.detail, now)
+        else:
+            ctx.health.succeeded(batch.node, now)

@@ -1,0 +1,134 @@
+"""Which nodes are up: a circuit breaker each, and when to probe the ones that are not."""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from msm_fast.engine.effects import FailureKind
+from msm_fast.policies import Breaker, Reconnect
+
+__all__ = ["ClusterHealth", "NodeHealth"]
+
+_OPENS_AT_ONCE: frozenset[FailureKind] = frozenset({"refused", "reset", "unsupported"})
+
+
+@dataclass(slots=True)
+class NodeHealth:
+    """One node's breaker. Times are monotonic seconds.
+
+    Closed (is_up) until it opens: on one refused or lost connection, or on so many timeouts or nonsense replies in
+    a row. An open one is left alone but for a probe at probe_at; a probe that is answered closes it.
+    """
+
+    is_up: bool = True
+    failures_in_a_row: int = 0
+    probe_at: float = 0.0
+    probe_wait: float = 0.0
+    returned_at: float | None = None
+    last_failure: str = ""
+
+
+class ClusterHealth:
+    """The breakers of all nodes.
+
+    on_change is called with (node, is_up, detail) at each opening and closing, outside the lock.
+    Thread-safety: reading is_up takes no lock; changes are made under one.
+    """
+
+    def __init__(
+        self,
+        nodes: Iterable[str],
+        breaker: Breaker,
+        reconnect: Reconnect,
+        rng: random.Random,
+        on_change: Callable[[str, bool, str], None],
+    ) -> None:
+        self._nodes = {node: NodeHealth() for node in nodes}
+        self._breaker = breaker
+        self._reconnect = reconnect
+        self._rng = rng
+        self._on_change = on_change
+        self._lock = threading.Lock()
+
+    def is_up(self, node: str) -> bool:
+        """Whether requests may use the node."""
+        return self._nodes[node].is_up
+
+    def is_steady(self, node: str) -> bool:
+        """Whether the node answered when it was last asked."""
+        health = self._nodes[node]
+        return health.is_up and not health.failures_in_a_row
+
+    def of(self, node: str) -> NodeHealth:
+        """Return the node's breaker, to be read only."""
+        return self._nodes[node]
+
+    def down(self) -> list[str]:
+        """Return the nodes whose breaker is open."""
+        return [node for node, health in self._nodes.items() if not health.is_up]
+
+    def has_returned_within(self, node: str, seconds: float | None, now: float) -> bool:
+        """Whether the node failed to answer and came back less than so many seconds ago (None: ever).
+
+        Its copies may be older than those that were written elsewhere while it was away.
+        """
+        returned_at = self._nodes[node].returned_at
+        return returned_at is not None and (seconds is None or now - returned_at < seconds)
+
+    def succeeded(self, node: str, now: float) -> None:
+        """Note that the node answered."""
+        health = self._nodes[node]
+        if health.is_up and not health.failures_in_a_row:
+            return
+        with self._lock:
+            health.failures_in_a_row = 0
+            health.returned_at = now
+            was_open = not health.is_up
+            health.is_up = True
+        if was_open:
+            self._on_change(node, True, f"answers again after: {health.last_failure}")
+
+    def failed(
+        self, node: str, kind: FailureKind, detail: str, now: float, *, opens_at_once: bool = False
+    ) -> None:
+        """Note that the node did not answer; open its breaker if that was enough, or if opens_at_once."""
+        if kind == "deadline" and not opens_at_once:
+            return
+        with self._lock:
+            health = self._nodes[node]
+            health.failures_in_a_row += 1
+            health.last_failure = detail
+            is_enough = kind in _OPENS_AT_ONCE or health.failures_in_a_row >= self._breaker.timeouts
+            opens = health.is_up and (is_enough or opens_at_once)
+            if opens:
+                health.is_up = False
+                health.probe_wait = self._reconnect.first
+                health.probe_at = now + self._jittered(health.probe_wait)
+        if opens:
+            self._on_change(node, False, detail)
+
+    def due_probes(self, now: float) -> list[str]:
+        """Return the nodes to probe now, and plan each one's next probe further away."""
+        due = []
+        with self._lock:
+            for node, health in self._nodes.items():
+                if not health.is_up and health.probe_at <= now:
+                    health.probe_wait = min(health.probe_wait * self._reconnect.factor, self._reconnect.cap)
+                    health.probe_at = now + self._jittered(health.probe_wait)
+                    due.append(node)
+        return due
+
+    def next_probe_at(self) -> float | None:
+        """Return when the next probe is due, or None if every node is up."""
+        return min((h.probe_at for h in self._nodes.values() if not h.is_up), default=None)
+
+    def renew_lock(self) -> None:
+        """Replace the lock in a forked child, where another thread may have held it."""
+        self._lock = threading.Lock()
+
+    def _jittered(self, wait: float) -> float:
+        """Vary wait by up to half of itself; a full jitter could be next to nothing and probe in a storm."""
+        return wait * (0.5 + self._rng.random())

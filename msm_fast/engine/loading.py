@@ -1,0 +1,240 @@
+"""Finding a session: at its node in one round trip, at its backups when that node cannot be used."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from msm_fast._core import wire
+from msm_fast._core.record import AttributeMap
+from msm_fast._core.session_id import SessionId
+from msm_fast.engine.context import Context, KnownCopies, digest
+from msm_fast.engine.copies import Copy, is_over, read_copy, tell_corrupt
+from msm_fast.engine.effects import Batch, Flow, NodeFailure, Outcome
+from msm_fast.engine.exchanging import exchange
+from msm_fast.engine.relocation import follow_home, move_home
+from msm_fast.errors import CorruptRecord, SessionUnavailable, UnknownFormat
+from msm_fast.session import ABSENT, SessionState, Stored
+
+__all__ = ["load"]
+
+
+@dataclass(slots=True)
+class _Findings:
+    """What the nodes answered so far.
+
+    wanted: the nodes that should have a copy. copies: readable ones. peeked: (cas, nonce) where no value was asked
+    for. corrupt: (cas, error). unreadable: of another format, to be left alone. failed: no answer.
+    """
+
+    wanted: set[str] = field(default_factory=set)
+    copies: dict[str, Copy] = field(default_factory=dict)
+    peeked: dict[str, tuple[int, int]] = field(default_factory=dict)
+    absent: set[str] = field(default_factory=set)
+    corrupt: dict[str, tuple[int, CorruptRecord]] = field(default_factory=dict)
+    unreadable: dict[str, UnknownFormat] = field(default_factory=dict)
+    failed: set[str] = field(default_factory=set)
+
+
+def load(ctx: Context, session_id: SessionId, expect_write: bool) -> Flow[SessionState | None]:
+    """Return the session, its life extended by this request, or None if there is none.
+
+    expect_write: also ask the backups for their CAS values in the same round trip, so that a save needs only one
+    more. An id that names no node of ours costs no round trip.
+    Raises: SessionUnavailable if not all nodes that may have a copy could be asked, CorruptRecord if no copy can be
+        read.
+    """
+    home = ctx.topology.home(session_id.node)
+    if home is None:
+        ctx.counters.add("refused_ids")
+        return None
+    key = ctx.storage_key(session_id)
+    known: KnownCopies | None = ctx.known.get(key)
+    max_inactive_s = known.max_inactive_s if known else ctx.default_max_inactive_s
+    findings = _Findings()
+    yield from _find(ctx, findings, key, session_id.plain, home, ctx.ttl_s(max_inactive_s), expect_write or not known)
+    best = _best(ctx, findings)
+    if best is None:
+        return _nothing_found(ctx, session_id, home, findings)
+    if best.record.is_tombstone or is_over(ctx, best.record):
+        ctx.counters.add("not_found")
+        return None
+    state = _build_state(ctx, session_id, home, findings, best)
+    if state.max_inactive_s != max_inactive_s:
+        yield from _touch(ctx, key, state)
+    _remember(ctx, key, state, known, has_asked_backups=bool(findings.peeked or findings.absent))
+    ctx.counters.add("loaded")
+    return state
+
+
+def _find(
+    ctx: Context, findings: _Findings, key: bytes, plain: str, home: str, ttl_s: int, ask_backups: bool
+) -> Flow[None]:
+    """Ask the home, and where it has no answer that can be trusted, the nodes that a backup may be on."""
+    others = [node for node in ctx.topology.ranked_with_failover(plain, ctx.health.is_up) if node != home]
+    others.sort(key=lambda node: not ctx.health.is_steady(node))
+    backups = others[: ctx.settings.replicas]
+    others = others[: ctx.settings.replicas + 1]
+    findings.wanted = {home, *backups}
+    if ctx.health.is_up(home):
+        peeks = others if _is_doubted(ctx, home) else backups if ask_backups else []
+        yield from _ask(ctx, findings, key, ttl_s, [home], peeks)
+    if home not in findings.copies:
+        yield from _ask(ctx, findings, key, ttl_s, others, [])
+    elif not findings.copies[home].record.is_tombstone:
+        nonce = findings.copies[home].nonce
+        doubtful = [
+            node
+            for node, (_, peeked) in findings.peeked.items()
+            if peeked != nonce and (_is_doubted(ctx, home) or _is_doubted(ctx, node))
+        ]
+        yield from _ask(ctx, findings, key, ttl_s, doubtful, [])
+
+
+def _is_doubted(ctx: Context, node: str) -> bool:
+    """Whether the node was away for a while, so that its copy may be older than another node's."""
+    return ctx.health.has_returned_within(node, ctx.settings.max_inactive, ctx.clock.monotonic())
+
+
+def _ask(
+    ctx: Context, findings: _Findings, key: bytes, ttl_s: int, values: Iterable[str], peeks: Iterable[str]
+) -> Flow[None]:
+    """Ask some nodes for their copy and others for its CAS value and nonce only, all at once, and note the answers."""
+    exptime = ctx.exptime(ttl_s)
+    batches = [Batch(node, [wire.get(key, exptime)]) for node in values]
+    n_values = len(batches)
+    batches += [Batch(node, [wire.get(key, exptime, value=False)]) for node in peeks]
+    if not batches:
+        return
+    outcomes = yield from exchange(ctx, batches)
+    for i, (batch, outcome) in enumerate(zip(batches, outcomes, strict=True)):
+        _note(ctx, findings, key, batch.node, outcome, is_peek=i >= n_values)
+
+
+def _note(ctx: Context, findings: _Findings, key: bytes, node: str, outcome: Outcome, *, is_peek: bool) -> None:
+    if isinstance(outcome, NodeFailure) or outcome[0].status == "SERVER_ERROR":
+        findings.failed.add(node)
+        return
+    (reply,) = outcome
+    findings.failed.discard(node)
+    findings.peeked.pop(node, None)
+    if reply.status == "EN":
+        findings.absent.add(node)
+    elif is_peek:
+        findings.peeked[node] = (reply.cas, reply.client_flags)
+    else:
+        try:
+            findings.copies[node] = read_copy(reply, key)
+        except UnknownFormat as error:
+            findings.unreadable[node] = error
+        except CorruptRecord as error:
+            findings.corrupt[node] = (reply.cas, error)
+            tell_corrupt(ctx, node, error)
+
+
+def _best(ctx: Context, findings: _Findings) -> Copy | None:
+    """Return the copy with the highest generation (a tombstone is above all).
+
+    A backup does not count if the home that its record names has a copy on which it does not stand: its writer lost
+    there.
+    """
+    copies = findings.copies
+
+    def counts(node: str) -> bool:
+        home = ctx.topology.node_of_digest(copies[node].record.home)
+        return home not in copies or copies[home].nonce in copies[node].record.lineage
+
+    trusted = [copies[node] for node in copies if copies[node].record.is_tombstone or counts(node)]
+    return max(trusted or copies.values(), key=lambda copy: copy.record.generation, default=None)
+
+
+def _nothing_found(ctx: Context, session_id: SessionId, home: str, findings: _Findings) -> None:
+    """Count a miss, or raise if the session may still be where nobody could look.
+
+    A stored session has replicas + 1 copies: if no more nodes than it has backups are out of reach and the others
+    have none, it does not exist.
+    """
+    for error in (*findings.unreadable.values(), *(error for _, error in findings.corrupt.values())):
+        raise error
+    out_of_reach = {*ctx.health.down(), *findings.failed}
+    if len(out_of_reach) <= ctx.settings.replicas:
+        ctx.counters.add("not_found")
+        return
+    ctx.counters.add("unavailable")
+    nodes = tuple(sorted(out_of_reach))
+    raise SessionUnavailable(
+        f"session {digest(session_id)} may be on node {ctx.label(home)} or its backups, and "
+        f"{', '.join(ctx.label(n) for n in nodes)} cannot be reached; keep the cookie and try again",
+        session=digest(session_id),
+        nodes=nodes,
+    )
+
+
+def _build_state(ctx: Context, session_id: SessionId, home: str, findings: _Findings, best: Copy) -> SessionState:
+    record = best.record
+    state = SessionState(
+        session_id=session_id,
+        attributes=AttributeMap.decode(record.body, serializer=ctx.settings.serializer),
+        created_ms=record.created_ms,
+        accessed_ms=_last_access_ms(ctx, best),
+        max_inactive_s=record.max_inactive_s,
+        absolute_lifetime_s=record.absolute_lifetime_s,
+        stored=Stored(record.generation, record.lineage, _expectations(findings, best), record.body),
+        is_new=False,
+    )
+    home = follow_home(ctx, state, home, record)
+    if not ctx.health.is_up(home) or home in findings.failed or home in findings.unreadable:
+        new_home = next((n for n in ctx.topology.ranked(session_id.plain, ctx.health.is_up) if n != home), None)
+        if new_home is not None:
+            move_home(ctx, state, new_home)
+    elif _is_out_of_step(findings, best):
+        state.must_store = True
+        ctx.counters.add("repaired")
+    return state
+
+
+def _is_out_of_step(findings: _Findings, best: Copy) -> bool:
+    """Whether a node that should have the copy that was found has none, or another: then it is stored again."""
+    other = {node for node, copy in findings.copies.items() if copy.nonce != best.nonce}
+    return not findings.wanted.isdisjoint(other | findings.absent | findings.corrupt.keys())
+
+
+def _last_access_ms(ctx: Context, copy: Copy) -> int:
+    """Return when the session was last used: as long ago as its item's life had run down."""
+    if copy.ttl_s < 0:
+        return copy.record.accessed_ms
+    idle_s = max(ctx.ttl_s(copy.record.max_inactive_s) - copy.ttl_s, 0)
+    return max(copy.record.accessed_ms, ctx.now_ms() - idle_s * 1000)
+
+
+def _expectations(findings: _Findings, best: Copy) -> dict[str, int]:
+    """Return what a save may expect of each node's copy: those on which the best stands may be overwritten.
+
+    What else a node has is unknown, to be looked at by the save: it may be newer than what the home had a moment before.
+    """
+    lineage = best.record.lineage
+    expected = dict.fromkeys(findings.absent, ABSENT)
+    expected.update((node, cas) for node, (cas, nonce) in findings.peeked.items() if nonce in lineage)
+    expected.update((node, cas) for node, (cas, _) in findings.corrupt.items())
+    expected.update((node, copy.cas) for node, copy in findings.copies.items() if copy.nonce in lineage)
+    return expected
+
+
+def _touch(ctx: Context, key: bytes, state: SessionState) -> Flow[None]:
+    """Extend the life of a session whose lifetime is its own, which could not be known before it was read."""
+    assert state.stored is not None
+    ttl_s = ctx.ttl_s(state.max_inactive_s, state.created_ms, state.absolute_lifetime_s)
+    nodes = [node for node, cas in state.stored.copies.items() if cas != ABSENT and ctx.health.is_up(node)]
+    yield from exchange(ctx, [Batch(n, [wire.get(key, ctx.exptime(ttl_s), value=False)]) for n in nodes])
+
+
+def _remember(
+    ctx: Context, key: bytes, state: SessionState, known: KnownCopies | None, *, has_asked_backups: bool
+) -> None:
+    """Add to the expectations what was known before, if it still holds, and keep what was learned now."""
+    assert state.stored is not None
+    stored = state.stored
+    if known is not None and known.nonce == stored.nonce:
+        stored.copies = {**known.copies, **stored.copies}
+    if known is None or has_asked_backups:
+        ctx.remember(key, KnownCopies(stored.nonce, dict(stored.copies), state.max_inactive_s))

@@ -1,0 +1,39 @@
+"""Moving a session to another node: its id gets another suffix, its key stays."""
+
+from __future__ import annotations
+
+from msm_fast._core.record import Record
+from msm_fast.engine.context import Context, digest
+from msm_fast.session import SessionState
+
+__all__ = ["follow_home", "move_home"]
+
+
+def follow_home(ctx: Context, state: SessionState, home: str, record: Record) -> str:
+    """Return the session's home as its record names it, and let the id name it too.
+
+    A client may come with an older id, from before another request moved the session.
+    """
+    actual = ctx.topology.node_of_digest(record.home)
+    if actual is None or actual == home:
+        return home
+    state.session_id = state.session_id.with_node(actual or None)
+    return actual
+
+
+def move_home(ctx: Context, state: SessionState, new_home: str) -> None:
+    """Give the session's id the node new_home; it is stored there at the next save, changed or not."""
+    old_home = state.session_id.node or ""
+    state.session_id = state.session_id.with_node(new_home or None)
+    state.must_store = True
+    if state.stored is None:
+        return
+    state.has_moved = True
+    name = digest(state.session_id)
+    ctx.counters.add("relocated")
+    ctx.tell(
+        "relocated",
+        f"session {name} moves from node {ctx.label(old_home)} to {ctx.label(new_home)}",
+        node=new_home,
+        session=name,
+    )

@@ -1,0 +1,217 @@
+"""Storing what a request changed: compare and swap, merge on conflict, move when the node is gone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from msm_fast.engine.changes import merge, needs_storing
+from msm_fast.engine.context import Context, KnownCopies, digest
+from msm_fast.engine.copies import Copy, encode_state
+from msm_fast.engine.effects import Flow, Sleep
+from msm_fast.engine.ending import end_copies
+from msm_fast.engine.exchanging import jittered_wait
+from msm_fast.engine.relocation import follow_home, move_home
+from msm_fast.engine.serialization import encode_attributes
+from msm_fast.engine.writing import LINEAGE, Write, write_copies
+from msm_fast.errors import ConflictError, SessionUnavailable
+from msm_fast.policies import SaveResult, SaveStatus
+from msm_fast.session import ABSENT, UNKNOWN, SessionState, Stored
+
+__all__ = ["save"]
+
+_ATTEMPTS = 16
+"""Conflicts, collisions and moves within one save. Each is a round trip or a few; the deadline bounds them all."""
+
+_BEATS_THE_OLD_HOME = 1 << 16
+"""How far the generation of a session that moves is advanced. Its old home, if others still reach it, may accept some
+generations more from writers that do not know of the move yet; of two copies the higher generation counts."""
+
+
+def save(ctx: Context, state: SessionState) -> Flow[SaveResult]:
+    """Store the session on its node and backups if it changed, then remove the copies of ids it no longer has.
+
+    Raises: SerializationError and SessionTooLarge by policy, ConflictError if settings.on_conflict says so,
+    SessionUnavailable if it could be stored nowhere.
+    """
+    if state.is_ended and not state.attributes:
+        yield from _end_retired(ctx, state)
+        return SaveResult("invalidated")
+    body = encode_attributes(ctx, state)
+    if not needs_storing(state, body):
+        ctx.counters.add("unchanged")
+        return SaveResult("unchanged", state.session_id.node)
+    was_new = state.stored is None and not state.retired
+    result = yield from _store(ctx, state, body)
+    if result.status == "invalidated":
+        return result
+    ctx.counters.add("created" if was_new else "stored")
+    if state.retired:
+        yield from _end_retired(ctx, state)
+    return result
+
+
+def _end_retired(ctx: Context, state: SessionState) -> Flow[None]:
+    """Remove the copies of the ids that the session had before."""
+    if state.retired:
+        yield from end_copies(ctx, state.retired, state.max_inactive_s)
+        ctx.counters.add("invalidated" if state.is_ended else "rotated")
+    state.retired = []
+
+
+@dataclass(slots=True)
+class _Progress:
+    """What is known between the attempts of one save.
+
+    generation: the highest that was written or met. base_generation, base_nonce: of the copy that the session's
+    changes lie over, 0 and None for a new session. lineage: what the next write stands on. expected: per node, None
+    while there can be no copy yet. lost: nodes that failed.
+    """
+
+    generation: int = 0
+    base_generation: int = 0
+    base_nonce: int | None = None
+    lineage: tuple[int, ...] = ()
+    own_nonces: frozenset[int] = frozenset()
+    expected: dict[str, int] | None = None
+    lost: set[str] = field(default_factory=set)
+
+
+def _start(stored: Stored | None) -> _Progress:
+    if stored is None:
+        return _Progress()
+    return _Progress(
+        generation=stored.generation,
+        base_generation=stored.generation,
+        base_nonce=stored.nonce,
+        lineage=stored.lineage,
+        expected=dict(stored.copies),
+    )
+
+
+def _store(ctx: Context, state: SessionState, body: bytes) -> Flow[SaveResult]:
+    """Write the record until it is stored, merging and moving as it must."""
+    status: SaveStatus = "stored"
+    progress = _start(state.stored)
+    for attempt in range(_ATTEMPTS):
+        write = _plan(ctx, state, body, progress)
+        verdict = yield from write_copies(ctx, write)
+        if verdict == "stored":
+            _commit(ctx, state, write, body)
+            backups = tuple(node for node in write.done if node != write.home)
+            return SaveResult(status, write.home or None, backups)
+        if verdict == "superseded":
+            return _commit_superseded(ctx, state, write, body, status)
+        if verdict == "ended":
+            yield from end_copies(ctx, [state.session_id], state.max_inactive_s)  # also where it was not yet known
+        _learn(progress, write)
+        if verdict == "gone" and progress.lost:
+            raise _unavailable(ctx, state, progress)
+        if verdict in ("ended", "gone"):
+            return SaveResult("invalidated")
+        if verdict == "conflict" and progress.base_nonce is None:
+            state.session_id = ctx.new_state().session_id  # somebody has the same 128 random bits: take others
+            progress = _start(None)
+        elif verdict == "conflict":
+            winner = _winner(write)
+            merge(ctx, state, winner.record)
+            follow_home(ctx, state, write.home, winner.record)
+            body = encode_attributes(ctx, state)
+            status = "merged"
+            _stand_on(progress, write, winner)
+            if attempt:
+                yield Sleep(jittered_wait(ctx, attempt))
+    raise ConflictError(
+        f"session {digest(state.session_id)} was changed by others {_ATTEMPTS} times while it was being saved; "
+        "nothing was saved. Let fewer requests of one session write at once",
+        session=digest(state.session_id),
+    )
+
+
+def _learn(progress: _Progress, write: Write) -> None:
+    """Note what an attempt that was not enough has found out, and what it may have left behind."""
+    progress.generation = write.generation
+    progress.lineage = write.lineage
+    progress.own_nonces |= {write.nonce}
+    unsettled = dict.fromkeys(write.strange, UNKNOWN)  # to be looked at again, not to be overwritten
+    progress.expected = {**write.expected, **unsettled, **write.done}
+    progress.lost |= write.failed
+
+
+def _stand_on(progress: _Progress, write: Write, winner: Copy) -> None:
+    """Base the next attempt on what another request stored first."""
+    assert progress.expected is not None
+    progress.expected.update((n, copy.cas) for n, copy in write.strange.items() if copy.nonce == winner.nonce)
+    progress.base_generation = winner.record.generation
+    progress.base_nonce = winner.nonce
+    progress.generation = max(progress.generation, winner.record.generation)
+    progress.lineage = winner.record.lineage
+
+
+def _plan(ctx: Context, state: SessionState, body: bytes, progress: _Progress) -> Write:
+    """Choose the nodes to write to and make the record."""
+    ranked = [n for n in ctx.topology.ranked(state.session_id.plain, ctx.health.is_up) if n not in progress.lost]
+    home = ctx.topology.home(state.session_id.node)
+    if home is None or home in progress.lost or not ctx.health.is_up(home):
+        if not ranked:
+            raise _unavailable(ctx, state, progress)
+        home = ranked[0]
+        move_home(ctx, state, home)
+    others = sorted((n for n in ranked if n != home), key=lambda n: not ctx.health.is_steady(n))
+    unseen = ABSENT if progress.expected is None else UNKNOWN
+    generation = progress.generation + 1
+    if state.has_moved:
+        generation = max(generation, progress.base_generation + _BEATS_THE_OLD_HOME)
+    key = ctx.storage_key(state.session_id)
+    lineage = (ctx.nonce(), *progress.lineage)[:LINEAGE]
+    return Write(
+        key=key,
+        record=encode_state(ctx, key, state, body, generation, lineage),
+        generation=generation,
+        lineage=lineage,
+        own_nonces=progress.own_nonces | {lineage[0]},
+        exptime=ctx.exptime(ctx.ttl_s(state.max_inactive_s, state.created_ms, state.absolute_lifetime_s)),
+        base_generation=progress.base_generation,
+        base_nonce=progress.base_nonce,
+        home=home,
+        expected={n: (progress.expected or {}).get(n, unseen) for n in [home, *others[: ctx.settings.replicas]]},
+        spares=others[ctx.settings.replicas :],
+    )
+
+
+def _unavailable(ctx: Context, state: SessionState, progress: _Progress) -> SessionUnavailable:
+    ctx.counters.add("unavailable")
+    nodes = tuple(sorted({*ctx.health.down(), *progress.lost}))
+    return SessionUnavailable(
+        f"session {digest(state.session_id)} could not be saved: {', '.join(ctx.label(n) for n in nodes)} cannot be "
+        "reached; what is stored may be as it was, or as it is now",
+        session=digest(state.session_id),
+        nodes=nodes,
+    )
+
+
+def _winner(write: Write) -> Copy:
+    """Return the newest of the copies that were stored meanwhile; of equal ones the home's."""
+    node = max(write.newer, key=lambda n: (write.newer[n].record.generation, n == write.home))
+    return write.newer[node]
+
+
+def _commit_superseded(
+    ctx: Context, state: SessionState, write: Write, body: bytes, status: SaveStatus
+) -> SaveResult:
+    """Note that the session was stored and that another request has built on it since: nothing is known of that one."""
+    assert write.superseded_by is not None
+    home = follow_home(ctx, state, write.home, write.superseded_by.record)
+    state.attributes.mark_saved(body)
+    state.stored = Stored(write.generation, write.lineage, {}, body)
+    state.must_store = state.has_moved = False
+    ctx.known.pop(write.key)
+    return SaveResult(status, home or None)
+
+
+def _commit(ctx: Context, state: SessionState, write: Write, body: bytes) -> None:
+    """Note that the session is stored as written."""
+    copies = {node: cas for node, cas in write.done.items() if cas != UNKNOWN}
+    state.attributes.mark_saved(body)
+    state.stored = Stored(write.generation, write.lineage, copies, body)
+    state.must_store = state.has_moved = False
+    ctx.remember(write.key, KnownCopies(write.nonce, dict(copies), state.max_inactive_s))

@@ -1,0 +1,40 @@
+"""What happens when an attribute cannot be encoded, or the whole session is too large."""
+
+from __future__ import annotations
+
+from msm_fast.engine.context import Context, digest
+from msm_fast.errors import SerializationError, SessionTooLarge
+from msm_fast.session import SessionState
+
+__all__ = ["encode_attributes", "refuse"]
+
+
+def encode_attributes(ctx: Context, state: SessionState) -> bytes:
+    """Return the encoded attributes; the very bytes that were loaded if none changed.
+
+    Raises: SerializationError by policy.
+    """
+    body, failures = state.attributes.encode()
+    if failures:
+        ctx.counters.add("unserializable", len(failures))
+        first = failures[0]
+        name = digest(state.session_id)
+        refuse(
+            ctx,
+            SerializationError(
+                f"session {name}: attribute {first.name!r} of type {first.type_name} cannot be stored: {first.cause}. "
+                "Put a storable value there, or teach the library the type with register_type()",
+                session=name,
+                attribute=first.name,
+                type_name=first.type_name,
+            ),
+        )
+    return body
+
+
+def refuse(ctx: Context, error: SerializationError | SessionTooLarge) -> None:
+    """Apply settings.on_unserializable, which in this version is always "stop_application"."""
+    ctx.tell("unserializable", str(error), session=error.session)
+    ctx.is_stopped = True
+    ctx.tell("application_stopped", f"no further session is served: {error}", session=error.session)
+    raise error

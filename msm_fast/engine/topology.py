@@ -1,0 +1,64 @@
+"""Which node a session belongs to, and which others hold its backups."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from xxhash import xxh32_intdigest
+
+from msm_fast._core.placement import RendezvousHash
+from msm_fast.node import Node
+
+__all__ = ["Topology", "home_digest"]
+
+
+class Topology:
+    """The configured nodes and each session's order of preference among them.
+
+    A session's order is that of its plain id by rendezvous hashing, primaries before failover nodes. It is the same
+    in every worker, so two that relocate a session choose the same node.
+    Thread-safety: immutable.
+    """
+
+    def __init__(self, nodes: tuple[Node, ...], failover_nodes: tuple[str, ...] = ()) -> None:
+        self.nodes = {node.node_id: node for node in nodes}
+        self.encodes_node = any(self.nodes)
+        """Whether ids carry their node: all do but those of a single node without an id."""
+        self._by_digest = {home_digest(node_id): node_id for node_id in self.nodes}
+        failover = {node.node_id: node.weight for node in nodes if node.node_id in failover_nodes}
+        primaries = {node.node_id: node.weight for node in nodes if node.node_id not in failover_nodes}
+        self._rings = [_ring(primaries), _ring(failover)]
+
+    def home(self, node: str | None) -> str | None:
+        """Return the id of the node that an id's suffix names, or None if it names none of ours."""
+        home = node if self.encodes_node else "" if node is None else None
+        return home if home in self.nodes else None
+
+    def node_of_digest(self, digest: int) -> str | None:
+        """Return the node that a record names as its session's home, or None if it is none of ours."""
+        return self._by_digest.get(digest)
+
+    def ranked(self, plain: str, is_up: Callable[[str], bool]) -> list[str]:
+        """Return the nodes for plain that are up, in order of preference: failover nodes only if no primary is."""
+        for ring in self._rings:
+            up = [node for node in ring(plain) if is_up(node)]
+            if up:
+                return up
+        return []
+
+    def ranked_with_failover(self, plain: str, is_up: Callable[[str], bool]) -> list[str]:
+        """Return all nodes for plain that are up, primaries before failover nodes: wherever a copy may be."""
+        return [node for ring in self._rings for node in ring(plain) if is_up(node)]
+
+
+def home_digest(node_id: str) -> int:
+    """Return the 32 bits by which a record names its session's home. Source: XXH32."""
+    return xxh32_intdigest(node_id.encode())
+
+
+def _ring(weights: dict[str, float]) -> Callable[[str], list[str]]:
+    """Return a function that ranks the nodes for a plain id."""
+    if len(weights) > 1:
+        return RendezvousHash(weights).ranked
+    alone = list(weights)
+    return lambda plain: alone

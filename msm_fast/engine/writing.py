@@ -1,0 +1,246 @@
+"""Writing one record to a session's nodes, each copy by compare-and-swap.
+
+One node decides between writers: the home, or, if that has no copy any more, the first backup that has one. It is
+written in one round trip with those nodes that are known to hold the same base; all others only once it is won. A copy
+that is not the base is looked at before it is overwritten. Its lineage, the nonces of the writes it is based on, tells
+what it is: one that this write already stands on, one that stands on this write, or somebody else's. So no copy is lost
+unseen, and of two writers of one base only one succeeds.
+
+A write that took several rounds looks once more at what it wrote first: a node may have been restarted meanwhile.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from msm_fast._core import wire
+from msm_fast._core.wire import Command, Reply
+from msm_fast.engine.context import Context
+from msm_fast.engine.copies import Copy, put, read_copy, tell_corrupt
+from msm_fast.engine.effects import Batch, Flow, NodeFailure, Outcome
+from msm_fast.engine.exchanging import exchange
+from msm_fast.engine.topology import home_digest
+from msm_fast.errors import CorruptRecord, UnknownFormat
+from msm_fast.session import ABSENT, UNKNOWN
+
+__all__ = ["LINEAGE", "Write", "write_copies"]
+
+LINEAGE = 8
+"""How many writes a record's lineage names, itself included."""
+
+_ROUNDS = 10
+"""Enough to ask, write, be refused, ask, overwrite and look again, with a node or two failing between."""
+
+Verdict = Literal["stored", "superseded", "conflict", "ended", "gone", "home_lost", "unsettled"]
+
+
+@dataclass(slots=True)
+class Write:
+    """One attempt to store one record.
+
+    lineage: nonces, this write's first. own_nonces: those of all attempts of this save. base_generation, base_nonce: of
+    the copy that the record is based on; 0 and None for a new session. expected: per node to write to, its copy's CAS
+    value, ABSENT or UNKNOWN; brought up to date as answers come. spares: nodes for backups whose node fails, best
+    first.
+    """
+
+    key: bytes
+    record: bytes
+    generation: int
+    lineage: tuple[int, ...]
+    own_nonces: frozenset[int]
+    exptime: int
+    base_generation: int
+    base_nonce: int | None
+    home: str
+    expected: dict[str, int]
+    spares: list[str]
+    done: dict[str, int] = field(default_factory=dict)
+    """What was written: the node's new CAS value, or UNKNOWN where another write already stands on this one."""
+    superseded_by: Copy | None = None
+    """What stands on this write at its own home: this one had succeeded."""
+    failed: set[str] = field(default_factory=set)
+    newer: dict[str, Copy] = field(default_factory=dict)
+    """What was stored by others meanwhile, for the caller to merge with."""
+    strange: dict[str, Copy] = field(default_factory=dict)
+    """Copies that are not the base."""
+    has_tombstone: bool = False
+    fresh: set[str] = field(default_factory=set)
+    """Nodes written or looked at since the last write."""
+
+    @property
+    def nonce(self) -> int:
+        return self.lineage[0]
+
+    @property
+    def is_new(self) -> bool:
+        """Whether it is the first of its session."""
+        return self.base_nonce is None
+
+    def decider(self) -> str | None:
+        """Return the node that decides between writers, or None if no node has a copy any more.
+
+        A session that was ended leaves tombstones, so a copy that is just gone was evicted, flushed or lost in a
+        restart. It is put back only after another node, where the session lives, was won.
+        """
+        if self.is_new or self.home in self.done or self.expected[self.home] != ABSENT:
+            return self.home
+        return next((n for n, cas in self.expected.items() if cas != ABSENT and n not in self.failed), None)
+
+
+def write_copies(ctx: Context, write: Write) -> Flow[Verdict]:
+    """Carry write out.
+
+    stored: on the home, and on every other node that could be used. superseded: it was, and another write that
+    stands on it is there now. conflict: `newer` has what was stored meanwhile.
+    ended: a tombstone stands in its place. gone: it has vanished from every node. home_lost: the home failed; others may
+    be `done`. unsettled: too much happened meanwhile; try again.
+    """
+    for _ in range(_ROUNDS):
+        commands = _next_round(write)
+        if not commands:
+            return "stored" if write.home in write.done else "gone"
+        decider = write.decider()
+        outcomes = yield from exchange(ctx, [Batch(node, [command]) for node, command in commands.items()])
+        if any(command.verb == "ms" for command in commands.values()):
+            write.fresh.clear()
+        for (node, command), outcome in zip(commands.items(), outcomes, strict=True):
+            _take(ctx, write, node, command, outcome)
+        if write.decider() != decider:
+            write.fresh.clear()  # what was won while another node decided proves nothing
+        _judge_strangers(write)
+        if write.has_tombstone:
+            return "ended"
+        if write.superseded_by is not None:
+            return "superseded"
+        if write.newer:
+            return "conflict"
+        if write.home in write.failed:
+            return "home_lost"
+    return "unsettled"
+
+
+# -- what to do next
+
+
+def _next_round(write: Write) -> dict[str, Command]:
+    """Return the commands of the next round, by node; none when all is done."""
+    left = [node for node in write.expected if node not in write.done and node not in write.failed]
+    unknown = [node for node in left if write.expected[node] == UNKNOWN]
+    if unknown:
+        return {node: wire.get(write.key, write.exptime) for node in unknown}
+    decider = write.decider()
+    stale = [node for node, cas in write.done.items() if node not in write.fresh and cas != UNKNOWN]
+    if decider != write.home and decider in stale:
+        return {decider: wire.get(write.key, write.exptime, value=False)}
+    ready = [node for node in left if _may_be_written(write, node)]
+    if ready:
+        return {n: put(write.key, write.record, write.nonce, write.exptime, write.expected[n]) for n in ready}
+    return {node: wire.get(write.key, write.exptime, value=False) for node in stale}
+
+
+def _may_be_written(write: Write, node: str) -> bool:
+    """Whether it is this node's turn.
+
+    One that is not known to hold the base waits for the node that decides: else a writer that loses there would leave a
+    copy that looks newer than the winner's and lacks what that one was told is stored.
+    """
+    decider = write.decider()
+    if write.is_new or node == decider or decider in write.done:
+        return True
+    return decider is not None and node not in write.strange and write.expected[node] != ABSENT
+
+
+# -- what the nodes say
+
+
+def _take(ctx: Context, write: Write, node: str, command: Command, outcome: Outcome) -> None:
+    """Note one node's answer."""
+    if isinstance(outcome, NodeFailure) or outcome[0].status == "SERVER_ERROR":
+        # After a failed store the server may have dropped the old value as well: its copy counts as gone.
+        _give_up(write, node)
+    elif command.verb == "ms":
+        _take_written(write, node, outcome[0])
+    elif node in write.done:
+        _take_second_look(write, node, outcome[0])
+    else:
+        _take_copy(ctx, write, node, outcome[0])
+
+
+def _take_written(write: Write, node: str, reply: Reply) -> None:
+    if reply.status == "HD":
+        write.done[node] = reply.cas
+        write.fresh.add(node)
+    elif reply.status == "NF":
+        write.expected[node] = ABSENT
+        write.strange.pop(node, None)
+    else:  # EX, NS: not what was expected
+        write.expected[node] = UNKNOWN
+        write.strange.pop(node, None)
+
+
+def _take_second_look(write: Write, node: str, reply: Reply) -> None:
+    if reply.status == "HD" and reply.client_flags == write.nonce:
+        write.fresh.add(node)
+    else:
+        del write.done[node]
+        write.expected[node] = UNKNOWN
+
+
+def _take_copy(ctx: Context, write: Write, node: str, reply: Reply) -> None:
+    """Note a copy that was asked for because it is not, or not known to be, the expected one."""
+    if reply.status == "EN":
+        write.expected[node] = ABSENT
+        return
+    write.expected[node] = reply.cas
+    try:
+        copy = read_copy(reply, write.key)
+    except UnknownFormat:
+        _give_up(write, node)
+        return
+    except CorruptRecord as error:
+        tell_corrupt(ctx, node, error)
+        return
+    if copy.record.is_tombstone:
+        write.has_tombstone = True
+        return
+    if copy.nonce == write.nonce:
+        write.done[node] = reply.cas
+        write.fresh.add(node)
+    elif copy.nonce in write.own_nonces or copy.nonce == write.base_nonce:
+        pass
+    elif write.own_nonces.isdisjoint(copy.record.lineage):
+        write.strange[node] = copy
+    elif copy.record.home == home_digest(node):
+        write.superseded_by = copy
+    elif write.home in write.done:
+        write.done[node] = UNKNOWN  # its writer has built on what the home has, and is still at work
+    else:
+        write.strange[node] = copy
+
+
+def _judge_strangers(write: Write) -> None:
+    """Decide which copies that are not the base are newer; the others will be overwritten.
+
+    Older is what the base stands on already. Where the writers' race is decided anything else is newer. Elsewhere it is
+    the copy of a writer that lost there, where this one won; unless it was written by one for whom another node was the
+    home: one that could not reach this one and moved the session away.
+    """
+    decider = write.decider()
+    for node, copy in write.strange.items():
+        is_older = copy.nonce in write.lineage or copy.record.generation + LINEAGE <= write.base_generation
+        if is_older or node in write.done:
+            continue
+        moved = decider in write.done and copy.record.home != home_digest(write.home)
+        if node == decider or moved or write.is_new:
+            write.newer[node] = copy
+
+
+def _give_up(write: Write, node: str) -> None:
+    """Do without a node; a spare takes the place of one that was to hold a backup."""
+    write.failed.add(node)
+    write.done.pop(node, None)
+    spare = next((n for n in write.spares if n not in write.expected), None)
+    if spare is not None and node != write.home:
+        write.expected[spare] = ABSENT if write.is_new else UNKNOWN

@@ -1,0 +1,129 @@
+"""Logout and new ids: what is ended stays ended."""
+
+from collections.abc import Callable
+
+import pytest
+
+from msm_fast import SessionUnavailable
+from tests.simulation.driver import SimulatedDriver
+from tests.simulation.test_loading import backup_of, home_of, key_of
+from tests.simulation.test_saving import loaded, read
+from tests.simulation.worker import Worker
+
+MakeWorker = Callable[..., Worker]
+
+
+def test_an_invalidated_session_is_gone(worker: Worker) -> None:
+    session_id = worker.store(user="ada")
+    session = loaded(worker, session_id)
+    session.invalidate()
+    assert dict(session) == {}
+    assert worker.save(session).status == "invalidated"
+    assert worker.load(session_id) is None
+
+
+def test_a_slower_request_cannot_bring_it_back(make_worker: MakeWorker) -> None:
+    one, two = make_worker(), make_worker()
+    session_id = one.store(user="ada")
+    slow = loaded(two, session_id)
+    slow["page"] = 2
+    logout = loaded(one, session_id)
+    logout.invalidate()
+    one.save(logout)
+    assert two.save(slow).status == "invalidated"
+    assert one.load(session_id) is None
+    assert two.load(session_id) is None
+
+
+@pytest.mark.parametrize("unreachable", ["home", "backup"])
+def test_not_even_when_a_copy_was_out_of_reach_at_logout(
+    driver: SimulatedDriver, make_worker: MakeWorker, unreachable: str
+) -> None:
+    one, two = make_worker(), make_worker()
+    session_id = one.store(user="ada")
+    home, backup = home_of(session_id), backup_of(driver, session_id)
+    slow, logout = loaded(two, session_id), loaded(one, session_id)
+    away = driver.nodes[home if unreachable == "home" else backup]
+    away.fault = "refused"
+    logout.invalidate()
+    one.save(logout)
+    away.fault = None
+    slow["page"] = 2
+    assert two.save(slow).status == "invalidated"
+    for lost in driver.nodes.values():
+        lost.fault = "refused"
+        assert make_worker().load(session_id) is None
+        lost.fault = None
+
+
+def test_a_new_session_may_start_in_the_request_that_ended_the_old(worker: Worker) -> None:
+    session_id = worker.store(user="ada")
+    session = loaded(worker, session_id)
+    session.invalidate()
+    session["message"] = "bye"
+    assert worker.save(session).status == "stored"
+    assert key_of(session.id) != key_of(session_id)
+    assert worker.load(session_id) is None
+    assert read(worker, session.id) == {"message": "bye"}
+
+
+def test_invalidating_a_session_that_was_never_stored_costs_nothing(driver: SimulatedDriver, worker: Worker) -> None:
+    session = worker.create(user="ada")
+    session.invalidate()
+    assert worker.save(session).status == "invalidated"
+    assert driver.exchanges == 0
+
+
+def test_a_logout_that_reaches_no_node_says_so(driver: SimulatedDriver, worker: Worker) -> None:
+    session_id = worker.store(user="ada")
+    session = loaded(worker, session_id)
+    session.invalidate()
+    for node in driver.nodes.values():
+        node.fault = "refused"
+    with pytest.raises(SessionUnavailable):
+        worker.save(session)
+
+
+def test_a_rotated_session_has_a_new_id_and_the_old_one_is_dead(worker: Worker) -> None:
+    session_id = worker.store(user="ada")
+    session = loaded(worker, session_id)
+    session.rotate_id()
+    assert session.id_changed
+    assert worker.save(session).status == "stored"
+    assert key_of(session.id) != key_of(session_id)
+    assert worker.load(session_id) is None
+    assert read(worker, session.id) == {"user": "ada"}
+
+
+def test_the_new_copy_is_there_before_the_old_key_goes(driver: SimulatedDriver, worker: Worker) -> None:
+    session_id = worker.store(user="ada")
+    session = loaded(worker, session_id)
+    session.rotate_id()
+    verbs: list[tuple[str, bool]] = []
+    driver.before_exchange = lambda exchange: verbs.extend(
+        (command.verb, command.key == key_of(session_id)) for batch in exchange.batches for command in batch.commands
+    )
+    worker.save(session)
+    assert verbs == [("ms", False), ("ms", False), *[("ms", True)] * (len(verbs) - 2)]
+    assert len(verbs) > 2
+
+
+def test_a_slow_request_under_the_rotated_id_finds_it_ended(make_worker: MakeWorker) -> None:
+    one, two = make_worker(), make_worker()
+    session_id = one.store(user="ada")
+    slow, login = loaded(two, session_id), loaded(one, session_id)
+    login.rotate_id()
+    login["user"] = "root"
+    one.save(login)
+    slow["page"] = 2
+    assert two.save(slow).status == "invalidated"
+    assert read(one, login.id) == {"user": "root"}
+
+
+def test_rotating_a_new_session_only_gives_it_another_id(driver: SimulatedDriver, worker: Worker) -> None:
+    session = worker.create(user="ada")
+    first = session.id
+    session.rotate_id()
+    assert session.id != first
+    worker.save(session)
+    assert driver.exchanges == 1

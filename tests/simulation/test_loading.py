@@ -1,0 +1,337 @@
+"""Finding a session, with all nodes up and without."""
+
+from collections.abc import Callable
+
+import pytest
+
+from msm_fast import CorruptRecord, SessionId, SessionUnavailable
+from tests.simulation.driver import SimulatedDriver
+from tests.simulation.worker import Worker
+
+MakeWorker = Callable[..., Worker]
+
+
+def key_of(session_id: str) -> bytes:
+    parsed = SessionId.parse(session_id)
+    assert parsed is not None
+    return parsed.plain.encode()
+
+
+def home_of(session_id: str) -> str:
+    parsed = SessionId.parse(session_id)
+    assert parsed is not None
+    assert parsed.node is not None
+    return parsed.node
+
+
+def holders(driver: SimulatedDriver, session_id: str) -> set[str]:
+    return {name for name, node in driver.nodes.items() if node.server.peek(key_of(session_id))}
+
+
+def backup_of(driver: SimulatedDriver, session_id: str) -> str:
+    (backup,) = holders(driver, session_id) - {home_of(session_id)}
+    return backup
+
+
+def test_a_stored_session_is_found_with_its_attributes(worker: Worker) -> None:
+    session_id = worker.store(cart=["apple"], user="ada")
+    session = worker.load(session_id)
+    assert session is not None
+    assert dict(session) == {"cart": ["apple"], "user": "ada"}
+    assert not session.is_new
+    assert not session.id_changed
+    assert session.generation == 1
+
+
+def test_another_worker_finds_it_too(make_worker: MakeWorker) -> None:
+    session_id = make_worker().store(user="ada")
+    session = make_worker().load(session_id)
+    assert session is not None
+    assert session["user"] == "ada"
+
+
+def test_an_unknown_id_is_no_session(worker: Worker) -> None:
+    assert worker.load(str(SessionId.generate("n1"))) is None
+    assert worker.ctx.counters.snapshot().not_found == 1
+
+
+@pytest.mark.parametrize("text", ["0123456789abcdef", "0123456789abcdef-n9", "0123456789abcdef-n9.w1"])
+def test_an_id_that_names_no_node_of_ours_costs_no_round_trip(worker: Worker, text: str) -> None:
+    assert worker.load(text) is None
+    assert worker.driver.exchanges == 0
+    assert worker.ctx.counters.snapshot().refused_ids == 1
+
+
+def test_a_load_is_one_round_trip(driver: SimulatedDriver, make_worker: MakeWorker) -> None:
+    session_id = make_worker().store(user="ada")
+    for expect_write in (True, False):
+        before = driver.exchanges
+        assert make_worker().load(session_id, expect_write) is not None
+        assert driver.exchanges == before + 1
+
+
+def test_a_worker_that_has_seen_a_session_asks_only_its_home_to_read_it(
+    driver: SimulatedDriver, worker: Worker
+) -> None:
+    session_id = worker.store(user="ada")
+    before = sum(node.batches for node in driver.nodes.values())
+    assert worker.load(session_id, expect_write=False) is not None
+    assert sum(node.batches for node in driver.nodes.values()) == before + 1
+
+
+def test_reading_keeps_a_session_and_its_backup_alive(driver: SimulatedDriver, worker: Worker) -> None:
+    session_id = worker.store(user="ada")
+    for _ in range(20):
+        driver.clock.advance(1700)
+        assert worker.load(session_id, expect_write=False) is not None
+    assert holders(driver, session_id) == {home_of(session_id), backup_of(driver, session_id)}
+
+
+def test_a_session_expires_when_it_is_not_used(driver: SimulatedDriver, worker: Worker) -> None:
+    session_id = worker.store(user="ada")
+    driver.clock.advance(1802)
+    assert worker.load(session_id) is None
+
+
+def test_a_lifetime_of_its_own_holds_from_the_first_read_on(driver: SimulatedDriver, worker: Worker) -> None:
+    session = worker.create(user="ada")
+    session.max_inactive = 7200
+    worker.save(session)
+    for _ in range(3):
+        driver.clock.advance(7000)
+        assert worker.load(session.id, expect_write=False) is not None
+    driver.clock.advance(7202)
+    assert worker.load(session.id) is None
+
+
+def test_a_session_that_never_expires_stays(driver: SimulatedDriver, make_worker: MakeWorker) -> None:
+    worker = make_worker(max_inactive=None)
+    session_id = worker.store(user="ada")
+    driver.clock.advance(400 * 24 * 3600)
+    assert worker.load(session_id) is not None
+
+
+def test_a_lifetime_over_thirty_days_is_kept(driver: SimulatedDriver, make_worker: MakeWorker) -> None:
+    worker = make_worker(max_inactive=40 * 24 * 3600)
+    session_id = worker.store(user="ada")
+    driver.clock.advance(39 * 24 * 3600)
+    assert worker.load(session_id) is not None
+
+
+def test_the_absolute_lifetime_ends_a_session_that_is_used_all_the_time(
+    driver: SimulatedDriver, make_worker: MakeWorker
+) -> None:
+    worker = make_worker(absolute_lifetime=3600)
+    session_id = worker.store(user="ada")
+    for _ in range(3):
+        driver.clock.advance(1000)
+        assert worker.load(session_id) is not None
+    driver.clock.advance(601)
+    assert worker.load(session_id) is None
+
+
+def test_accessed_at_is_when_it_was_last_used(driver: SimulatedDriver, worker: Worker) -> None:
+    session_id = worker.store(user="ada")
+    driver.clock.advance(100)
+    last_use = driver.clock.wall()
+    assert worker.load(session_id) is not None
+    driver.clock.advance(50)
+    session = worker.load(session_id)
+    assert session is not None
+    assert session.accessed_at == pytest.approx(last_use, abs=2)
+    assert session.created_at == pytest.approx(last_use - 100, abs=2)
+
+
+@pytest.mark.parametrize("fault", ["refused", "reset", "timeout", "protocol", "unsupported"])
+def test_when_the_home_fails_the_backup_serves_and_the_id_names_its_new_node(
+    driver: SimulatedDriver, make_worker: MakeWorker, fault: str
+) -> None:
+    worker = make_worker()
+    session_id = worker.store(user="ada")
+    driver.nodes[home_of(session_id)].fault = fault  # type: ignore[assignment]
+    session = worker.load(session_id)
+    assert session is not None
+    assert session["user"] == "ada"
+    assert session.id_changed
+    assert key_of(session.id) == key_of(session_id)
+    assert home_of(session.id) == backup_of(driver, session_id)
+    assert worker.save(session).status == "stored", "it is stored there though nothing was changed"
+    assert len(holders(driver, session.id) - {home_of(session_id)}) == 2, "with a backup again"
+
+
+def test_two_workers_that_relocate_choose_the_same_node(driver: SimulatedDriver, make_worker: MakeWorker) -> None:
+    session_id = make_worker().store(user="ada")
+    driver.nodes[home_of(session_id)].fault = "refused"
+    sessions = [make_worker().load(session_id) for _ in range(4)]
+    assert len({session.id for session in sessions if session}) == 1
+
+
+def test_a_node_that_is_known_to_be_down_costs_nothing(driver: SimulatedDriver, worker: Worker) -> None:
+    session_id = worker.store(user="ada")
+    driver.nodes[home_of(session_id)].fault = "refused"
+    worker.load(session_id)
+    batches, exchanges = driver.nodes[home_of(session_id)].batches, driver.exchanges
+    assert worker.load(session_id) is not None
+    assert driver.nodes[home_of(session_id)].batches == batches
+    assert driver.exchanges == exchanges + 1
+
+
+def test_no_load_takes_longer_than_its_budget_when_every_node_hangs(driver: SimulatedDriver, worker: Worker) -> None:
+    session_id = worker.store(user="ada")
+    for node in driver.nodes.values():
+        node.fault = "timeout"
+    started = driver.clock.monotonic()
+    with pytest.raises(SessionUnavailable):
+        worker.load(session_id)
+    assert driver.clock.monotonic() - started <= 0.25 + 0.02
+
+
+def test_could_not_ask_is_never_not_found(driver: SimulatedDriver, make_worker: MakeWorker) -> None:
+    session_id = make_worker().store(user="ada")
+    for name in holders(driver, session_id):
+        driver.nodes[name].fault = "refused"
+    with pytest.raises(SessionUnavailable) as caught:
+        make_worker().load(session_id)
+    assert session_id not in str(caught.value)
+    assert set(caught.value.nodes) == holders(driver, session_id)
+
+
+def test_with_one_node_down_an_id_that_nobody_knows_is_no_session(
+    driver: SimulatedDriver, make_worker: MakeWorker
+) -> None:
+    driver.nodes["n1"].fault = "refused"
+    assert make_worker().load(str(SessionId.generate("n1"))) is None
+
+
+def test_without_backups_a_node_that_is_down_says_nothing_about_its_sessions(
+    driver: SimulatedDriver, make_worker: MakeWorker
+) -> None:
+    worker = make_worker(replicas=0)
+    driver.nodes["n1"].fault = "refused"
+    with pytest.raises(SessionUnavailable):
+        worker.load(str(SessionId.generate("n1")))
+
+
+def test_a_home_that_restarted_empty_gets_its_copy_back_from_the_backup(
+    driver: SimulatedDriver, worker: Worker
+) -> None:
+    session_id = worker.store(user="ada")
+    driver.nodes[home_of(session_id)].server.restart()
+    session = worker.load(session_id)
+    assert session is not None
+    assert not session.id_changed
+    assert worker.save(session).status == "stored"
+    assert home_of(session_id) in holders(driver, session_id)
+
+
+def test_a_backup_that_was_lost_is_written_again_by_the_next_request_that_may_write(
+    driver: SimulatedDriver, worker: Worker
+) -> None:
+    session_id = worker.store(user="ada")
+    backup = backup_of(driver, session_id)
+    driver.nodes[backup].server.restart()
+    session = worker.load(session_id)
+    assert session is not None
+    worker.save(session)
+    assert holders(driver, session_id) == {home_of(session_id), backup}
+
+
+def test_a_node_that_slept_through_a_save_does_not_serve_its_old_copy(
+    driver: SimulatedDriver, worker: Worker
+) -> None:
+    session_id = worker.store(step=1)
+    home = home_of(session_id)
+    driver.nodes[home].fault = "refused"
+    moved = worker.load(session_id)
+    assert moved is not None
+    moved["step"] = 2
+    worker.save(moved)
+    driver.nodes[home].fault = None
+    driver.clock.advance(60)
+    assert worker.probe(home)
+    again = worker.load(session_id)
+    assert again is not None
+    assert again["step"] == 2
+    worker.save(again)
+    assert worker.load(session_id, expect_write=False)["step"] == 2  # type: ignore[index]
+
+
+def corrupt(driver: SimulatedDriver, node: str, session_id: str) -> None:
+    item = driver.nodes[node].server.peek(key_of(session_id))
+    assert item is not None
+    item.value = item.value[:-1] + bytes([item.value[-1] ^ 1])
+
+
+def test_a_corrupt_copy_is_counted_and_the_backup_serves(driver: SimulatedDriver, worker: Worker) -> None:
+    session_id = worker.store(user="ada")
+    corrupt(driver, home_of(session_id), session_id)
+    session = worker.load(session_id)
+    assert session is not None
+    assert session["user"] == "ada"
+    assert worker.ctx.counters.snapshot().corrupt == 1
+    worker.save(session)
+    assert worker.load(session_id)["user"] == "ada"  # type: ignore[index]
+    assert worker.ctx.counters.snapshot().corrupt == 1, "the corrupt copy was replaced"
+
+
+def test_when_every_copy_is_corrupt_it_is_said_and_nothing_is_deleted(driver: SimulatedDriver, worker: Worker) -> None:
+    session_id = worker.store(user="ada")
+    before = holders(driver, session_id)
+    for node in before:
+        corrupt(driver, node, session_id)
+    with pytest.raises(CorruptRecord):
+        worker.load(session_id)
+    assert holders(driver, session_id) == before
+
+
+def test_another_sessions_item_under_ones_key_is_corrupt_not_somebody_elses_session(
+    driver: SimulatedDriver, make_worker: MakeWorker
+) -> None:
+    worker = make_worker(replicas=0)
+    mine, other = worker.store(user="ada"), worker.store(user="eve")
+    theirs = driver.nodes[home_of(other)].server.peek(key_of(other))
+    item = driver.nodes[home_of(mine)].server.peek(key_of(mine))
+    assert item is not None
+    assert theirs is not None
+    item.value = theirs.value
+    with pytest.raises(CorruptRecord):
+        worker.load(mine)
+
+
+def test_a_record_of_another_format_is_left_alone_and_the_session_moves(
+    driver: SimulatedDriver, worker: Worker
+) -> None:
+    session_id = worker.store(user="ada")
+    item = driver.nodes[home_of(session_id)].server.peek(key_of(session_id))
+    assert item is not None
+    item.value = foreign = item.value[:4] + b"\x63" + item.value[5:]
+    item.cas, item.client_flags = 1000, 1000
+    session = worker.load(session_id)
+    assert session is not None
+    assert session.id_changed
+    assert worker.save(session).status == "stored"
+    kept = driver.nodes[home_of(session_id)].server.peek(key_of(session_id))
+    assert kept is not None
+    assert kept.value == foreign
+
+
+def test_failover_nodes_are_used_only_when_no_other_is_up(driver: SimulatedDriver, make_worker: MakeWorker) -> None:
+    worker = make_worker(failover_nodes="n3")
+    assert {home_of(worker.store(user="ada")) for _ in range(40)} == {"n1", "n2"}
+    for name in ("n1", "n2"):
+        driver.nodes[name].fault = "refused"
+    session = worker.create(user="ada")
+    assert worker.save(session).status == "stored"
+    assert home_of(session.id) == "n3"
+
+
+def test_two_nodes_of_three_may_go_one_after_the_other(driver: SimulatedDriver, worker: Worker) -> None:
+    session_id = worker.store(user="ada")
+    for _ in range(2):
+        driver.nodes[home_of(session_id)].fault = "refused"
+        session = worker.load(session_id)
+        assert session is not None
+        assert session["user"] == "ada"
+        worker.save(session)
+        session_id = session.id
+    assert holders(driver, session_id) >= {home_of(session_id)}

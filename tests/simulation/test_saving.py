@@ -1,0 +1,367 @@
+"""Storing what a request changed, alone and against others."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from msm_fast import ConflictError, SerializationError, Session, SessionTooLarge, SessionUnavailable
+from msm_fast.engine.effects import Exchange
+from tests.simulation.driver import SimulatedDriver
+from tests.simulation.test_loading import backup_of, holders, home_of, key_of
+from tests.simulation.worker import Worker
+
+MakeWorker = Callable[..., Worker]
+
+
+def loaded(worker: Worker, session_id: str, **options: Any) -> Session:
+    session = worker.load(session_id, **options)
+    assert session is not None
+    return session
+
+
+def read(worker: Worker, session_id: str) -> dict[str, Any]:
+    return dict(loaded(worker, session_id))
+
+
+def test_a_new_session_to_which_nothing_was_written_is_not_stored(worker: Worker) -> None:
+    session = worker.create()
+    assert session.get("user") is None
+    assert worker.save(session).status == "unchanged"
+    assert worker.driver.exchanges == 0
+
+
+def test_a_new_session_is_stored_on_its_node_and_a_backup_in_one_round_trip(
+    driver: SimulatedDriver, worker: Worker
+) -> None:
+    session = worker.create(user="ada")
+    result = worker.save(session)
+    assert driver.exchanges == 1
+    assert result.status == "stored"
+    assert result.node == home_of(session.id)
+    assert holders(driver, session.id) == {result.node, *result.backups}
+    assert len(result.backups) == 1
+
+
+@pytest.mark.parametrize("replicas", [0, 1, 2, 8])
+def test_there_are_as_many_backups_as_asked_for_and_nodes_allow(
+    driver: SimulatedDriver, make_worker: MakeWorker, replicas: int
+) -> None:
+    session_id = make_worker(replicas=replicas).store(user="ada")
+    assert len(holders(driver, session_id)) == min(replicas + 1, 3)
+
+
+def test_a_changed_session_is_one_round_trip_to_load_and_one_to_save(
+    driver: SimulatedDriver, make_worker: MakeWorker
+) -> None:
+    session_id = make_worker().store(user="ada")
+    before = driver.exchanges
+    worker = make_worker()
+    session = loaded(worker, session_id)
+    session["user"] = "grace"
+    assert worker.save(session).status == "stored"
+    assert driver.exchanges == before + 2
+
+
+def test_an_unchanged_session_is_not_written(driver: SimulatedDriver, worker: Worker) -> None:
+    session_id = worker.store(user="ada", cart=["apple"])
+    session = loaded(worker, session_id)
+    before = driver.exchanges
+    assert session["cart"] == ["apple"]
+    session["user"] = "ada"
+    assert worker.save(session).status == "unchanged"
+    assert driver.exchanges == before
+
+
+def test_a_change_inside_a_value_is_noticed(worker: Worker) -> None:
+    session_id = worker.store(cart={"items": ["apple"]})
+    session = loaded(worker, session_id)
+    session["cart"]["items"].append("pear")
+    assert worker.save(session).status == "stored"
+    assert read(worker, session_id) == {"cart": {"items": ["apple", "pear"]}}
+
+
+def test_removing_an_attribute_is_a_change(worker: Worker) -> None:
+    session_id = worker.store(user="ada", cart=[])
+    session = loaded(worker, session_id)
+    del session["cart"]
+    worker.save(session)
+    assert read(worker, session_id) == {"user": "ada"}
+
+
+def test_a_session_can_be_saved_again_and_again(worker: Worker) -> None:
+    session = worker.create(n=0)
+    for n in range(5):
+        session["n"] = n
+        worker.save(session)
+    assert session.generation == 5
+    assert read(worker, session.id) == {"n": 4}
+
+
+def test_a_request_that_was_not_expected_to_write_may_write(driver: SimulatedDriver, make_worker: MakeWorker) -> None:
+    session_id = make_worker().store(user="ada")
+    worker = make_worker()
+    session = loaded(worker, session_id, expect_write=False)
+    session["user"] = "grace"
+    assert worker.save(session).status == "stored"
+    copies = [driver.nodes[n].server.peek(key_of(session_id)) for n in holders(driver, session_id)]
+    assert len({copy.client_flags for copy in copies if copy}) == 1, "both copies are of this write"
+
+
+# -- two writers
+
+
+def test_two_requests_that_change_different_attributes_both_win(
+    driver: SimulatedDriver, make_worker: MakeWorker
+) -> None:
+    one, two = make_worker(), make_worker()
+    session_id = one.store(a=0, b=0, c=0)
+    first, second = loaded(one, session_id), loaded(two, session_id)
+    first["a"] = 1
+    second["b"] = 2
+    del second["c"]
+    second["d"] = 3
+    assert one.save(first).status == "stored"
+    assert two.save(second).status == "merged"
+    assert read(one, session_id) == {"a": 1, "b": 2, "d": 3}
+    assert dict(second) == {"a": 1, "b": 2, "d": 3}, "the request that merged sees the whole"
+    copies = [driver.nodes[n].server.peek(key_of(session_id)) for n in holders(driver, session_id)]
+    assert len({copy.value for copy in copies if copy}) == 1, "both copies are the merged one"
+
+
+def test_of_one_attribute_the_later_value_stays(make_worker: MakeWorker) -> None:
+    one, two = make_worker(), make_worker()
+    session_id = one.store(a=0)
+    first, second = loaded(one, session_id), loaded(two, session_id)
+    first["a"], second["a"] = 1, 2
+    one.save(first)
+    two.save(second)
+    assert read(one, session_id) == {"a": 2}
+
+
+def test_a_slow_reader_rolls_nothing_back(make_worker: MakeWorker) -> None:
+    one, two = make_worker(), make_worker()
+    session_id = one.store(cart=["apple"])
+    slow = loaded(one, session_id)
+    assert slow["cart"] == ["apple"]
+    fast = loaded(two, session_id)
+    fast["cart"].append("pear")
+    two.save(fast)
+    assert one.save(slow).status == "unchanged"
+    assert read(two, session_id) == {"cart": ["apple", "pear"]}
+
+
+def test_on_conflict_error_raises_and_saves_nothing(make_worker: MakeWorker) -> None:
+    one, two = make_worker(), make_worker(on_conflict="error")
+    session_id = one.store(a=0, b=0)
+    first, second = loaded(one, session_id), loaded(two, session_id)
+    first["a"], second["b"] = 1, 2
+    one.save(first)
+    with pytest.raises(ConflictError) as caught:
+        two.save(second)
+    assert session_id not in str(caught.value)
+    assert read(one, session_id) == {"a": 1, "b": 0}
+
+
+def test_twenty_writers_of_one_session_lose_nothing(make_worker: MakeWorker) -> None:
+    workers = [make_worker() for _ in range(20)]
+    session_id = workers[0].store(start=True)
+    sessions = [loaded(worker, session_id) for worker in workers]
+    for i, (worker, session) in enumerate(zip(workers, sessions, strict=True)):
+        session[f"by{i}"] = i
+        worker.save(session)
+    assert read(workers[0], session_id) == {"start": True, **{f"by{i}": i for i in range(20)}}
+
+
+def test_a_rival_between_any_two_exchanges_of_a_save_loses_nothing(
+    driver: SimulatedDriver, make_worker: MakeWorker
+) -> None:
+    for moment in range(4):
+        one, two = make_worker(), make_worker()
+        session_id = one.store(a=0, b=0)
+        session = loaded(one, session_id, expect_write=moment % 2 == 0)
+        rivals = iter(range(100))
+
+        def rival_saves(_: Exchange, moment: int = moment, rivals: Any = rivals, two: Worker = two) -> None:
+            if next(rivals) == moment:
+                driver.before_exchange = None
+                other = loaded(two, session_id)  # noqa: B023 - called within this iteration
+                other["b"] = 2
+                two.save(other)
+
+        driver.before_exchange = rival_saves
+        session["a"] = 1
+        one.save(session)
+        happened = driver.before_exchange is None
+        driver.before_exchange = None
+        assert read(two, session_id) == {"a": 1, "b": 2 if happened else 0}
+
+
+# -- nodes that fail
+
+
+@pytest.mark.parametrize("fault", ["refused", "reset", "timeout", "protocol"])
+@pytest.mark.parametrize("carried_out", [False, True])
+def test_a_save_whose_home_fails_is_stored_elsewhere_under_an_id_that_says_so(
+    driver: SimulatedDriver, make_worker: MakeWorker, fault: Any, carried_out: bool
+) -> None:
+    worker = make_worker()
+    session_id = worker.store(step=1)
+    home = driver.nodes[home_of(session_id)]
+    session = loaded(worker, session_id)
+    session["step"] = 2
+    home.fault, home.carries_out_before_failing = fault, carried_out
+    result = worker.save(session)
+    assert result.status == "stored"
+    assert result.node != home_of(session_id)
+    assert session.id_changed
+    assert len(result.backups) == 1, "there are two nodes left"
+    assert read(worker, session.id) == {"step": 2}
+
+
+@pytest.mark.parametrize("fault", ["refused", "reset", "timeout", "protocol"])
+def test_a_save_whose_backup_fails_finds_another_for_it(
+    driver: SimulatedDriver, make_worker: MakeWorker, fault: Any
+) -> None:
+    worker = make_worker()
+    session_id = worker.store(step=1)
+    backup = backup_of(driver, session_id)
+    session = loaded(worker, session_id)
+    session["step"] = 2
+    driver.nodes[backup].fault = fault
+    result = worker.save(session)
+    assert result.status == "stored"
+    assert result.node == home_of(session_id)
+    assert set(result.backups) == {"n1", "n2", "n3"} - {home_of(session_id), backup}
+
+
+def test_a_write_whose_answer_was_lost_is_known_by_its_nonce(driver: SimulatedDriver, worker: Worker) -> None:
+    session_id = worker.store(step=1)
+    home = driver.nodes[home_of(session_id)]
+    session = loaded(worker, session_id)
+    session["step"] = 2
+    home.fault, home.carries_out_before_failing = "reset", True
+
+    def heal_after_the_first(_: Exchange) -> None:
+        if driver.exchanges == first + 1:
+            home.fault = None
+
+    first = driver.exchanges
+    driver.before_exchange = heal_after_the_first
+    result = worker.save(session)
+    assert result.status == "stored"
+    assert not session.id_changed, "one lost answer does not move a session"
+    assert session.generation == 2
+    assert worker.ctx.counters.snapshot().conflicts == 0
+
+
+def test_an_acknowledged_save_survives_the_loss_of_any_one_node(
+    driver: SimulatedDriver, make_worker: MakeWorker
+) -> None:
+    for lost in ("n1", "n2", "n3"):
+        session_id = make_worker().store(user="ada")
+        driver.nodes[lost].fault = "refused"
+        assert read(make_worker(), session_id) == {"user": "ada"}
+        driver.nodes[lost].fault = None
+
+
+def test_when_no_node_takes_it_the_save_says_so_within_its_budget(driver: SimulatedDriver, worker: Worker) -> None:
+    session_id = worker.store(user="ada")
+    session = loaded(worker, session_id)
+    session["user"] = "grace"
+    for node in driver.nodes.values():
+        node.fault = "timeout"
+    started = driver.clock.monotonic()
+    with pytest.raises(SessionUnavailable) as caught:
+        worker.save(session)
+    assert driver.clock.monotonic() - started <= 0.25 + 0.02
+    assert session_id not in str(caught.value)
+
+
+def test_an_old_home_that_others_still_reach_does_not_undo_a_save_that_moved_away(
+    driver: SimulatedDriver, make_worker: MakeWorker
+) -> None:
+    one, two = make_worker(), make_worker()
+    session_id = one.store(a=0, b=0)
+    session, other = loaded(one, session_id), loaded(two, session_id)
+    session["a"] = 1
+    driver.nodes[home_of(session_id)].fault = "refused"  # from here
+    one.save(session)
+    driver.nodes[home_of(session_id)].fault = None  # but not from there
+    other["b"] = 2
+    assert two.save(other).status == "merged"
+    assert read(make_worker(), session.id) == {"a": 1, "b": 2}
+    assert read(two, session_id) == {"a": 1, "b": 2}
+
+
+def test_out_of_memory_on_the_home_moves_the_session(driver: SimulatedDriver, worker: Worker, monkeypatch: Any) -> None:
+    session_id = worker.store(step=1)
+    session = loaded(worker, session_id)
+    session["step"] = 2
+    server = driver.nodes[home_of(session_id)].server
+
+    def refuse(data: bytes) -> bytes:
+        server.evict(key_of(session_id))
+        return b"SERVER_ERROR out of memory storing object\r\n"
+
+    monkeypatch.setattr(server, "handle", refuse)
+    result = worker.save(session)
+    assert result.status == "stored"
+    assert result.node != home_of(session_id)
+    monkeypatch.undo()
+    assert read(worker, session.id) == {"step": 2}
+
+
+# -- copies that vanish
+
+
+def test_a_copy_evicted_during_a_request_is_put_back(driver: SimulatedDriver, worker: Worker) -> None:
+    session_id = worker.store(step=1)
+    session = loaded(worker, session_id)
+    driver.nodes[home_of(session_id)].server.evict(key_of(session_id))
+    session["step"] = 2
+    assert worker.save(session).status == "stored"
+    assert read(worker, session_id) == {"step": 2}
+
+
+def test_a_session_of_which_no_copy_is_left_is_not_brought_back(driver: SimulatedDriver, worker: Worker) -> None:
+    session_id = worker.store(step=1)
+    session = loaded(worker, session_id)
+    for node in driver.nodes.values():
+        node.server.restart()
+    session["step"] = 2
+    assert worker.save(session).status == "invalidated"
+    assert worker.load(session_id) is None
+
+
+# -- serialization
+
+
+class Unstorable:
+    """A type that no serializer knows."""
+
+
+def test_an_attribute_that_cannot_be_stored_stops_the_application_with_an_error(worker: Worker) -> None:
+    session_id = worker.store(user="ada")
+    session = loaded(worker, session_id)
+    session["handle"] = Unstorable()
+    with pytest.raises(SerializationError) as caught:
+        worker.save(session)
+    assert caught.value.attribute == "handle"
+    assert caught.value.type_name is not None
+    assert "Unstorable" in caught.value.type_name
+    assert session_id not in str(caught.value)
+    assert worker.ctx.is_stopped
+
+
+def test_a_session_over_the_item_limit_is_refused_before_sending(driver: SimulatedDriver, worker: Worker) -> None:
+    session_id = worker.store(user="ada")
+    session = loaded(worker, session_id)
+    session["blob"] = bytes(1 << 20)
+    before = driver.exchanges
+    with pytest.raises(SessionTooLarge) as caught:
+        worker.save(session)
+    assert caught.value.size > caught.value.limit
+    assert driver.exchanges == before
+    driver.nodes[home_of(session_id)].server.peek(key_of(session_id))
+    assert holders(driver, session_id), "what was stored is still there"

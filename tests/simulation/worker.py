@@ -1,0 +1,55 @@
+"""A worker process of the simulation: one engine, its own view of the cluster's health."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+from msm_fast._core.session_id import SessionId
+from msm_fast.engine.context import Context
+from msm_fast.engine.exchanging import probe
+from msm_fast.engine.loading import load
+from msm_fast.engine.saving import save
+from msm_fast.policies import SaveResult
+from msm_fast.session import Session, SessionState
+from msm_fast.settings import Settings
+from tests.simulation.driver import SimulatedDriver
+
+
+def make_settings(n_nodes: int = 3, **settings: Any) -> Settings:
+    nodes = ",".join(f"n{i}:127.0.0.1:{11000 + i}" for i in range(1, n_nodes + 1))
+    return Settings.build(nodes, **settings)
+
+
+class Worker:
+    """Loads and saves sessions as a manager does, over the simulated driver."""
+
+    def __init__(self, driver: SimulatedDriver, settings: Settings, seed: int = 0) -> None:
+        self.driver = driver
+        self.ctx = Context(settings, driver.clock.as_clock(), random.Random(seed))
+
+    def create(self, **attributes: Any) -> Session:
+        session = self._session(self.ctx.new_state())
+        session.update(attributes)
+        return session
+
+    def load(self, session_id: str, expect_write: bool = True) -> Session | None:
+        parsed = SessionId.parse(session_id)
+        assert parsed is not None
+        state = self.driver.run(load(self.ctx, parsed, expect_write))
+        return None if state is None else self._session(state, presented=session_id)
+
+    def save(self, session: Session) -> SaveResult:
+        return self.driver.run(save(self.ctx, session.state))
+
+    def store(self, **attributes: Any) -> str:
+        """Create a session, store it and return its id."""
+        session = self.create(**attributes)
+        assert self.save(session).status == "stored"
+        return session.id
+
+    def probe(self, node: str) -> bool:
+        return self.driver.run(probe(self.ctx, node))
+
+    def _session(self, state: SessionState, presented: str | None = None) -> Session:
+        return Session(find=None, mint=self.ctx.new_state, presented=presented, state=state)

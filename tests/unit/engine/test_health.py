@@ -1,0 +1,97 @@
+import random
+from typing import Any
+
+import pytest
+
+from msm_fast import Breaker, Reconnect
+from msm_fast.engine.health import ClusterHealth
+
+Change = tuple[str, bool, str]
+
+
+@pytest.fixture
+def changes() -> list[Change]:
+    return []
+
+
+@pytest.fixture
+def health(changes: list[Change]) -> ClusterHealth:
+    return ClusterHealth(
+        ["n1", "n2"], Breaker(timeouts=3), Reconnect(first=1, factor=2, cap=5), random.Random(1), _recorder(changes)
+    )
+
+
+def _recorder(changes: list[Change]) -> Any:
+    return lambda node, is_up, detail: changes.append((node, is_up, detail))
+
+
+@pytest.mark.parametrize("kind", ["refused", "reset", "unsupported"])
+def test_one_refused_or_lost_connection_opens_the_breaker(
+    health: ClusterHealth, changes: list[Change], kind: Any
+) -> None:
+    health.failed("n1", kind, "no", 0)
+    assert not health.is_up("n1")
+    assert health.is_up("n2")
+    assert changes == [("n1", False, "no")]
+
+
+@pytest.mark.parametrize("kind", ["timeout", "protocol"])
+def test_three_timeouts_in_a_row_open_it(health: ClusterHealth, kind: Any) -> None:
+    for _ in range(2):
+        health.failed("n1", kind, "late", 0)
+    assert health.is_up("n1")
+    assert not health.is_steady("n1")
+    health.failed("n1", kind, "late", 0)
+    assert not health.is_up("n1")
+
+
+def test_an_answer_between_timeouts_starts_the_count_anew(health: ClusterHealth) -> None:
+    for _ in range(5):
+        health.failed("n1", "timeout", "late", 0)
+        health.failed("n1", "timeout", "late", 0)
+        health.succeeded("n1", 0)
+    assert health.is_up("n1")
+
+
+def test_a_requests_own_deadline_says_nothing_about_a_node(health: ClusterHealth) -> None:
+    for _ in range(10):
+        health.failed("n1", "deadline", "over", 0)
+    assert health.is_up("n1")
+    assert health.is_steady("n1")
+
+
+def test_a_node_that_is_down_is_told_once(health: ClusterHealth, changes: list[Change]) -> None:
+    for _ in range(10):
+        health.failed("n1", "refused", "no", 0)
+    assert len(changes) == 1
+
+
+def test_a_probe_that_is_answered_closes_it_and_the_node_has_returned(
+    health: ClusterHealth, changes: list[Change]
+) -> None:
+    health.failed("n1", "refused", "no", 0)
+    assert not health.has_returned_within("n1", 1800, 0)
+    health.succeeded("n1", 10)
+    assert health.is_up("n1")
+    assert changes[-1] == ("n1", True, "answers again after: no")
+    assert health.has_returned_within("n1", 1800, 1809)
+    assert not health.has_returned_within("n1", 1800, 1811)
+    assert health.has_returned_within("n1", None, 10**9)
+    assert not health.has_returned_within("n2", None, 10)
+
+
+def test_probes_are_spread_and_become_rarer_up_to_the_cap(health: ClusterHealth) -> None:
+    assert health.next_probe_at() is None
+    health.failed("n1", "refused", "no", 0)
+    waits = []
+    now = 0.0
+    for _ in range(8):
+        due = health.next_probe_at()
+        assert due is not None
+        waits.append(due - now)
+        now = due
+        assert health.due_probes(now) == ["n1"]
+        assert health.due_probes(now) == [], "one probe at a time"
+    for wait, planned in zip(waits, [1, 2, 4, 5, 5, 5, 5, 5], strict=True):
+        assert planned * 0.5 <= wait <= planned * 1.5
+    assert len(set(waits)) == len(waits)
