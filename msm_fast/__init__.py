@@ -1,0 +1,77 @@
+"""HTTP sessions in memcached that outlive their worker, their node and their cluster."""
+
+from importlib.metadata import version as _version
+
+from msm_fast._core.codec import register_type
+from msm_fast._core.near_cache import NearCache
+from msm_fast._core.placement import RendezvousHash
+from msm_fast._core.record import AttributeMap
+from msm_fast._core.session_id import SessionId
+from msm_fast.engine.events import Event
+from msm_fast.errors import (
+    ApplicationStopped,
+    ConfigurationError,
+    ConflictError,
+    CorruptRecord,
+    InvalidSessionId,
+    LockTimeout,
+    MsmError,
+    NodeTimeout,
+    NodeUnavailable,
+    SerializationError,
+    SessionTooLarge,
+    SessionUnavailable,
+    UnknownFormat,
+)
+from msm_fast.manager import SessionManager
+from msm_fast.node import Node
+from msm_fast.policies import (
+    Breaker,
+    DistributionState,
+    NearCacheSettings,
+    Reconnect,
+    Retry,
+    SaveResult,
+    Timeouts,
+)
+from msm_fast.session import Session
+from msm_fast.settings import Settings
+from msm_fast.statistics import NodeStatus, Statistics
+
+__version__ = _version("msm-fast")
+
+__all__ = [
+    "ApplicationStopped",
+    "AttributeMap",
+    "Breaker",
+    "ConfigurationError",
+    "ConflictError",
+    "CorruptRecord",
+    "DistributionState",
+    "Event",
+    "InvalidSessionId",
+    "LockTimeout",
+    "MsmError",
+    "NearCache",
+    "NearCacheSettings",
+    "Node",
+    "NodeStatus",
+    "NodeTimeout",
+    "NodeUnavailable",
+    "Reconnect",
+    "RendezvousHash",
+    "Retry",
+    "SaveResult",
+    "SerializationError",
+    "Session",
+    "SessionId",
+    "SessionManager",
+    "SessionTooLarge",
+    "SessionUnavailable",
+    "Settings",
+    "Statistics",
+    "Timeouts",
+    "UnknownFormat",
+    "__version__",
+    "register_type",
+]

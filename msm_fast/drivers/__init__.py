@@ -1,0 +1,1 @@
+"""What carries flows out: the only code that does I/O."""

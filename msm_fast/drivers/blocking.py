@@ -1,0 +1,131 @@
+"""Carries flows out over blocking sockets, for threads and for gevent."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Mapping
+from typing import TypeVar
+
+from msm_fast.drivers.connection import Connection, ConnectionFailed
+from msm_fast.engine.effects import Batch, Exchange, Flow, NodeFailure, Outcome, Sleep
+from msm_fast.node import Node
+from msm_fast.policies import Timeouts
+
+__all__ = ["BlockingDriver"]
+
+T = TypeVar("T")
+
+_MOST_IDLE = 64
+"""Idle connections kept per node; as many threads may talk to it at once without connecting anew."""
+
+
+class BlockingDriver:
+    """Runs flows; keeps connections to each node.
+
+    Thread-safety: shared by all threads; each exchange has connections of its own while it lasts.
+    """
+
+    def __init__(self, nodes: Mapping[str, Node], timeouts: Timeouts) -> None:
+        self._nodes = nodes
+        self._timeouts = timeouts
+        self._idle: dict[str, list[Connection]] = {node: [] for node in nodes}
+        self._lock = threading.Lock()
+        self._is_closed = False
+
+    def run(self, flow: Flow[T], deadline: float) -> T:
+        """Carry out flow's effects until it returns. deadline: of time.monotonic(), for everything together."""
+        result: list[Outcome] | None = None
+        while True:
+            try:
+                effect = flow.send(result)
+            except StopIteration as stop:
+                value: T = stop.value
+                return value
+            match effect:
+                case Exchange():
+                    result = self._exchange(effect, deadline)
+                case Sleep():
+                    time.sleep(max(min(effect.seconds, deadline - time.monotonic()), 0))
+                    result = None
+
+    def close(self) -> None:
+        """Close all connections; those in use are closed when they come back."""
+        with self._lock:
+            self._is_closed = True
+            idle = [connection for connections in self._idle.values() for connection in connections]
+            self._idle = {node: [] for node in self._nodes}
+        for connection in idle:
+            connection.close()
+
+    def abandon_connections(self) -> None:
+        """Forget connections that a forked child shares with its parent, and the lock another thread may have held."""
+        self._lock = threading.Lock()
+        is_closed = self._is_closed
+        self.close()
+        self._is_closed = is_closed
+
+    def _exchange(self, effect: Exchange, deadline: float) -> list[Outcome]:
+        """Write every batch, then wait for every reply: a single round trip, however many nodes."""
+        open_connections: dict[int, Connection] = {}
+        outcomes: list[Outcome | None] = [None] * len(effect.batches)
+        try:
+            for i, batch in enumerate(effect.batches):
+                try:
+                    open_connections[i] = connection = self._acquire(batch.node, deadline)
+                    connection.start(batch.commands)
+                except ConnectionFailed as failure:
+                    outcomes[i] = self._fail(batch, open_connections.pop(i, None), failure, deadline)
+            until = min(deadline, time.monotonic() + self._timeouts.operation)
+            for i, connection in list(open_connections.items()):
+                batch = effect.batches[i]
+                try:
+                    outcomes[i] = connection.finish(until)
+                except ConnectionFailed as failure:
+                    outcomes[i] = self._fail(batch, connection, failure, deadline)
+                else:
+                    self._release(batch.node, connection)
+                del open_connections[i]
+        finally:
+            # Only after an exception of any kind is something left; replies may still come on it.
+            for connection in open_connections.values():
+                connection.close()
+        return [outcome for outcome in outcomes if outcome is not None]
+
+    def _acquire(self, node: str, deadline: float) -> Connection:
+        while True:
+            with self._lock:
+                idle = self._idle[node]
+                connection = idle.pop() if idle else None
+            if connection is None:
+                return Connection.open(self._nodes[node], self._timeouts.connect, deadline)
+            if not connection.is_stale():
+                return connection
+            connection.close()
+
+    def _release(self, node: str, connection: Connection) -> None:
+        with self._lock:
+            idle = self._idle[node]
+            if not self._is_closed and len(idle) < _MOST_IDLE:
+                idle.append(connection)
+                return
+        connection.close()
+
+    def _fail(
+        self, batch: Batch, connection: Connection | None, failure: ConnectionFailed, deadline: float
+    ) -> NodeFailure:
+        """Close what failed, and say whether the node or the request's own deadline was at fault."""
+        if connection is not None:
+            connection.close()
+        if failure.kind == "timeout" and time.monotonic() >= deadline:
+            return NodeFailure("deadline", failure.sent, "the request's time was over")
+        if failure.kind == "reset":
+            self._drop_idle(batch.node)
+        return NodeFailure(failure.kind, failure.sent, failure.detail)
+
+    def _drop_idle(self, node: str) -> None:
+        """Close the node's idle connections: what broke one has most likely broken all."""
+        with self._lock:
+            idle, self._idle[node] = self._idle[node], []
+        for connection in idle:
+            connection.close()

@@ -1,0 +1,161 @@
+"""One blocking connection to one node."""
+
+from __future__ import annotations
+
+import math
+import re
+import select
+import socket
+import time
+from collections.abc import Sequence
+
+from pymemcache.client.base import Client
+
+from msm_fast._core import wire
+from msm_fast._core.wire import Command, ProtocolError, Reply, ReplyParser
+from msm_fast.engine.effects import FailureKind
+from msm_fast.node import Node
+
+__all__ = ["Connection", "ConnectionFailed"]
+
+_OLDEST_VERSION = (1, 6, 18)
+_CHUNK = 65536
+_READABLE = select.POLLIN | select.POLLHUP | select.POLLERR
+
+
+class ConnectionFailed(Exception):
+    """The connection cannot be used any more. sent: whether something may have reached the node."""
+
+    def __init__(self, kind: FailureKind, sent: bool, detail: str) -> None:
+        super().__init__(detail)
+        self.kind: FailureKind = kind
+        self.sent = sent
+        self.detail = detail
+
+
+class Connection:
+    """A socket to one node on which one batch at a time is written and answered.
+
+    Deadlines are values of time.monotonic(). Each failure, and each exception of whatever kind between a write and
+    its last reply, leaves replies on the way: close the connection then, never use it again.
+    Thread-safety: one user at a time.
+    """
+
+    __slots__ = ("_client", "_opaque", "_parser", "_poller", "_sock", "_unsent")
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._sock: socket.socket = client.sock
+        self._sock.setblocking(False)
+        self._poller = select.poll()
+        self._poller.register(self._sock, _READABLE)
+        self._opaque = 0
+        self._parser: ReplyParser | None = None
+        self._unsent: memoryview | None = None
+
+    @classmethod
+    def open(cls, node: Node, connect_timeout_s: float, deadline: float) -> Connection:
+        """Connect to node and make sure that it is a memcached that this library can use.
+
+        Raises: ConnectionFailed; its kind is "unsupported" for a server that is too old or something else.
+        """
+        timeout_s = max(min(connect_timeout_s, deadline - time.monotonic()), 0.001)
+        client = _Dialer(
+            node.host if node.is_unix else (node.host, node.port),
+            connect_timeout=timeout_s,
+            timeout=timeout_s,
+            no_delay=True,
+        )
+        try:
+            client.dial()
+        except TimeoutError:
+            raise ConnectionFailed("timeout", False, f"no connection within {timeout_s:.3f} s") from None
+        except OSError as error:
+            raise ConnectionFailed("refused", False, f"cannot connect: {error}") from error
+        connection = cls(client)
+        try:
+            connection._check_version(min(deadline, time.monotonic() + timeout_s))
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _check_version(self, deadline: float) -> None:
+        try:
+            self.start([wire.version()])
+            (reply,) = self.finish(deadline)
+        except ConnectionFailed as failure:
+            if failure.kind == "protocol":
+                detail = f"this is not a memcached server: {failure.detail}"
+                raise ConnectionFailed("unsupported", False, detail) from failure
+            raise ConnectionFailed(failure.kind, False, failure.detail) from failure
+        numbers = re.match(r"(\d+)\.(\d+)\.(\d+)", reply.text)
+        if numbers is None or tuple(map(int, numbers.groups())) < _OLDEST_VERSION:
+            oldest = ".".join(map(str, _OLDEST_VERSION))
+            detail = f"memcached {reply.text} is not supported; install {oldest} or newer"
+            raise ConnectionFailed("unsupported", False, detail)
+
+    def start(self, commands: Sequence[Command]) -> None:
+        """Write a batch as far as the socket takes it at once. Raises: ConnectionFailed."""
+        data = wire.encode(commands, self._opaque)
+        self._parser = ReplyParser(commands, self._opaque)
+        self._opaque += len(commands)
+        try:
+            n = self._sock.send(data)
+        except BlockingIOError:
+            n = 0
+        except OSError as error:
+            raise ConnectionFailed("reset", True, f"connection lost while writing: {error}") from error
+        if n < len(data):
+            self._unsent = memoryview(data)[n:]
+            self._poller.modify(self._sock, _READABLE | select.POLLOUT)
+
+    def finish(self, deadline: float) -> list[Reply]:
+        """Wait for the batch's replies, writing what is left of it meanwhile. Raises: ConnectionFailed."""
+        parser = self._parser
+        assert parser is not None
+        while True:
+            wait_s = deadline - time.monotonic()
+            if wait_s <= 0 or not self._poller.poll(math.ceil(wait_s * 1000)):
+                raise ConnectionFailed("timeout", True, "no answer in time")
+            try:
+                if self._unsent is not None:
+                    self._send_rest(self._unsent)
+                data = self._sock.recv(_CHUNK)
+            except BlockingIOError:
+                continue
+            except OSError as error:
+                raise ConnectionFailed("reset", True, f"connection lost: {error}") from error
+            if not data:
+                raise ConnectionFailed("reset", True, "the server closed the connection")
+            try:
+                is_complete = parser.feed(data)
+            except ProtocolError as error:
+                raise ConnectionFailed("protocol", True, f"the answer makes no sense: {error.reason}") from error
+            if is_complete:
+                self._parser = None
+                return parser.replies
+
+    def _send_rest(self, unsent: memoryview) -> None:
+        try:
+            n = self._sock.send(unsent)
+        except BlockingIOError:
+            return
+        self._unsent = unsent[n:] if n < len(unsent) else None
+        if self._unsent is None:
+            self._poller.modify(self._sock, _READABLE)
+
+    def is_stale(self) -> bool:
+        """Whether the idle connection was closed by the server, or has bytes that nobody asked for."""
+        return bool(self._poller.poll(0))
+
+    def close(self) -> None:
+        """Close the socket; may be called again."""
+        self._client.close()
+
+
+class _Dialer(Client):  # type: ignore[misc]
+    """pymemcache's client, which makes and closes the connection; what is said on it is `wire`'s."""
+
+    def dial(self) -> None:
+        self._connect()

@@ -1,0 +1,287 @@
+"""The public face: a manager gives each request its session and stores what the request made of it."""
+
+from __future__ import annotations
+
+import os
+import random
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterable
+from types import TracebackType
+from typing import Any, TypeVar
+
+from msm_fast._core.session_id import SessionId
+from msm_fast.drivers.blocking import BlockingDriver
+from msm_fast.drivers.prober import Prober
+from msm_fast.engine.context import Clock, Context
+from msm_fast.engine.effects import Flow
+from msm_fast.engine.events import Event
+from msm_fast.engine.exchanging import probe
+from msm_fast.engine.loading import load
+from msm_fast.engine.local import load_local, save_local
+from msm_fast.engine.saving import save
+from msm_fast.errors import ApplicationStopped, ConfigurationError
+from msm_fast.local_store import MemoryStore
+from msm_fast.node import Node
+from msm_fast.policies import DistributionState, SaveResult
+from msm_fast.session import Session, SessionState
+from msm_fast.settings import Settings
+from msm_fast.statistics import NodeStatus, Statistics
+
+__all__ = ["Distribution", "RequestScope", "SessionManager"]
+
+T = TypeVar("T")
+
+_SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
+"""Methods whose requests are taken to read only (RFC 9110, 9.2.1). They may write all the same; it can cost one round trip more."""
+
+
+class _Budget:
+    """What one request may still spend on sessions, in seconds."""
+
+    __slots__ = ("left_s",)
+
+    def __init__(self, left_s: float) -> None:
+        self.left_s = left_s
+
+
+class Distribution:
+    """Whether sessions are distributed."""
+
+    __slots__ = ("_ctx",)
+
+    def __init__(self, ctx: Context) -> None:
+        self._ctx = ctx
+
+    @property
+    def state(self) -> DistributionState:
+        """Where sessions are kept now."""
+        return self._ctx.state()
+
+
+class RequestScope:
+    """One request's session, from its cookie to its save.
+
+    As a context manager it gives the session, and saves it when the block ends without an exception. An adapter that
+    must save earlier, before the response's headers leave, calls `save` itself.
+    """
+
+    __slots__ = ("_budget", "_manager", "session")
+
+    def __init__(self, manager: SessionManager, cookie_value: str | None, method: str) -> None:
+        budget = _Budget(manager.settings.timeouts.request)
+        expect_write = method.upper() not in _SAFE_METHODS
+        self._manager = manager
+        self._budget = budget
+        self.session = Session(
+            find=lambda: manager._find(cookie_value, expect_write, budget),
+            mint=manager._new_state,
+            presented=cookie_value,
+        )
+
+    def save(self) -> SaveResult:
+        """Store what changed; a session that the request never looked at costs nothing.
+
+        Raises: SessionUnavailable, SerializationError, ConflictError.
+        """
+        if not self.session.was_used:
+            return SaveResult("unchanged")
+        return self._manager._save(self.session.state, self._budget)
+
+    def __enter__(self) -> Session:
+        return self.session
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self.save()
+
+
+class SessionManager:
+    """Keeps the sessions of an application in memcached, or without nodes in this process.
+
+    nodes: "n1:10.0.0.1:11211,n2:10.0.0.2:11211", or Node objects, or a Settings; nothing: local. settings: the fields
+    of `Settings`, by name. No node needs to be in reach: connections are made by the first request.
+    Raises: ConfigurationError.
+    Thread-safety: shared by all threads of a process; a forked child makes connections of its own.
+    """
+
+    def __init__(self, nodes: str | Iterable[str | Node] | Settings | None = None, **settings: Any) -> None:
+        if isinstance(nodes, Settings):
+            if settings:
+                raise ConfigurationError(
+                    "settings", sorted(settings), "a Settings object, or settings by name, not both"
+                )
+            self.settings = nodes
+        else:
+            self.settings = Settings.build(nodes, **settings)
+        clock = Clock(monotonic=time.monotonic, wall=time.time)
+        self._ctx = Context(self.settings, clock, random.SystemRandom())
+        self._local = None if self.settings.nodes else MemoryStore(self.settings.near_cache)
+        self._driver = BlockingDriver(self._ctx.topology.nodes, self.settings.timeouts)
+        self._prober = Prober(self._ctx, self._probe)
+        self._stop_lock = threading.Lock()
+        self._was_stopped = False
+        self._ctx.events.subscribe(self._react)
+        self.distribution = Distribution(self._ctx)
+        _managers.add(self)
+
+    # -- the life of a request
+
+    def request(self, cookie_value: str | None, method: str = "GET", uri: str = "") -> RequestScope:
+        """Return the scope of one request: `with manager.request(cookie) as session: …`.
+
+        cookie_value: as the client sent it, any text; what is no id of a session gives a new one. method: of HTTP.
+        uri: the path, for settings that go by it.
+        Raises: ApplicationStopped; what the session's use and save raise.
+        """
+        self._refuse_if_stopped()
+        self._ctx.counters.add("requests")
+        self._ctx.retry_budget.earn()
+        return RequestScope(self, cookie_value, method)
+
+    def load(self, session_id: str | SessionId) -> Session | None:
+        """Return the session, or None: it does not exist.
+
+        Raises: SessionUnavailable if it may exist where nobody can look, CorruptRecord, ApplicationStopped.
+        """
+        self._refuse_if_stopped()
+        state = self._find(str(session_id), True, self._full_budget())
+        if state is None:
+            return None
+        return self._session_of(state, presented=str(session_id))
+
+    def create(self) -> Session:
+        """Return a new, empty session; it is stored once it is saved with something in it."""
+        self._refuse_if_stopped()
+        return self._session_of(self._new_state(), presented=None)
+
+    def save(self, session: Session) -> SaveResult:
+        """Store what changed.
+
+        Raises: SessionUnavailable, SerializationError, SessionTooLarge, ConflictError, ApplicationStopped.
+        """
+        self._refuse_if_stopped()
+        return self._save(session.state, self._full_budget())
+
+    def invalidate(self, session: Session) -> SaveResult:
+        """End the session and remove its copies now. Raises: SessionUnavailable if no node could be told."""
+        session.invalidate()
+        return self.save(session)
+
+    def rotate_id(self, session: Session) -> SaveResult:
+        """Give the session a new id now, store it under that and remove the old one's copies."""
+        session.rotate_id()
+        return self.save(session)
+
+    # -- operation
+
+    def nodes(self) -> list[NodeStatus]:
+        """Return each node's address and health."""
+        return [
+            NodeStatus(
+                node_id=node.node_id,
+                address=node.address,
+                is_up=self._ctx.health.is_up(node.node_id),
+                is_failover=node.node_id in self.settings.failover_nodes,
+                last_failure=self._ctx.health.of(node.node_id).last_failure,
+            )
+            for node in self.settings.nodes
+        ]
+
+    def statistics(self) -> Statistics:
+        """Return the counts of this process since the manager was made."""
+        return self._ctx.counters.snapshot()
+
+    def subscribe(self, listener: Callable[[Event], None]) -> None:
+        """Call listener with each event, in the thread in which it happens; it must be quick and must not raise."""
+        self._ctx.events.subscribe(listener)
+
+    def close(self, timeout: float = 5.0) -> None:
+        """Close all connections; wait at most timeout seconds for what is under way in the background."""
+        self._prober.close(timeout)
+        self._driver.close()
+
+    def __enter__(self) -> SessionManager:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    # -- for RequestScope
+
+    def _find(self, text: str | None, expect_write: bool, budget: _Budget) -> SessionState | None:
+        """Look a session up by what a client sent; what is no id costs no round trip."""
+        session_id = SessionId.parse(text)
+        if session_id is None:
+            if text:
+                self._ctx.counters.add("refused_ids")
+            return None
+        if self._local is not None:
+            return load_local(self._ctx, self._local, session_id)
+        return self._run(load(self._ctx, session_id, expect_write), budget)
+
+    def _save(self, state: SessionState, budget: _Budget) -> SaveResult:
+        self._refuse_if_stopped()
+        if self._local is not None:
+            return save_local(self._ctx, self._local, state)
+        return self._run(save(self._ctx, state), budget)
+
+    def _new_state(self) -> SessionState:
+        return self._ctx.new_state()
+
+    # -- inside
+
+    def _session_of(self, state: SessionState, presented: str | None) -> Session:
+        return Session(find=None, mint=self._new_state, presented=presented, state=state)
+
+    def _full_budget(self) -> _Budget:
+        return _Budget(self.settings.timeouts.request)
+
+    def _run(self, flow: Flow[T], budget: _Budget) -> T:
+        started = time.monotonic()
+        try:
+            return self._driver.run(flow, started + budget.left_s)
+        finally:
+            budget.left_s -= time.monotonic() - started
+
+    def _probe(self, node: str) -> None:
+        timeouts = self.settings.timeouts
+        self._driver.run(probe(self._ctx, node), time.monotonic() + timeouts.connect + timeouts.operation)
+
+    def _refuse_if_stopped(self) -> None:
+        if self._ctx.is_stopped:
+            raise ApplicationStopped(
+                'a session could not be stored and on_unserializable is "stop_application"; mend the cause, which was '
+                "logged, and start the application again"
+            )
+
+    def _react(self, event: Event) -> None:
+        if event.kind == "node_down":
+            self._prober.wake()
+        elif event.kind == "application_stopped":
+            with self._stop_lock:
+                is_first, self._was_stopped = not self._was_stopped, True
+            if is_first and self.settings.on_stop is not None:
+                self.settings.on_stop()
+
+    def _renew_after_fork(self) -> None:
+        self._stop_lock = threading.Lock()
+        self._ctx.renew_locks()
+        if self._local is not None:
+            self._local.renew_lock()
+        self._driver.abandon_connections()
+        self._prober.renew()
+
+
+_managers: weakref.WeakSet[SessionManager] = weakref.WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    for manager in list(_managers):
+        manager._renew_after_fork()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)

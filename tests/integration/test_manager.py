@@ -1,0 +1,400 @@
+"""The manager and the blocking driver on real memcached processes."""
+
+import gc
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from msm_fast import DistributionState, Event, Reconnect, Session, SessionId, SessionManager, SessionUnavailable
+from tests.integration.conftest import Nodes
+from tests.memcached import Memcached
+
+pytestmark = pytest.mark.memcached
+
+MakeManager = Callable[..., SessionManager]
+
+MARGIN_S = 0.1
+"""What scheduling on a busy machine may add to a deadline."""
+
+
+def store(manager: SessionManager, **attributes: object) -> str:
+    session = manager.create()
+    session.update(attributes)
+    assert manager.save(session).status == "stored"
+    return session.id
+
+
+def loaded(manager: SessionManager, session_id: str) -> Session:
+    session = manager.load(session_id)
+    assert session is not None
+    return session
+
+
+def home_of(session_id: str) -> str:
+    parsed = SessionId.parse(session_id)
+    assert parsed is not None
+    assert parsed.node is not None
+    return parsed.node
+
+
+def wait_until(condition: Callable[[], bool], timeout_s: float = 10) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.01)
+
+
+def test_a_session_stored_by_one_worker_is_found_by_another(make_manager: MakeManager) -> None:
+    session_id = store(make_manager(), user="ada", cart=["apple"])
+    assert dict(loaded(make_manager(), session_id)) == {"user": "ada", "cart": ["apple"]}
+
+
+def test_a_request_gets_stores_and_finds_its_session(manager: SessionManager) -> None:
+    with manager.request(None, method="POST", uri="/cart") as session:
+        assert session.is_new
+        session["cart"] = [1]
+    with manager.request(session.id, method="POST", uri="/cart") as again:
+        again["cart"].append(2)
+    with manager.request(session.id) as once_more:
+        assert once_more["cart"] == [1, 2]
+        assert not once_more.id_changed
+
+
+def test_a_request_that_fails_stores_nothing(manager: SessionManager) -> None:
+    session_id = store(manager, step=1)
+    with pytest.raises(RuntimeError, match="boom"), manager.request(session_id, "POST") as session:
+        session["step"] = 2
+        raise RuntimeError("boom")
+    assert loaded(manager, session_id)["step"] == 1
+
+
+def test_a_request_that_never_looks_at_its_session_costs_no_round_trip(manager: SessionManager) -> None:
+    session_id = store(manager, step=1)
+    before = manager.statistics().round_trips
+    with manager.request(session_id):
+        pass
+    assert manager.statistics().round_trips == before
+
+
+@pytest.mark.parametrize(
+    "cookie", ["", "x", "a b-n1", "abc\r\nset x 0 60 1\r\nZ-n1", "abc\\015\\012-n1", "0" * 300, "é-n1", "a-n9", "a-n1.b.c"]
+)
+def test_a_malformed_cookie_costs_no_round_trip_and_gets_a_new_session(manager: SessionManager, cookie: str) -> None:
+    before = manager.statistics().round_trips
+    with manager.request(cookie) as session:
+        assert session.is_new
+        assert dict(session) == {}
+        assert session.id != cookie
+    assert manager.statistics().round_trips == before
+
+
+def test_an_id_is_never_adopted(manager: SessionManager) -> None:
+    chosen = str(SessionId.generate("n1"))
+    with manager.request(chosen, "POST") as session:
+        session["user"] = "eve"
+    assert session.id.split("-")[0] != chosen.split("-")[0]
+    assert manager.load(chosen) is None
+
+
+def test_a_killed_node_loses_no_session_and_fails_no_request(nodes: Nodes, make_manager: MakeManager) -> None:
+    writer, reader = make_manager(), make_manager()
+    ids = [store(writer, n=n) for n in range(100)]
+    for session_id in ids:
+        loaded(reader, session_id)  # both have open connections to the node that dies
+    nodes["n1"].kill()
+    for n, session_id in enumerate(ids):
+        with reader.request(session_id, "POST") as session:
+            assert session["n"] == n
+            session["seen"] = True
+        assert session.id_changed == (home_of(session_id) == "n1")
+        assert home_of(session.id) != "n1"
+        assert dict(loaded(writer, session.id)) == {"n": n, "seen": True}
+    assert reader.distribution.state is DistributionState.DEGRADED
+    assert [status.is_up for status in reader.nodes()] == [False, True, True]
+
+
+def test_a_node_that_comes_back_empty_is_used_again(nodes: Nodes, make_manager: MakeManager) -> None:
+    events: list[Event] = []
+    manager = make_manager(reconnect=Reconnect(first=0.1, cap=0.2))
+    manager.subscribe(events.append)
+    ids = [store(manager, n=n) for n in range(30)]
+    nodes["n2"].kill()
+    ids = [loaded(manager, i).id if manager.save(loaded(manager, i)) else i for i in ids]
+    assert manager.distribution.state is DistributionState.DEGRADED
+    nodes["n2"].start()
+    wait_until(lambda: manager.distribution.state is DistributionState.DISTRIBUTED)
+    for n, session_id in enumerate(ids):
+        assert loaded(manager, session_id)["n"] == n
+    assert "n2" in {home_of(store(manager, n=n)) for n in range(50)}
+    kinds = [event.kind for event in events]
+    assert kinds.count("node_down") == kinds.count("node_up") == 1
+
+
+def test_a_hanging_node_costs_one_timeout_at_a_time_and_then_nothing(nodes: Nodes, make_manager: MakeManager) -> None:
+    manager = make_manager(reconnect=Reconnect(first=60))
+    ids = [store(manager, n=n) for n in range(30)]
+    ids = [i for i in ids if home_of(i) == "n3"]
+    assert len(ids) >= 4
+    nodes["n3"].pause()
+    try:
+        for session_id in ids:
+            started = time.monotonic()
+            with manager.request(session_id, "POST") as session:
+                session["again"] = True
+            assert time.monotonic() - started < manager.settings.timeouts.request + MARGIN_S
+        assert not manager.nodes()[2].is_up
+        started = time.monotonic()
+        loaded(manager, ids[0])
+        assert time.monotonic() - started < 0.05 + MARGIN_S
+    finally:
+        nodes["n3"].resume()
+
+
+def test_a_save_that_hangs_on_its_home_is_stored_elsewhere_in_time(nodes: Nodes, manager: SessionManager) -> None:
+    session_id = store(manager, step=1)
+    scope = manager.request(session_id, "POST")
+    scope.session["step"] = 2
+    nodes[home_of(session_id)].pause()
+    try:
+        started = time.monotonic()
+        result = scope.save()
+        assert time.monotonic() - started < manager.settings.timeouts.request + MARGIN_S
+        assert result.status == "stored"
+        assert result.node != home_of(session_id)
+    finally:
+        nodes[home_of(session_id)].resume()
+    assert loaded(manager, scope.session.id)["step"] == 2
+
+
+def test_with_every_node_down_it_is_said_at_once_and_the_sessions_come_back(nodes: Nodes, make_manager: MakeManager) -> None:
+    manager = make_manager(reconnect=Reconnect(first=0.1, cap=0.2))
+    session_id = store(manager, n=1)
+    for server in nodes.values():
+        server.pause()
+    try:
+        started = time.monotonic()
+        for _ in range(10):
+            with pytest.raises(SessionUnavailable):
+                manager.load(session_id)
+        assert time.monotonic() - started < 10 * (0.25 + MARGIN_S)
+        wait_until(lambda: manager.distribution.state is DistributionState.LOCAL or not _provoke(manager, session_id))
+        started = time.monotonic()
+        with pytest.raises(SessionUnavailable):
+            manager.load(session_id)
+        assert time.monotonic() - started < MARGIN_S
+    finally:
+        for server in nodes.values():
+            server.resume()
+    wait_until(lambda: manager.distribution.state is DistributionState.DISTRIBUTED)
+    assert loaded(manager, session_id)["n"] == 1
+
+
+def _provoke(manager: SessionManager, session_id: str) -> bool:
+    """Ask once more, so that nodes which time out are counted; return that it is not yet done."""
+    with pytest.raises(SessionUnavailable):
+        manager.load(session_id)
+    return True
+
+
+def test_the_application_starts_with_no_memcached_in_reach() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as unused:
+        port = unused.getsockname()[1]
+    with SessionManager(f"127.0.0.1:{port}") as manager:
+        session = manager.create()
+        session["user"] = "ada"
+        with pytest.raises(SessionUnavailable):
+            manager.save(session)
+
+
+def test_sessions_live_on_a_single_node_without_an_id(nodes: Nodes) -> None:
+    with SessionManager(nodes["n1"].address) as manager:
+        session_id = store(manager, user="ada")
+        assert "-" not in session_id
+        assert loaded(manager, session_id)["user"] == "ada"
+
+
+def test_sessions_live_behind_a_unix_socket(tmp_path_factory: pytest.TempPathFactory) -> None:
+    path = tmp_path_factory.mktemp("s") / "m.sock"
+    path.parent.chmod(0o777)
+    for parent in path.parents:
+        if parent.stat().st_uid == os.geteuid() and parent != parent.parent:
+            parent.chmod(parent.stat().st_mode | 0o011)
+    server = _UnixMemcached(str(path))
+    try:
+        with SessionManager(f"n1:{path}") as manager:
+            assert loaded(manager, store(manager, user="ada"))["user"] == "ada"
+    finally:
+        server.stop()
+
+
+class _UnixMemcached:
+    def __init__(self, path: str) -> None:
+        import subprocess
+
+        from tests.memcached import find_memcached
+
+        as_user = ["-u", "nobody"] if os.geteuid() == 0 else []
+        self._process = subprocess.Popen([find_memcached(), "-s", path, "-a", "0777", *as_user])
+        wait_until(lambda: os.path.exists(path))
+
+    def stop(self) -> None:
+        self._process.send_signal(signal.SIGKILL)
+        self._process.wait(10)
+
+
+# -- servers that are not what they should be
+
+
+class _Impostor:
+    """Answers every request with the same bytes."""
+
+    def __init__(self, answer: bytes) -> None:
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._listener.getsockname()[1]
+        self._answer = answer
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+        self._thread.start()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                return
+            with connection:
+                connection.recv(4096)
+                connection.sendall(self._answer)
+
+    def close(self) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        self._thread.join(5)
+
+
+@pytest.fixture(params=[b"VERSION 1.6.17\r\n", b"VERSION 1.4.39\r\n", b"HTTP/1.1 400 Bad Request\r\n\r\n", b"ERROR\r\n"])
+def impostor(request: pytest.FixtureRequest) -> Iterator[_Impostor]:
+    server = _Impostor(request.param)
+    yield server
+    server.close()
+
+
+def test_a_server_that_is_too_old_or_no_memcached_is_one_clear_error_naming_the_node(
+    impostor: _Impostor, nodes: Nodes, caplog: pytest.LogCaptureFixture
+) -> None:
+    with SessionManager(
+        f"n1:{nodes['n1'].address},bad:127.0.0.1:{impostor.port}", reconnect=Reconnect(first=60)
+    ) as manager:
+        ids = [store(manager, n=n) for n in range(10)]
+        assert {home_of(session_id) for session_id in ids[1:]} == {"n1"}
+        for session_id in ids:
+            loaded(manager, session_id)
+        status = manager.nodes()[1]
+        assert not status.is_up
+        assert "not a memcached server" in status.last_failure or "install 1.6.18 or newer" in status.last_failure
+    told = [message for message in caplog.messages if "node bad" in message and "is down" in message]
+    assert len(told) == 1
+    assert f"127.0.0.1:{impostor.port}" in told[0]
+
+
+# -- threads, processes, interruptions
+
+
+def test_many_threads_share_a_manager(manager: SessionManager) -> None:
+    session_id = store(manager, start=True)
+    failures: list[BaseException] = []
+
+    def work(n: int) -> None:
+        try:
+            for i in range(10):
+                own = store(manager, n=n, i=i)
+                assert dict(loaded(manager, own)) == {"n": n, "i": i}
+            with manager.request(session_id, "POST") as shared:
+                shared[f"by{n}"] = n
+        except BaseException as error:  # noqa: BLE001 - reported in the main thread
+            failures.append(error)
+
+    threads = [threading.Thread(target=work, args=(n,)) for n in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert failures == []
+    assert dict(loaded(manager, session_id)) == {"start": True, **{f"by{n}": n for n in range(8)}}
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
+def test_a_forked_child_makes_connections_of_its_own(manager: SessionManager) -> None:
+    session_id = store(manager, user="ada")
+    read_end, write_end = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            ok = all(loaded(manager, session_id)["user"] == "ada" for _ in range(50))
+            os.write(write_end, b"ok" if ok else b"no")
+        finally:
+            os._exit(0)
+    for _ in range(50):
+        assert loaded(manager, session_id)["user"] == "ada"
+    os.waitpid(child, 0)
+    assert os.read(read_end, 2) == b"ok"
+    os.close(read_end)
+    os.close(write_end)
+
+
+class _Interrupt(BaseException):
+    """What gevent.Timeout, KeyboardInterrupt and the like are: no Exception."""
+
+
+def test_an_interruption_at_any_moment_never_leaves_a_reply_for_the_next_request(
+    manager: SessionManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from msm_fast._core import wire
+    from msm_fast.drivers import connection
+
+    ids = [store(manager, n=n) for n in range(6)]
+
+    class InterruptingParser:
+        def __init__(self, commands: object, first_opaque: int) -> None:
+            pass
+
+        def feed(self, data: bytes) -> bool:
+            raise _Interrupt
+
+    for n, session_id in enumerate(ids):
+        monkeypatch.setattr(connection, "ReplyParser", InterruptingParser)
+        with pytest.raises(_Interrupt):
+            manager.load(session_id)
+        monkeypatch.setattr(connection, "ReplyParser", wire.ReplyParser)
+        for m, other in enumerate(ids):
+            assert loaded(manager, other)["n"] == m, n
+
+
+def test_close_leaves_no_socket_and_no_thread_behind(nodes: Nodes) -> None:
+    gc.collect()
+    threads = set(threading.enumerate())
+    files = set(os.listdir("/dev/fd"))
+    manager = SessionManager(f"n1:{nodes['n1'].address},n2:{nodes['n2'].address}", reconnect=Reconnect(first=0.05))
+    store(manager, user="ada")
+    nodes["n2"].kill()
+    while manager.nodes()[1].is_up:
+        store(manager, user="ada")
+    manager.close()
+    assert set(threading.enumerate()) == threads
+    assert len(set(os.listdir("/dev/fd"))) == len(files)
+
+
+def test_idle_connections_that_the_server_closed_cost_no_request(nodes: Nodes) -> None:
+    server = Memcached("-o", "idle_timeout=1")
+    try:
+        with SessionManager(server.address) as manager:
+            session_id = store(manager, n=1)
+            time.sleep(3.2)  # the server's own clock: it looks for idle connections each second
+            assert loaded(manager, session_id)["n"] == 1
+            assert manager.statistics().node_failures == 0
+    finally:
+        server.stop()
