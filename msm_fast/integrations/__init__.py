@@ -1,0 +1,1 @@
+"""Adapters: cookies and the conventions of frameworks, nothing else."""

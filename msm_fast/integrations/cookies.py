@@ -1,0 +1,113 @@
+"""The session cookie: how it is read, and how it is set."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from msm_fast._core.session_id import SessionId
+from msm_fast.errors import ConfigurationError
+
+__all__ = ["CookieSettings", "read_cookie", "vary_by_cookie"]
+
+_TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_ATTRIBUTE = re.compile(r"[ -:<-~]*")
+_NEVER_STORED = re.compile(r"\b(no-store|no-cache|private)\b", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CookieSettings:
+    """The cookie's name and attributes.
+
+    secure: None sets it when the request came over https. max_age: seconds; None makes it end with the browser.
+    Raises: ConfigurationError.
+    Source: RFC 6265bis.
+    """
+
+    name: str = "session"
+    path: str = "/"
+    domain: str | None = None
+    secure: bool | None = None
+    http_only: bool = True
+    same_site: Literal["Lax", "Strict", "None"] | None = "Lax"
+    max_age: int | None = None
+    partitioned: bool = False
+
+    def __post_init__(self) -> None:
+        if not (isinstance(self.name, str) and _TOKEN.fullmatch(self.name)):
+            raise ConfigurationError("cookie name", self.name, "letters, digits and !#$%&'*+-.^_`|~")
+        for setting in ("path", "domain"):
+            value = getattr(self, setting)
+            if value is not None and not (isinstance(value, str) and _ATTRIBUTE.fullmatch(value)):
+                raise ConfigurationError(f"cookie {setting}", value, "printable ASCII without a semicolon")
+        if self.same_site not in ("Lax", "Strict", "None", None):
+            raise ConfigurationError("cookie same_site", self.same_site, "'Lax', 'Strict', 'None' or None")
+        if self.same_site == "None" and self.secure is False:
+            raise ConfigurationError("cookie secure", self.secure, "True or None with same_site='None'")
+        if self.name.startswith("__Host-") and (self.domain or self.path != "/"):
+            raise ConfigurationError("cookie name", self.name, "path '/' and no domain with the prefix __Host-")
+
+    def header(self, value: str, is_https: bool) -> str:
+        """Return the value of the Set-Cookie header that gives the client this session id."""
+        return self._render(value, is_https, self.max_age)
+
+    def deletion(self, is_https: bool) -> str:
+        """Return the value of the Set-Cookie header that makes the client forget the cookie."""
+        return self._render("", is_https, 0) + "; Expires=Thu, 01 Jan 1970 00:00:00 GMT"
+
+    def _render(self, value: str, is_https: bool, max_age: int | None) -> str:
+        is_secure = is_https if self.secure is None else self.secure
+        is_secure = is_secure or self.same_site == "None" or self.partitioned
+        is_secure = is_secure or self.name.startswith(("__Host-", "__Secure-"))
+        parts = (
+            f"{self.name}={value}",
+            self.domain and f"Domain={self.domain}",
+            f"Path={self.path}",
+            max_age is not None and f"Max-Age={max_age}",
+            is_secure and "Secure",
+            self.http_only and "HttpOnly",
+            self.same_site and f"SameSite={self.same_site}",
+            self.partitioned and "Partitioned",
+        )
+        return "; ".join(part for part in parts if part)
+
+
+def read_cookie(header: str, name: str) -> str | None:
+    """Return the session id that a Cookie header carries under name, or what stands there if it is none, or None.
+
+    A client sends several cookies of one name when they were set for several paths: the first that is an id counts.
+    Nothing is unquoted: an id has no character that would need it, and a quoted control character must stay one text.
+    """
+    first: str | None = None
+    for value in _values(header, name):
+        if SessionId.parse(value) is not None:
+            return value
+        if first is None:
+            first = value
+    return first
+
+
+def _values(header: str, name: str) -> Iterator[str]:
+    for pair in header.split(";"):
+        key, equals, value = pair.partition("=")
+        if equals and key.strip() == name:
+            yield value.strip()
+
+
+def vary_by_cookie(headers: list[tuple[str, str]], *, sets_cookie: bool) -> None:
+    """Add to headers what keeps a shared cache from handing one user's page, or cookie, to another.
+
+    Vary names Cookie once the session was looked at. A response that sets the cookie must not be stored at all: a
+    Cache-Control of the application's stays only if it says as much.
+    """
+    vary = [value for key, value in headers if key.lower() == "vary"]
+    names = {name.strip().lower() for value in vary for name in value.split(",")}
+    if not names & {"cookie", "*"}:
+        headers.append(("Vary", "Cookie"))
+    if sets_cookie:
+        control = ", ".join(value for key, value in headers if key.lower() == "cache-control")
+        if not _NEVER_STORED.search(control):
+            headers[:] = [(key, value) for key, value in headers if key.lower() != "cache-control"]
+            headers.append(("Cache-Control", "no-store"))

@@ -1,0 +1,165 @@
+"""Sessions for any WSGI application (PEP 3333)."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, cast
+
+from msm_fast.errors import CorruptRecord, SessionUnavailable
+from msm_fast.integrations.cookies import CookieSettings, read_cookie, vary_by_cookie
+from msm_fast.manager import RequestScope, SessionManager
+from msm_fast.policies import SaveResult
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
+__all__ = ["ENVIRON_KEY", "SessionMiddleware"]
+
+ENVIRON_KEY = "msm_fast.session"
+_log = logging.getLogger("msm_fast.wsgi")
+_ExcInfo = tuple[type[BaseException], BaseException, TracebackType] | tuple[None, None, None]
+_RETRY_AFTER_S = "1"
+_UNREACHABLE = (SessionUnavailable, CorruptRecord)
+
+
+class SessionMiddleware:
+    """Gives app its session in environ["msm_fast.session"], a dict that stores itself.
+
+    The session is stored when app calls start_response, so before the first byte leaves: a client that follows a
+    redirect at once finds what was written. What a streaming body writes later is stored when the body ends, but can no
+    longer set a cookie. A request that the app ends with an exception stores nothing.
+
+    When no copy of a session can be reached, the answer is 503 with Retry-After, and the cookie stays as it is.
+
+    cookie: name and attributes of the cookie.
+    Thread-safety: shared by all threads of a server.
+    """
+
+    def __init__(self, app: WSGIApplication, manager: SessionManager, cookie: CookieSettings | None = None) -> None:
+        self._app = app
+        self._manager = manager
+        self._cookie = cookie or CookieSettings()
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        """Serve one request."""
+        presented = read_cookie(environ.get("HTTP_COOKIE", ""), self._cookie.name)
+        uri = environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")
+        scope = self._manager.request(presented, environ["REQUEST_METHOD"], uri)
+        response = _Response(scope, self._cookie, presented, environ.get("wsgi.url_scheme") == "https", start_response)
+        environ[ENVIRON_KEY] = scope.session
+        try:
+            body = self._app(environ, response.start)
+            if isinstance(body, (list, tuple)):
+                response.end()
+                return body
+        except _UNREACHABLE as error:
+            return response.refuse(error)
+        return _Body(body, response)
+
+
+class _Response:
+    """One response on its way out."""
+
+    def __init__(
+        self,
+        scope: RequestScope,
+        cookie: CookieSettings,
+        presented: str | None,
+        is_https: bool,
+        start_response: StartResponse,
+    ) -> None:
+        self._scope = scope
+        self._cookie = cookie
+        self._presented = presented
+        self._is_https = is_https
+        self._start_response = start_response
+        self._sent_cookie: str | None = None
+        self.has_started = False
+
+    def start(
+        self, status: str, headers: list[tuple[str, str]], exc_info: _ExcInfo | None = None
+    ) -> Callable[[bytes], object]:
+        """Store the session, then pass the response on with what it needs of headers."""
+        headers = list(headers)
+        if not self.has_started:
+            result = self._scope.save()
+            self.has_started = True
+            self._add_headers(headers, result)
+        elif self._scope.session.was_used:
+            vary_by_cookie(headers, sets_cookie=False)
+        return self._pass_on(status, headers, exc_info)
+
+    def _add_headers(self, headers: list[tuple[str, str]], result: SaveResult) -> None:
+        if not self._scope.session.was_used:
+            return
+        value = self._cookie_to_set(result)
+        self._sent_cookie = value
+        if value is not None:
+            headers.append(("Set-Cookie", value))
+        vary_by_cookie(headers, sets_cookie=value is not None)
+
+    def _cookie_to_set(self, result: SaveResult) -> str | None:
+        """Return the Set-Cookie value, or None to leave the client's cookie alone.
+
+        It is set when a stored session has another id than the client sent, and deleted only when this very request
+        ended the session: if another one did, that one has told the client.
+        """
+        state = self._scope.session.state
+        if state.stored is not None and result.status != "invalidated":
+            session_id = str(state.session_id)
+            return None if session_id == self._presented else self._cookie.header(session_id, self._is_https)
+        return self._cookie.deletion(self._is_https) if state.is_ended and self._presented else None
+
+    def end(self) -> None:
+        """Store what the app wrote after it had started the response."""
+        if not self.has_started or not self._scope.session.was_used:
+            return
+        result = self._scope.save()
+        if result.status not in ("unchanged", "invalidated") and self._cookie_to_set(result) != self._sent_cookie:
+            _log.warning("a session got its id after the headers had left; the client will not know it")
+
+    def refuse(self, error: BaseException) -> Iterable[bytes]:
+        """Answer 503: the session may well exist, so the client keeps its cookie and comes again."""
+        _log.error("a request was refused: %s", error)
+        body = b"The session store cannot be reached at the moment. Please try again.\n"
+        headers = [
+            ("Content-Type", "text/plain; charset=utf-8"),
+            ("Content-Length", str(len(body))),
+            ("Retry-After", _RETRY_AFTER_S),
+            ("Cache-Control", "no-store"),
+        ]
+        exc_info = sys.exc_info() if self.has_started else None
+        self._pass_on("503 Service Unavailable", headers, exc_info)
+        return [body]
+
+    def _pass_on(
+        self, status: str, headers: list[tuple[str, str]], exc_info: _ExcInfo | None
+    ) -> Callable[[bytes], object]:
+        start = cast("Callable[..., Callable[[bytes], object]]", self._start_response)
+        return start(status, headers, exc_info) if exc_info else start(status, headers)
+
+
+class _Body:
+    """A body that is made while it is sent, with the session's last word at its end."""
+
+    def __init__(self, body: Iterable[bytes], response: _Response) -> None:
+        self._body = body
+        self._response = response
+
+    def __iter__(self) -> Iterator[bytes]:
+        try:
+            yield from self._body
+        except _UNREACHABLE as error:
+            if self._response.has_started:
+                raise
+            yield from self._response.refuse(error)
+
+    def close(self) -> None:
+        """Close the app's body, then store what it wrote to the session."""
+        close: Any = getattr(self._body, "close", None)
+        if close is not None:
+            close()
+        self._response.end()
