@@ -1,0 +1,31 @@
+"""The README's example does what the README says."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from msm_fast import Settings
+from tests.unit.integrations.test_wsgi import Browser
+
+README = (Path(__file__).parents[2] / "README.md").read_text()
+
+
+def test_the_example_counts_visits() -> None:
+    (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    assert len([line for line in code.splitlines() if line.strip()]) <= 10
+    namespace: dict[str, Any] = {}
+    exec(code, namespace)
+    application: Callable[..., Any] = namespace["application"]
+    browser = Browser(application)
+    assert [browser.send().body for _ in range(3)] == [b"visit 1", b"visit 2", b"visit 3"]
+
+
+def test_the_table_of_settings_gives_their_real_defaults() -> None:
+    from msm_fast import Breaker, NearCacheSettings, Reconnect, Retry, Timeouts  # noqa: F401 - named in the table
+
+    rows = re.findall(r"^\| `(\w+)` \| `(.*?)` \|", README, re.MULTILINE)
+    rows += re.findall(r"^\| `(\w+)` \| (\d+) \|", README, re.MULTILINE)
+    assert len(rows) >= 10
+    for name, default in rows:
+        assert getattr(Settings(), name) == eval(default), name
