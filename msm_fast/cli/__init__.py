@@ -16,9 +16,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv: the arguments after the command's name; None: those of the process.
     Raises:  SystemExit, with status 2, for arguments that are not understood (argparse).
     """
-    parser = argparse.ArgumentParser(
-        prog="msm-fast", description="HTTP sessions in memcached, highly available."
-    )
+    parser = argparse.ArgumentParser(prog="msm-fast", description="HTTP sessions in memcached, highly available.")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     demo.add_command(commands)
     arguments = parser.parse_args(argv)

@@ -29,9 +29,7 @@ def processes_with(token):
                 if mark in (entry / "environ").read_bytes().split(b"\0"):
                     found.append(int(entry.name))
         return found
-    listing = subprocess.run(
-        ["ps", "-A", "-E", "-ww", "-o", "pid=,stat=,command="], capture_output=True, check=True
-    )
+    listing = subprocess.run(["ps", "-A", "-E", "-ww", "-o", "pid=,stat=,command="], capture_output=True, check=True)
     for line in listing.stdout.splitlines():
         pid, state, rest = line.split(None, 2)
         if mark in rest and not state.startswith(b"Z"):

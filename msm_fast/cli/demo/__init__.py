@@ -33,15 +33,9 @@ def add_command(commands: Commands) -> None:
         "one of each under load, and check every session. Exit status: 0 all sessions and requests are well, "
         "1 something was lost, failed or late, 2 the demo could not run.",
     )
-    parser.add_argument(
-        "--once", action="store_true", help="end after the story; otherwise the shop stays up"
-    )
-    parser.add_argument(
-        "--local", action="store_true", help="show the embedded local mode, without memcached"
-    )
-    parser.add_argument(
-        "--sessions", type=_positive_int, default=300, metavar="N", help="default: %(default)s"
-    )
+    parser.add_argument("--once", action="store_true", help="end after the story; otherwise the shop stays up")
+    parser.add_argument("--local", action="store_true", help="show the embedded local mode, without memcached")
+    parser.add_argument("--sessions", type=_positive_int, default=300, metavar="N", help="default: %(default)s")
     parser.add_argument(
         "--seconds",
         type=_positive_float,

@@ -74,9 +74,7 @@ class Balancer:
                 self._drop(worker)
             except TimeoutError as error:
                 self._drop(worker)
-                raise RequestFailed(
-                    f"{method} {path}: {worker.name} did not answer in {ANSWER_LIMIT_S} s"
-                ) from error
+                raise RequestFailed(f"{method} {path}: {worker.name} did not answer in {ANSWER_LIMIT_S} s") from error
         raise RequestFailed(f"{method} {path}: no worker answered, {why}")
 
     def close(self) -> None:
@@ -100,9 +98,7 @@ class Balancer:
         if connection is None:
             connection = http.client.HTTPConnection(HOST, worker.port, timeout=ANSWER_LIMIT_S)
             self._connections[key] = connection
-        headers = (
-            {"Cookie": "; ".join(f"{name}={value}" for name, value in cookies.items())} if cookies else {}
-        )
+        headers = {"Cookie": "; ".join(f"{name}={value}" for name, value in cookies.items())} if cookies else {}
         connection.request(method, path, body.encode() or None, headers)
         response = connection.getresponse()
         content = response.read()
@@ -171,8 +167,7 @@ class Load:
         """Start the load: each shopper fills a cart, then the rounds go on until stop()."""
         self.phase = phase
         self._threads = [
-            self._executor.submit(self._run, self.shoppers[n::N_THREADS], random.Random(n))
-            for n in range(N_THREADS)
+            self._executor.submit(self._run, self.shoppers[n::N_THREADS], random.Random(n)) for n in range(N_THREADS)
         ]
 
     def enter(self, phase: Phase) -> None:

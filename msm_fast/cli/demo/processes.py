@@ -44,9 +44,7 @@ def find_memcached(search_path: str | None = None) -> str:
         search_path = os.pathsep.join((os.environ.get("PATH", os.defpath), *MORE_DIRECTORIES))
     path = shutil.which("memcached", path=search_path)
     if path is None:
-        raise DemoError(
-            f"No memcached server was found: install memcached {oldest} or newer to see nodes fail."
-        )
+        raise DemoError(f"No memcached server was found: install memcached {oldest} or newer to see nodes fail.")
     answer = subprocess.run([path, "-V"], capture_output=True, text=True, check=False).stdout
     version = re.search(r"(\d+)\.(\d+)\.(\d+)", answer)
     if version is None or tuple(map(int, version.groups())) < OLDEST_MEMCACHED:

@@ -102,9 +102,7 @@ class Report:
     def complaints(self, most: int = 10) -> list[str]:
         """Return at most that many sentences on what was lost or failed."""
         sentences = [f"Session {index} was lost, {how}" for index, how in self.lost.items()]
-        sentences += [
-            f"A request failed, {phase.name}: {how}" for phase in self.phases for how in phase.failures
-        ]
+        sentences += [f"A request failed, {phase.name}: {how}" for phase in self.phases for how in phase.failures]
         return sentences[:most]
 
     def table(self) -> Table:

@@ -17,7 +17,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs
 
-from msm_fast import SessionId, SessionManager
+import msm_fast
 from msm_fast.integrations.wsgi import SessionMiddleware
 
 if TYPE_CHECKING:
@@ -36,10 +36,11 @@ Response = tuple[HTTPStatus, Headers, bytes]
 def create_app() -> WSGIApplication:
     """Return the shop as a worker serves it, on the nodes that the demo has put into the environment."""
     nodes = os.environ.get("MSM_FAST_DEMO_NODES")
-    # A session that cannot be reached or read is to be seen as a failed request, not papered over by a local copy.
-    manager = (
-        SessionManager(nodes, on_cluster_lost="error", on_corrupt="error") if nodes else SessionManager()
-    )
+    if nodes:
+        # A session that cannot be reached or read shall fail the request, not be papered over by a local copy.
+        manager = msm_fast.SessionManager(nodes, on_cluster_lost="error", on_corrupt="error")
+    else:
+        manager = msm_fast.SessionManager()
     atexit.register(manager.close)
     return timed(SessionMiddleware(Shop(manager), manager))
 
@@ -55,9 +56,7 @@ def timed(app: WSGIApplication) -> WSGIApplication:
 
         def timed_start(status: str, headers: Headers, exc_info: Any = None) -> Any:
             elapsed_ms = (time.perf_counter() - began) * 1000
-            return start_response(
-                status, [*headers, ("Server-Timing", f"app;dur={elapsed_ms:.3f}")], exc_info
-            )
+            return start_response(status, [*headers, ("Server-Timing", f"app;dur={elapsed_ms:.3f}")], exc_info)
 
         return app(environ, timed_start)
 
@@ -67,7 +66,7 @@ def timed(app: WSGIApplication) -> WSGIApplication:
 class Shop:
     """The shop as a WSGI application; its session is environ["msm_fast.session"]."""
 
-    def __init__(self, manager: SessionManager) -> None:
+    def __init__(self, manager: msm_fast.SessionManager) -> None:
         self._manager = manager
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
@@ -88,19 +87,13 @@ class Shop:
             return self._put(session, path.removeprefix("/cart/"), _body(environ))
         if method == "POST" and path == "/cart":
             form = parse_qs(_body(environ))
-            status, headers, body = self._put(
-                session, form.get("item", [""])[0], form.get("quantity", [""])[0]
-            )
+            status, headers, body = self._put(session, form.get("item", [""])[0], form.get("quantity", [""])[0])
             return (
-                (HTTPStatus.SEE_OTHER, [("Location", "/")], b"")
-                if status is HTTPStatus.OK
-                else (status, headers, body)
+                (HTTPStatus.SEE_OTHER, [("Location", "/")], b"") if status is HTTPStatus.OK else (status, headers, body)
             )
         if method == "GET" and path == "/statistics":
             statistics = self._manager.statistics()
-            return _json(
-                {"requests": statistics.requests, "round_trips": statistics.round_trips, "pid": os.getpid()}
-            )
+            return _json({"requests": statistics.requests, "round_trips": statistics.round_trips, "pid": os.getpid()})
         if method == "GET" and path == "/health":
             return _json({"pid": os.getpid()})
         return _json({"error": "There is no such page."}, HTTPStatus.NOT_FOUND)
@@ -109,9 +102,7 @@ class Shop:
         """Set the quantity of one item: an absolute number, so a balancer may safely send the request twice."""
         if item not in CATALOGUE:
             return _json({"error": "The shop does not sell that."}, HTTPStatus.NOT_FOUND)
-        if not (
-            quantity_text.isascii() and quantity_text.isdigit() and int(quantity_text) <= MOST_OF_AN_ITEM
-        ):
+        if not (quantity_text.isascii() and quantity_text.isdigit() and int(quantity_text) <= MOST_OF_AN_ITEM):
             return _json({"error": f"A quantity is 0 to {MOST_OF_AN_ITEM}."}, HTTPStatus.BAD_REQUEST)
         # A change inside a value that the session holds: nothing marks it as modified, the library notices.
         cart = session.setdefault("cart", {})
@@ -143,7 +134,7 @@ def _describe(session: Any) -> dict[str, object]:
 
 
 def _node_of(session: Any) -> str | None:
-    session_id = SessionId.parse(str(session.id))
+    session_id = msm_fast.SessionId.parse(str(session.id))
     return session_id.node if session_id else None
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
-from msm_fast import Timeouts
+import msm_fast
 from msm_fast.cli.demo.load import Load, counters
 from msm_fast.cli.demo.processes import DemoError, Family, MemcachedNode, ShopWorker, find_memcached
 from msm_fast.cli.demo.report import Phase, Report
@@ -82,7 +82,7 @@ class Story:
         self._public = socket.create_server(("127.0.0.1", 0))
         self._workers: list[ShopWorker] = []
         self._family = family
-        self._report = Report(options.n_sessions, Timeouts().request)
+        self._report = Report(options.n_sessions, msm_fast.Timeouts().request)
         self.load = Load(self._workers, options.n_sessions)
 
     def play(self) -> Report:
@@ -93,9 +93,7 @@ class Story:
             self._lose_a_node()
             self._lose_a_worker()
         else:
-            self._say(
-                "There is one worker and no node: the sessions live, and end, with the worker's memory."
-            )
+            self._say("There is one worker and no node: the sessions live, and end, with the worker's memory.")
         self.load.stop()
         return self._report
 
@@ -193,9 +191,7 @@ class Story:
         with Progress(
             *columns, console=self._console, transient=True, disable=not self._console.is_terminal
         ) as progress:
-            creating = progress.add_task(
-                "created", total=n_sessions, visible=self.load.n_created < n_sessions
-            )
+            creating = progress.add_task("created", total=n_sessions, visible=self.load.n_created < n_sessions)
             checking = progress.add_task(phase.name, total=n_sessions)
             while True:
                 is_checked = self.load.is_checked()

@@ -17,9 +17,7 @@ def test_what_the_demo_needs_and_is_missing_is_one_sentence(monkeypatch, capsys)
     assert capsys.readouterr().err == "The demo needs gunicorn and rich: pip install 'msm-fast[demo]'.\n"
 
 
-@pytest.mark.parametrize(
-    "option", ["--sessions=0", "--sessions=x", "--seconds=0", "--seconds=nan", "--seconds=inf"]
-)
+@pytest.mark.parametrize("option", ["--sessions=0", "--sessions=x", "--seconds=0", "--seconds=nan", "--seconds=inf"])
 def test_a_number_that_makes_no_sense_is_refused(option, capsys):
     with pytest.raises(SystemExit, match="2"):
         main(["demo", option])

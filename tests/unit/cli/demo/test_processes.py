@@ -30,7 +30,5 @@ def test_a_server_that_is_too_old_is_refused_with_its_path(server, tmp_path, ans
 
 
 def test_no_server_is_one_sentence_that_says_what_to_install(tmp_path):
-    with pytest.raises(
-        DemoError, match=r"^No memcached server was found: install memcached 1\.6\.18 or newer[^.]*\.$"
-    ):
+    with pytest.raises(DemoError, match=r"^No memcached server was found: install memcached 1\.6\.18 or newer[^.]*\.$"):
         find_memcached(str(tmp_path))
