@@ -8,6 +8,7 @@ MSM_FAST_BUILD chooses one of three builds:
 
 import os
 import sys
+from glob import glob
 
 from Cython.Build import cythonize
 from setuptools import Extension, setup
@@ -42,7 +43,8 @@ setup(
                 f"msm_fast._core.{module}",
                 [f"msm_fast/_core/{module}.pyx", *(f"src_c/msm_{kernel}.c" for kernel in kernels)],
                 include_dirs=["src_c"],
-                depends=[f"src_c/msm_{kernel}.h" for kernel in kernels] + ["src_c/msm_status.h"],
+                # Also what puts them into an sdist that is made without git.
+                depends=[*sorted(glob("msm_fast/_core/*.p[yx][xd]")), *sorted(glob("src_c/*.h"))],
                 define_macros=macros,
                 extra_compile_args=compile_args,
                 extra_link_args=SANITIZERS if build == "sanitize" else [],

@@ -34,7 +34,8 @@ __all__ = ["Distribution", "RequestScope", "SessionManager"]
 T = TypeVar("T")
 
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
-"""Methods whose requests are taken to read only (RFC 9110, 9.2.1). They may write all the same; it can cost one round trip more."""
+"""Methods whose requests are taken to read only (RFC 9110, 9.2.1). Those that write all the same may need one round
+trip more."""
 
 
 class _Budget:

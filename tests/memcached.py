@@ -36,7 +36,7 @@ class Memcached:
     def start(self) -> None:
         """Start it; a second time on the same port, with nothing in it."""
         with tempfile.TemporaryDirectory() as folder:
-            os.chmod(folder, 0o777)  # noqa: S103 - as root it runs as nobody and writes its port there
+            os.chmod(folder, 0o777)
             port_file = Path(folder, "port")
             as_user = ["-u", "nobody"] if os.geteuid() == 0 else []
             self._process = subprocess.Popen(
@@ -59,8 +59,10 @@ class Memcached:
         self._process.wait(START_TIMEOUT_S)
 
     def pause(self) -> None:
-        """Make it hang: the kernel still accepts connections for it."""
+        """Make it hang, and wait until it does: the kernel still accepts connections for it."""
         self._signal(signal.SIGSTOP)
+        assert self._process is not None
+        os.waitpid(self._process.pid, os.WUNTRACED)
 
     def resume(self) -> None:
         self._signal(signal.SIGCONT)

@@ -111,12 +111,15 @@ class Connection:
             self._poller.modify(self._sock, _READABLE | select.POLLOUT)
 
     def finish(self, deadline: float) -> list[Reply]:
-        """Wait for the batch's replies, writing what is left of it meanwhile. Raises: ConnectionFailed."""
+        """Wait for the batch's replies, writing what is left of it meanwhile. Raises: ConnectionFailed.
+
+        Replies that are there already are taken even after the deadline: another node may have used up the time.
+        """
         parser = self._parser
         assert parser is not None
         while True:
-            wait_s = deadline - time.monotonic()
-            if wait_s <= 0 or not self._poller.poll(math.ceil(wait_s * 1000)):
+            wait_s = max(deadline - time.monotonic(), 0)
+            if not self._poller.poll(math.ceil(wait_s * 1000)):
                 raise ConnectionFailed("timeout", True, "no answer in time")
             try:
                 if self._unsent is not None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from msm_fast._core import wire
 from msm_fast._core.near_cache import NearCache
-from msm_fast._core.record import AttributeMap
+from msm_fast._core.record import AttributeMap, resolve_serializers
 from msm_fast._core.session_id import SessionId
 from msm_fast.engine.events import Event, EventKind, Events
 from msm_fast.engine.health import ClusterHealth
@@ -68,6 +68,7 @@ class Context:
         self.health = ClusterHealth(self.topology.nodes, settings.breaker, settings.reconnect, rng, self._node_changed)
         self.retry_budget = RetryBudget(settings.retry.budget)
         self.missed = MissedCommands()
+        self.serializers = resolve_serializers(settings.serializer)
         self.default_max_inactive_s = int(settings.max_inactive or 0)
         self.known: NearCache = NearCache(settings.near_cache.max_sessions, clock=clock.monotonic)
         self.is_stopped = False
@@ -82,7 +83,7 @@ class Context:
         now_ms = self.now_ms()
         return SessionState(
             session_id=session_id.with_node(home) if home else session_id,
-            attributes=AttributeMap(serializer=self.settings.serializer),
+            attributes=AttributeMap(serializer=self.serializers),
             created_ms=now_ms,
             accessed_ms=now_ms,
             max_inactive_s=self.default_max_inactive_s,

@@ -91,9 +91,7 @@ class ClusterHealth:
         if was_open:
             self._on_change(node, True, f"answers again after: {health.last_failure}")
 
-    def failed(
-        self, node: str, kind: FailureKind, detail: str, now: float, *, opens_at_once: bool = False
-    ) -> None:
+    def failed(self, node: str, kind: FailureKind, detail: str, now: float, *, opens_at_once: bool = False) -> None:
         """Note that the node did not answer; open its breaker if that was enough, or if opens_at_once."""
         if kind == "deadline" and not opens_at_once:
             return

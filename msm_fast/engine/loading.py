@@ -55,8 +55,8 @@ def load(ctx: Context, session_id: SessionId, expect_write: bool) -> Flow[Sessio
     yield from _find(ctx, findings, key, session_id.plain, home, ctx.ttl_s(max_inactive_s), expect_write or not known)
     best = _best(ctx, findings)
     if best is None:
-        return _nothing_found(ctx, session_id, home, findings)
-    if best.record.is_tombstone or is_over(ctx, best.record):
+        _check_that_there_is_none(ctx, session_id, home, findings)
+    if best is None or best.record.is_tombstone or is_over(ctx, best.record):
         ctx.counters.add("not_found")
         return None
     state = _build_state(ctx, session_id, home, findings, best)
@@ -148,8 +148,8 @@ def _best(ctx: Context, findings: _Findings) -> Copy | None:
     return max(trusted or copies.values(), key=lambda copy: copy.record.generation, default=None)
 
 
-def _nothing_found(ctx: Context, session_id: SessionId, home: str, findings: _Findings) -> None:
-    """Count a miss, or raise if the session may still be where nobody could look.
+def _check_that_there_is_none(ctx: Context, session_id: SessionId, home: str, findings: _Findings) -> None:
+    """Raise if the session may still be where nobody could look, or where it could not be read.
 
     A stored session has replicas + 1 copies: if no more nodes than it has backups are out of reach and the others
     have none, it does not exist.
@@ -158,7 +158,6 @@ def _nothing_found(ctx: Context, session_id: SessionId, home: str, findings: _Fi
         raise error
     out_of_reach = {*ctx.health.down(), *findings.failed}
     if len(out_of_reach) <= ctx.settings.replicas:
-        ctx.counters.add("not_found")
         return
     ctx.counters.add("unavailable")
     nodes = tuple(sorted(out_of_reach))
@@ -174,7 +173,7 @@ def _build_state(ctx: Context, session_id: SessionId, home: str, findings: _Find
     record = best.record
     state = SessionState(
         session_id=session_id,
-        attributes=AttributeMap.decode(record.body, serializer=ctx.settings.serializer),
+        attributes=AttributeMap.decode(record.body, serializer=ctx.serializers),
         created_ms=record.created_ms,
         accessed_ms=_last_access_ms(ctx, best),
         max_inactive_s=record.max_inactive_s,
@@ -210,7 +209,7 @@ def _last_access_ms(ctx: Context, copy: Copy) -> int:
 def _expectations(findings: _Findings, best: Copy) -> dict[str, int]:
     """Return what a save may expect of each node's copy: those on which the best stands may be overwritten.
 
-    What else a node has is unknown, to be looked at by the save: it may be newer than what the home had a moment before.
+    What else a node has is unknown, to be looked at by the save: it may be newer than what the home had before.
     """
     lineage = best.record.lineage
     expected = dict.fromkeys(findings.absent, ABSENT)

@@ -35,7 +35,7 @@ def load_local(ctx: Context, store: MemoryStore, session_id: SessionId) -> Sessi
     ctx.counters.add("loaded")
     return SessionState(
         session_id=session_id,
-        attributes=AttributeMap.decode(record.body, serializer=ctx.settings.serializer),
+        attributes=AttributeMap.decode(record.body, serializer=ctx.serializers),
         created_ms=record.created_ms,
         accessed_ms=found.accessed_ms,
         max_inactive_s=record.max_inactive_s,

@@ -138,7 +138,7 @@ def _learn(progress: _Progress, write: Write) -> None:
 
 
 def _stand_on(progress: _Progress, write: Write, winner: Copy) -> None:
-    """Base the next attempt on what another request stored first."""
+    """Let the next attempt stand on what another request stored first."""
     assert progress.expected is not None
     progress.expected.update((n, copy.cas) for n, copy in write.strange.items() if copy.nonce == winner.nonce)
     progress.base_generation = winner.record.generation
@@ -195,9 +195,7 @@ def _winner(write: Write) -> Copy:
     return write.newer[node]
 
 
-def _commit_superseded(
-    ctx: Context, state: SessionState, write: Write, body: bytes, status: SaveStatus
-) -> SaveResult:
+def _commit_superseded(ctx: Context, state: SessionState, write: Write, body: bytes, status: SaveStatus) -> SaveResult:
     """Note that the session was stored and that another request has built on it since: nothing is known of that one."""
     assert write.superseded_by is not None
     home = follow_home(ctx, state, write.home, write.superseded_by.record)

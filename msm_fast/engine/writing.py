@@ -71,6 +71,7 @@ class Write:
 
     @property
     def nonce(self) -> int:
+        """The random number that tells this write from every other."""
         return self.lineage[0]
 
     @property
@@ -94,8 +95,8 @@ def write_copies(ctx: Context, write: Write) -> Flow[Verdict]:
 
     stored: on the home, and on every other node that could be used. superseded: it was, and another write that
     stands on it is there now. conflict: `newer` has what was stored meanwhile.
-    ended: a tombstone stands in its place. gone: it has vanished from every node. home_lost: the home failed; others may
-    be `done`. unsettled: too much happened meanwhile; try again.
+    ended: a tombstone stands in its place. gone: it has vanished from every node. home_lost: the home failed; others
+    may be `done`. unsettled: too much happened meanwhile; try again.
     """
     for _ in range(_ROUNDS):
         commands = _next_round(write)

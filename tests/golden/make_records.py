@@ -44,7 +44,8 @@ TYPES = {
     "uuid": UUID("12345678-1234-5678-1234-567812345678"),
 }
 
-# name: (storage key, attributes, (generation, created_ms, accessed_ms, max_inactive_s, lifetime_s), is_gone, lineage, home)
+# name: (storage key, attributes, times, is_tombstone, lineage, home), where times are
+# (generation, created_ms, accessed_ms, max_inactive_s, lifetime_s)
 RECORDS = {
     "empty": (KEY, {}, (0, 0, 0, 0, 0), False, (), 0),
     "tombstone": (KEY, {}, (9, 1_700_000_000_000, 1_700_000_001_000, 60, 0), True, (), 0),

@@ -168,7 +168,9 @@ class Schedule:
     def _deliver(self, batch: Batch) -> Outcome:
         outcome = self._answer(batch)
         answer = f"{outcome.kind}" if isinstance(outcome, NodeFailure) else [_summary(reply) for reply in outcome]
-        self.log.append(f"{self.steps}:    {batch.node} {[_summary(command) for command in batch.commands]} -> {answer}")
+        self.log.append(
+            f"{self.steps}:    {batch.node} {[_summary(command) for command in batch.commands]} -> {answer}"
+        )
         return outcome
 
     def _answer(self, batch: Batch) -> Outcome:

@@ -236,9 +236,7 @@ def test_a_backup_that_was_lost_is_written_again_by_the_next_request_that_may_wr
     assert holders(driver, session_id) == {home_of(session_id), backup}
 
 
-def test_a_node_that_slept_through_a_save_does_not_serve_its_old_copy(
-    driver: SimulatedDriver, worker: Worker
-) -> None:
+def test_a_node_that_slept_through_a_save_does_not_serve_its_old_copy(driver: SimulatedDriver, worker: Worker) -> None:
     session_id = worker.store(step=1)
     home = home_of(session_id)
     driver.nodes[home].fault = "refused"

@@ -168,7 +168,7 @@ def test_settings_come_from_the_java_attributes(caplog: pytest.LogCaptureFixture
 
 
 def test_java_defaults_that_this_version_lacks_are_said_to_be_lacking() -> None:
-    with pytest.raises(ConfigurationError, match="sticky=True .*not available in this version"):
+    with pytest.raises(ConfigurationError, match=r"sticky=True .*not available in this version"):
         Settings.from_msm({"memcachedNodes": "n1:a:1,n2:b:2"})
 
 

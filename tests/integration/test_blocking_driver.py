@@ -1,0 +1,98 @@
+"""The blocking driver alone, on real memcached processes."""
+
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from msm_fast import Node, Timeouts
+from msm_fast._core import wire
+from msm_fast.drivers.blocking import BlockingDriver
+from msm_fast.engine.effects import Batch, Exchange, Flow, NodeFailure, Outcome, Sleep
+from tests.integration.conftest import Nodes
+
+pytestmark = pytest.mark.memcached
+
+MARGIN_S = 0.1
+
+
+@pytest.fixture
+def driver(nodes: Nodes) -> Iterator[BlockingDriver]:
+    driver = BlockingDriver({name: Node(name, "127.0.0.1", server.port) for name, server in nodes.items()}, Timeouts())
+    yield driver
+    driver.close()
+
+
+def exchange(driver: BlockingDriver, *batches: Batch, seconds: float = 1) -> list[Outcome]:
+    def flow() -> Flow[list[Outcome]]:
+        outcomes: list[Outcome] = yield Exchange(batches)
+        return outcomes
+
+    return driver.run(flow(), time.monotonic() + seconds)
+
+
+def statuses(outcome: Outcome) -> list[str]:
+    assert not isinstance(outcome, NodeFailure), outcome
+    return [reply.status for reply in outcome]
+
+
+def test_several_nodes_are_asked_together(driver: BlockingDriver) -> None:
+    outcomes = exchange(driver, *(Batch(name, [wire.get(b"k"), wire.noop()]) for name in ("n1", "n2", "n3")))
+    assert [statuses(outcome) for outcome in outcomes] == [["EN", "MN"]] * 3
+
+
+def test_a_node_that_hangs_does_not_make_the_others_late(driver: BlockingDriver, nodes: Nodes) -> None:
+    batches = [Batch(name, [wire.get(b"k")]) for name in ("n1", "n2", "n3")]
+    exchange(driver, *batches)
+    nodes["n1"].pause()
+    try:
+        started = time.monotonic()
+        hanging, *others = exchange(driver, *batches)
+        assert time.monotonic() - started < 0.1 + MARGIN_S
+    finally:
+        nodes["n1"].resume()
+    assert isinstance(hanging, NodeFailure)
+    assert (hanging.kind, hanging.sent) == ("timeout", True)
+    assert [statuses(outcome) for outcome in others] == [["EN"], ["EN"]]
+
+
+def test_the_late_answer_of_a_node_that_hung_is_never_read(driver: BlockingDriver, nodes: Nodes) -> None:
+    exchange(driver, Batch("n1", [wire.store(b"k", b"old", 1, 0)]))
+    nodes["n1"].pause()
+    try:
+        exchange(driver, Batch("n1", [wire.get(b"k")]))
+    finally:
+        nodes["n1"].resume()
+    (outcome,) = exchange(driver, Batch("n1", [wire.get(b"missing")]))
+    assert statuses(outcome) == ["EN"]
+
+
+def test_a_large_value_goes_out_and_comes_back(driver: BlockingDriver) -> None:
+    value = bytes(range(256)) * 4000
+    (stored,) = exchange(driver, Batch("n1", [wire.store(b"k", value, 1, 0)]))
+    assert statuses(stored) == ["HD"]
+    (outcome,) = exchange(driver, Batch("n1", [wire.get(b"k")] * 4 + [wire.store(b"k", value, 2, 0)]))
+    assert statuses(outcome) == ["VA"] * 4 + ["HD"]
+    assert not isinstance(outcome, NodeFailure)
+    assert outcome[3].value == value
+
+
+def test_the_requests_deadline_is_told_from_the_nodes_fault(driver: BlockingDriver, nodes: Nodes) -> None:
+    exchange(driver, Batch("n1", [wire.noop()]))
+    nodes["n1"].pause()
+    try:
+        (outcome,) = exchange(driver, Batch("n1", [wire.noop()]), seconds=0.03)
+    finally:
+        nodes["n1"].resume()
+    assert isinstance(outcome, NodeFailure)
+    assert outcome.kind == "deadline"
+
+
+def test_a_sleep_ends_with_the_deadline(driver: BlockingDriver) -> None:
+    def flow() -> Flow[str]:
+        yield Sleep(60)
+        return "awake"
+
+    started = time.monotonic()
+    assert driver.run(flow(), started + 0.05) == "awake"
+    assert time.monotonic() - started < 0.05 + MARGIN_S
