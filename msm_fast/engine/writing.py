@@ -59,7 +59,7 @@ class Write:
     done: dict[str, int] = field(default_factory=dict)
     """What was written: the node's new CAS value, or UNKNOWN where another write already stands on this one."""
     superseded_by: Copy | None = None
-    """What stands on this write at its own home: this one had succeeded."""
+    """What stands on this write at its own home: this one had succeeded, and nothing more is to be written."""
     failed: set[str] = field(default_factory=set)
     newer: dict[str, Copy] = field(default_factory=dict)
     """What was stored by others meanwhile, for the caller to merge with."""
@@ -101,7 +101,7 @@ def write_copies(ctx: Context, write: Write) -> Flow[Verdict]:
     for _ in range(_ROUNDS):
         commands = _next_round(write)
         if not commands:
-            return "stored" if write.home in write.done else "gone"
+            return _verdict(write)
         decider = write.decider()
         outcomes = yield from exchange(ctx, [Batch(node, [command]) for node, command in commands.items()])
         if any(command.verb == "ms" for command in commands.values()):
@@ -113,13 +113,21 @@ def write_copies(ctx: Context, write: Write) -> Flow[Verdict]:
         _judge_strangers(write)
         if write.has_tombstone:
             return "ended"
-        if write.superseded_by is not None:
-            return "superseded"
         if write.newer:
             return "conflict"
         if write.home in write.failed:
             return "home_lost"
     return "unsettled"
+
+
+def _verdict(write: Write) -> Verdict:
+    """Return what came of it when nothing is left to do."""
+    if write.superseded_by is None:
+        return "stored" if write.home in write.done else "gone"
+    if all(node in write.done or node in write.failed for node in write.expected):
+        return "superseded"
+    write.newer[write.home] = write.superseded_by  # not safe yet on the others: store it with what stands on it
+    return "conflict"
 
 
 # -- what to do next
@@ -130,15 +138,21 @@ def _next_round(write: Write) -> dict[str, Command]:
     left = [node for node in write.expected if node not in write.done and node not in write.failed]
     unknown = [node for node in left if write.expected[node] == UNKNOWN]
     if unknown:
-        return {node: wire.get(write.key, write.exptime) for node in unknown}
+        return _looks(write, unknown, value=True)
+    if write.superseded_by is not None:
+        return {}
     decider = write.decider()
     stale = [node for node, cas in write.done.items() if node not in write.fresh and cas != UNKNOWN]
     if decider != write.home and decider in stale:
-        return {decider: wire.get(write.key, write.exptime, value=False)}
+        return _looks(write, [decider], value=False)
     ready = [node for node in left if _may_be_written(write, node)]
     if ready:
         return {n: put(write.key, write.record, write.nonce, write.exptime, write.expected[n]) for n in ready}
-    return {node: wire.get(write.key, write.exptime, value=False) for node in stale}
+    return _looks(write, stale, value=False)
+
+
+def _looks(write: Write, nodes: list[str], *, value: bool) -> dict[str, Command]:
+    return {node: wire.get(write.key, write.exptime, value=value) for node in nodes}
 
 
 def _may_be_written(write: Write, node: str) -> bool:
@@ -215,6 +229,9 @@ def _take_copy(ctx: Context, write: Write, node: str, reply: Reply) -> None:
         write.strange[node] = copy
     elif copy.record.home == home_digest(node):
         write.superseded_by = copy
+        write.done[node] = UNKNOWN
+        rest = [other for other in write.expected if other not in write.done]
+        write.expected.update(dict.fromkeys(rest, UNKNOWN))  # has one of them gone another way?
     elif write.home in write.done:
         write.done[node] = UNKNOWN  # its writer has built on what the home has, and is still at work
     else:
@@ -224,13 +241,13 @@ def _take_copy(ctx: Context, write: Write, node: str, reply: Reply) -> None:
 def _judge_strangers(write: Write) -> None:
     """Decide which copies that are not the base are newer; the others will be overwritten.
 
-    Older is what the base stands on already. Where the writers' race is decided anything else is newer. Elsewhere it is
-    the copy of a writer that lost there, where this one won; unless it was written by one for whom another node was the
-    home: one that could not reach this one and moved the session away.
+    Older is what the base stands on already, and any lower generation. Where the race is decided anything else is
+    newer. Elsewhere it is the copy of a writer that lost there, where this one won; unless it was written by one for
+    whom another node was the home: one that could not reach this one and moved the session away.
     """
     decider = write.decider()
     for node, copy in write.strange.items():
-        is_older = copy.nonce in write.lineage or copy.record.generation + LINEAGE <= write.base_generation
+        is_older = copy.nonce in write.lineage or copy.record.generation < write.base_generation
         if is_older or node in write.done:
             continue
         moved = decider in write.done and copy.record.home != home_digest(write.home)

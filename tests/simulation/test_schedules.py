@@ -1,7 +1,7 @@
 """What must hold whatever happens to one node, over many seeded schedules.
 
-A failing seed is named in the test's id; run it alone with `pytest tests/simulation -k "seed-4711"`, or look at its
-log with `python -m tests.simulation.test_schedules 4711`.
+A failing seed is named in the error; `python -m tests.simulation.test_schedules 4711` runs it alone and prints every
+exchange. docs/architecture.md names the seeds beyond SEEDS that are known to fail, and why.
 """
 
 import sys
