@@ -71,7 +71,7 @@ class RequestScope:
     __slots__ = ("_budget", "_manager", "session")
 
     def __init__(self, manager: SessionManager, cookie_value: str | None, method: str) -> None:
-        budget = _Budget(manager.settings.timeouts.request)
+        budget = manager._new_budget()
         expect_write = method.upper() not in _SAFE_METHODS
         self._manager = manager
         self._budget = budget
@@ -140,7 +140,6 @@ class SessionManager:
         """
         self._refuse_if_stopped()
         self._ctx.counters.add("requests")
-        self._ctx.retry_budget.earn()
         return RequestScope(self, cookie_value, method)
 
     def load(self, session_id: str | SessionId) -> Session | None:
@@ -149,7 +148,7 @@ class SessionManager:
         Raises: SessionUnavailable if it may exist where nobody can look, CorruptRecord, ApplicationStopped.
         """
         self._refuse_if_stopped()
-        state = self._find(str(session_id), True, self._full_budget())
+        state = self._find(str(session_id), True, self._new_budget())
         if state is None:
             return None
         return self._session_of(state, presented=str(session_id))
@@ -165,7 +164,7 @@ class SessionManager:
         Raises: SessionUnavailable, SerializationError, SessionTooLarge, ConflictError, ApplicationStopped.
         """
         self._refuse_if_stopped()
-        return self._save(session.state, self._full_budget())
+        return self._save(session.state, self._new_budget())
 
     def invalidate(self, session: Session) -> SaveResult:
         """End the session and remove its copies now. Raises: SessionUnavailable if no node could be told."""
@@ -238,7 +237,8 @@ class SessionManager:
     def _session_of(self, state: SessionState, presented: str | None) -> Session:
         return Session(find=None, mint=self._new_state, presented=presented, state=state)
 
-    def _full_budget(self) -> _Budget:
+    def _new_budget(self) -> _Budget:
+        self._ctx.retry_budget.earn()
         return _Budget(self.settings.timeouts.request)
 
     def _run(self, flow: Flow[T], budget: _Budget) -> T:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import TypeVar
 
 from msm_fast.drivers.connection import Connection, ConnectionFailed
-from msm_fast.engine.effects import Batch, Exchange, Flow, NodeFailure, Outcome, Sleep
+from msm_fast.engine.effects import Batch, Exchange, Flow, NodeFailure, Outcome, Sleep, carry_out
 from msm_fast.node import Node
 from msm_fast.policies import Timeouts
 
@@ -35,19 +35,14 @@ class BlockingDriver:
 
     def run(self, flow: Flow[T], deadline: float) -> T:
         """Carry out flow's effects until it returns. deadline: of time.monotonic(), for everything together."""
-        result: list[Outcome] | None = None
-        while True:
-            try:
-                effect = flow.send(result)
-            except StopIteration as stop:
-                value: T = stop.value
-                return value
-            match effect:
-                case Exchange():
-                    result = self._exchange(effect, deadline)
-                case Sleep():
-                    time.sleep(max(min(effect.seconds, deadline - time.monotonic()), 0))
-                    result = None
+
+        def exchange(effect: Exchange) -> list[Outcome]:
+            return self._exchange(effect, deadline)
+
+        def sleep(effect: Sleep) -> None:
+            time.sleep(max(min(effect.seconds, deadline - time.monotonic()), 0))
+
+        return carry_out(flow, exchange, sleep)
 
     def close(self) -> None:
         """Close all connections; those in use are closed when they come back."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias, TypeVar
 
 from msm_fast._core.wire import Command, Reply
 
-__all__ = ["Batch", "Effect", "Exchange", "FailureKind", "Flow", "NodeFailure", "Outcome", "Sleep"]
+__all__ = ["Batch", "Effect", "Exchange", "FailureKind", "Flow", "NodeFailure", "Outcome", "Sleep", "carry_out"]
 
 T = TypeVar("T")
 
@@ -55,3 +55,19 @@ class NodeFailure:
 Effect: TypeAlias = Exchange | Sleep
 Outcome: TypeAlias = list[Reply] | NodeFailure
 Flow: TypeAlias = Generator[Effect, Any, T]
+
+
+def carry_out(flow: Flow[T], exchange: Callable[[Exchange], list[Outcome]], sleep: Callable[[Sleep], None]) -> T:
+    """Run flow to its end with what a blocking driver does for each effect, and return its result."""
+    result: list[Outcome] | None = None
+    while True:
+        try:
+            effect = flow.send(result)
+        except StopIteration as stop:
+            value: T = stop.value
+            return value
+        if isinstance(effect, Exchange):
+            result = exchange(effect)
+        else:
+            sleep(effect)
+            result = None

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from msm_fast._core import wire
-from msm_fast.engine.effects import Batch, Exchange, FailureKind, Flow, NodeFailure, Outcome, Sleep
+from msm_fast.engine.effects import Batch, Exchange, FailureKind, Flow, NodeFailure, Outcome, Sleep, carry_out
 from msm_fast.policies import Timeouts
 from tests.simulation.clock import VirtualClock
 from tests.simulation.server import SimulatedServer
@@ -58,19 +58,14 @@ class SimulatedDriver:
 
     def run(self, flow: Flow[T], deadline: float | None = None) -> T:
         until = self.clock.monotonic() + self.timeouts.request if deadline is None else deadline
-        result: list[Outcome] | None = None
-        while True:
-            try:
-                effect = flow.send(result)
-            except StopIteration as stop:
-                value: T = stop.value
-                return value
-            match effect:
-                case Exchange():
-                    result = self._exchange(effect, until)
-                case Sleep():
-                    self.clock.advance(max(min(effect.seconds, until - self.clock.monotonic()), 0))
-                    result = None
+
+        def exchange(effect: Exchange) -> list[Outcome]:
+            return self._exchange(effect, until)
+
+        def sleep(effect: Sleep) -> None:
+            self.clock.advance(max(min(effect.seconds, until - self.clock.monotonic()), 0))
+
+        return carry_out(flow, exchange, sleep)
 
     def _exchange(self, effect: Exchange, deadline: float) -> list[Outcome]:
         if self.before_exchange is not None:
