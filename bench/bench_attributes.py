@@ -71,9 +71,8 @@ def to_json(value: object) -> bytes:
 
 
 def encode_ours(attributes: Attributes) -> bytes:
-    body, failures = AttributeMap(attributes).encode()
-    assert not failures
-    return body
+    # A new map each time: one that was encoded before would copy its bytes.
+    return AttributeMap(attributes).encode()[0]
 
 
 def encode_msgspec_frames(attributes: Attributes) -> bytes:

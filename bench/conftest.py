@@ -37,6 +37,6 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     session = getattr(config, "_benchmarksession", None)
     if session is None or not session.benchmarks:
         return
-    terminalreporter.section("ratios: ours and the others, by the median")
+    terminalreporter.section("per operation, and ours beside the others")
     for line in ratio_lines(session.benchmarks):
         terminalreporter.write_line(line)
