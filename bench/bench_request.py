@@ -239,4 +239,4 @@ def test_request(clock: str, contender: str, measure: Measure, servers: list[Mem
     if not contender.startswith("floor"):
         expected = mixed_attributes()
         assert run() == (expected["user_id"], expected["cart"])
-    measure(f"request: load, read 2, write 1, save; {clock}", contender, run)
+    measure(f"request with backup copy, {clock}", contender, run)

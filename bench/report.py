@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -11,23 +12,29 @@ FLOOR = "floor: "
 
 
 def ratio_lines(benchmarks: Iterable[Any]) -> Iterator[str]:
-    """Yield the lines of the table. benchmarks: pytest-benchmark's results, each with its group, name and stats.
+    """Yield the lines of the table: per contender the median of its turns' medians, and its best time of all.
 
-    Where the ratio of the medians and that of the minima differ much, the machine was not quiet: run it again.
+    benchmarks: pytest-benchmark's results, each with its group, extra_info and stats. Where the two ratios of a line
+    differ much, the machine was not quiet: run it again.
     """
-    groups: dict[str, dict[str, tuple[float, float]]] = {}
+    turns: dict[str, dict[str, list[tuple[float, float]]]] = {}
     for result in benchmarks:
         if result.stats.rounds:
-            n_operations = result.extra_info["n_operations"]
-            times = (result.stats.median / n_operations, result.stats.min / n_operations)
-            groups.setdefault(result.group, {})[result.name] = times
-    for group, times_of in groups.items():
+            info = result.extra_info
+            times = (result.stats.median / info["n_operations"], result.stats.min / info["n_operations"])
+            turns.setdefault(result.group, {}).setdefault(info["contender"], []).append(times)
+    for group, contenders in turns.items():
         yield f"{group:<52}{'median':>10}{'min':>10}   ratio by median (by min)"
-        ours = times_of.get(OURS)
-        for name, times in times_of.items():
+        summary = {name: _summarize(times) for name, times in contenders.items()}
+        for name, times in summary.items():
             durations = "".join(f"{_duration(time_s):>10}" for time_s in times)
-            yield f"  {name:<50}{durations}   {_comparison(name, times, ours)}".rstrip()
+            yield f"  {name:<50}{durations}   {_comparison(name, times, summary.get(OURS))}".rstrip()
         yield ""
+
+
+def _summarize(times: list[tuple[float, float]]) -> tuple[float, float]:
+    medians, minima = zip(*times, strict=True)
+    return statistics.median(medians), min(minima)
 
 
 def _comparison(name: str, times: tuple[float, float], ours: tuple[float, float] | None) -> str:
