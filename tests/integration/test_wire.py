@@ -1,41 +1,21 @@
 import os
-import shutil
 import socket
-import subprocess
-import tempfile
 import time
-from pathlib import Path
+from collections.abc import Iterator
 
 import pytest
 
 from msm_fast._core import wire
+from tests.memcached import Memcached
 
 pytestmark = pytest.mark.memcached
 
 
 @pytest.fixture(scope="module")
-def port():
-    """The port of a memcached of our own. It chooses the port, so nobody can take it first."""
-    command = ["memcached", "-l", "127.0.0.1:-1", "-U", "0", "-m", "64"]
-    with tempfile.TemporaryDirectory() as directory:
-        if os.geteuid() == 0:  # memcached gives up root before it writes the file
-            command += ["-u", "nobody"]
-            shutil.chown(directory, "nobody")
-        yield from run(command, Path(directory, "ports"))
-
-
-def run(command, port_file):
-    server = subprocess.Popen(command, env={**os.environ, "MEMCACHED_PORT_FILENAME": str(port_file)})
-    try:
-        deadline = time.monotonic() + 10
-        while not port_file.exists():
-            assert server.poll() is None, "memcached ended"
-            assert time.monotonic() < deadline, "memcached does not say its port"
-            time.sleep(0.01)
-        yield int(port_file.read_text().split("TCP INET: ")[1].split()[0])
-    finally:
-        server.terminate()
-        server.wait()
+def port() -> Iterator[int]:
+    server = Memcached()
+    yield server.port
+    server.stop()
 
 
 @pytest.fixture
