@@ -130,14 +130,29 @@ class Family:
             self._guardian.stdin.flush()
 
 
-class MemcachedNode:
-    """One memcached process on the loopback interface; it keeps its port when it is started again."""
+class _Server:
+    """A server of the demo that can be killed while it runs."""
 
-    def __init__(self, family: Family, path: str, node_id: str) -> None:
-        self.node_id = node_id
+    def __init__(self, family: Family) -> None:
         self.port = 0
         self.process: subprocess.Popen[bytes] | None = None
         self._family = family
+
+    def kill(self) -> int:
+        """Kill it with its own children (SIGKILL), and return the process id it had."""
+        assert self.process is not None
+        pid = self.process.pid
+        self._family.kill(self.process)
+        self.process = None
+        return pid
+
+
+class MemcachedNode(_Server):
+    """One memcached process on the loopback interface; it keeps its port when it is started again."""
+
+    def __init__(self, family: Family, path: str, node_id: str) -> None:
+        super().__init__(family)
+        self.node_id = node_id
         self._path = path
 
     @property
@@ -158,14 +173,6 @@ class MemcachedNode:
             self.port = int(port_file.read_text().rpartition(":")[2])
         _wait_until(self._answers, self.process, self.node_id, log)
 
-    def kill(self) -> int:
-        """Kill it (SIGKILL) and return the process id it had."""
-        assert self.process is not None
-        pid = self.process.pid
-        self._family.kill(self.process)
-        self.process = None
-        return pid
-
     def _port_directory(self) -> Path:
         directory = self._family.directory / "ports"
         directory.mkdir(exist_ok=True)
@@ -184,17 +191,15 @@ class MemcachedNode:
             return False
 
 
-class ShopWorker:
+class ShopWorker(_Server):
     """One gunicorn with one worker process.
 
     It listens on a socket of its own, where the demo's balancer finds it, and on the public one that all workers share.
     """
 
     def __init__(self, family: Family, name: str, nodes: str, public: socket.socket) -> None:
+        super().__init__(family)
         self.name = name
-        self.port = 0
-        self.process: subprocess.Popen[bytes] | None = None
-        self._family = family
         self._nodes = nodes
         self._public = public
 
@@ -215,14 +220,6 @@ class ShopWorker:
             command.append("msm_fast.cli.demo.shop:create_app()")
             self.process = self._family.start(command, log, environment, fds)
         _wait_until(self._answers, self.process, self.name, log)
-
-    def kill(self) -> int:
-        """Kill it, gunicorn's master and worker (SIGKILL), and return the master's process id."""
-        assert self.process is not None
-        pid = self.process.pid
-        self._family.kill(self.process)
-        self.process = None
-        return pid
 
     def _answers(self) -> bool:
         connection = http.client.HTTPConnection(HOST, self.port, timeout=5)
