@@ -18,6 +18,8 @@ KERNELS = {
     "session_id": ["session_id"],
     "codec": ["msgpack"],
     "record": ["record"],
+    "slots": ["record"],
+    "attributes": [],
     "near_cache": [],
     "wire": ["wire"],
 }

@@ -2,10 +2,10 @@
 
 from importlib.metadata import version as _version
 
+from msm_fast._core.attributes import AttributeMap
 from msm_fast._core.codec import register_type
 from msm_fast._core.near_cache import NearCache
 from msm_fast._core.placement import RendezvousHash
-from msm_fast._core.record import AttributeMap
 from msm_fast._core.session_id import SessionId
 from msm_fast.engine.events import Event
 from msm_fast.errors import (

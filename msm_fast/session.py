@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from msm_fast._core.record import AttributeMap
+from msm_fast._core.attributes import AttributeMap
 from msm_fast._core.session_id import SessionId
 
 __all__ = ["ABSENT", "UNKNOWN", "Session", "SessionState", "Stored"]

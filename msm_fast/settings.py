@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from msm_fast._core.record import resolve_serializers
+from msm_fast._core.serializers import resolve_serializers
 from msm_fast.errors import ConfigurationError
 from msm_fast.node import Node, parse_failover_nodes, parse_nodes
 from msm_fast.policies import PARTS, Breaker, NearCacheSettings, Reconnect, Retry, Timeouts, require_positive

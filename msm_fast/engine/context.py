@@ -8,8 +8,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from msm_fast._core import wire
+from msm_fast._core.attributes import AttributeMap
 from msm_fast._core.near_cache import NearCache
-from msm_fast._core.record import AttributeMap, resolve_serializers
+from msm_fast._core.serializers import resolve_serializers
 from msm_fast._core.session_id import SessionId
 from msm_fast.engine.events import Event, EventKind, Events
 from msm_fast.engine.health import ClusterHealth

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from msm_fast._core import wire
-from msm_fast._core.record import AttributeMap
+from msm_fast._core.attributes import AttributeMap
 from msm_fast._core.session_id import SessionId
 from msm_fast.engine.context import Context, KnownCopies, digest
 from msm_fast.engine.copies import Copy, is_over, read_copy, tell_corrupt

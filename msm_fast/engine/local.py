@@ -5,7 +5,8 @@ Nothing here waits, so these are plain functions, not flows.
 
 from __future__ import annotations
 
-from msm_fast._core.record import AttributeMap, decode_record
+from msm_fast._core.attributes import AttributeMap
+from msm_fast._core.record import decode_record
 from msm_fast._core.session_id import SessionId
 from msm_fast.engine.changes import merge, needs_storing
 from msm_fast.engine.context import Context, digest

@@ -3,7 +3,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from msm_fast._core.record import AttributeMap, decode_record, encode_record
+from msm_fast._core.attributes import AttributeMap
+from msm_fast._core.record import decode_record, encode_record
 from msm_fast.errors import CorruptRecord
 from tests.property.values import texts, values
 from tests.reference import codec

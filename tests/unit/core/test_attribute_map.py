@@ -7,8 +7,8 @@ from collections.abc import MutableMapping
 
 import pytest
 
+from msm_fast._core.attributes import AttributeMap
 from msm_fast._core.codec import dumps, register_type
-from msm_fast._core.record import AttributeMap
 from msm_fast.errors import CorruptRecord
 from tests.reference.record import encode_frame
 

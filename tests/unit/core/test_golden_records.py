@@ -2,8 +2,9 @@ import json
 
 import pytest
 
+from msm_fast._core.attributes import AttributeMap
 from msm_fast._core.codec import dumps, loads
-from msm_fast._core.record import AttributeMap, decode_record, encode_record
+from msm_fast._core.record import decode_record, encode_record
 from tests.golden.make_records import RECORDS, VECTORS, make
 
 GOLDEN = json.loads(VECTORS.read_text())

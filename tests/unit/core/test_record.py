@@ -1,6 +1,7 @@
 import pytest
 
-from msm_fast._core.record import AttributeMap, Record, decode_record, encode_record
+from msm_fast._core.attributes import AttributeMap
+from msm_fast._core.record import Record, decode_record, encode_record
 from msm_fast.errors import CorruptRecord, UnknownFormat
 from tests.reference import record as reference
 

@@ -4,8 +4,9 @@ from collections import OrderedDict
 
 import pytest
 
+from msm_fast._core.attributes import AttributeMap
 from msm_fast._core.codec import dumps
-from msm_fast._core.record import AttributeMap, resolve_serializers
+from msm_fast._core.serializers import resolve_serializers
 from msm_fast.errors import ConfigurationError
 from tests.reference.record import encode_frame, split_frames
 

@@ -1,0 +1,400 @@
+# cython: annotation_typing=False
+# Annotations are for the reader: the bodies refuse a wrong argument with an error that says what is accepted.
+"""The attributes of one session as a mapping, over the frames in the body of its record."""
+
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping
+
+cimport cython
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from cpython.unicode cimport PyUnicode_AsUTF8AndSize
+from libc.stdint cimport uint32_t
+
+from msm_fast._core.c_record cimport msm_frame_t
+from msm_fast._core.codec cimport Writer
+from msm_fast._core.record cimport count_frames, find_frame, frame_end, index_names
+from msm_fast._core.slots cimport Slot, in_map_order, is_equal, is_unchanged, make_slot, read_slot, splice, write_frame
+
+from msm_fast._core.serializers import AttributeFailure, SerializerChain, resolve_serializers
+from msm_fast.errors import CorruptRecord
+
+__all__ = ["AttributeMap"]
+
+cdef extern from "Python.h":
+    str PyUnicode_FromObject(object text)  # an exact str, whatever a subclass does in __str__
+
+cdef enum:
+    NAME_SIZE_MAX = 0xFFFF
+    # An index of all names costs about as much as this many searches through the frames.
+    SEARCHES_BEFORE_INDEX = 32
+    SEARCHES_WITHOUT_INDEX = 8
+
+cdef object _MISSING = object()
+cdef object NATIVE_CHAIN = resolve_serializers("native")
+
+
+cdef object resolve_chain(object serializer):
+    return serializer if type(serializer) is SerializerChain else resolve_serializers(serializer)
+
+
+@cython.final
+cdef class AttributeMap:
+    """The attributes of one session: a mutable mapping from str to any value, kept as the frames it came from.
+
+    mapping: a mapping or pairs, as for dict. serializer: as for `resolve_serializers`.
+
+    A value is decoded when it is first read and stays the same object from then on. Changes inside it are found
+    when the map is encoded. A name is at most 65,535 bytes of UTF-8.
+
+    Raises:  TypeError for a name that is not str, ValueError for one that is too long or has a lone surrogate,
+             ConfigurationError for a wrong serializer.
+    Thread-safety: single operations are atomic as those of a dict are; `rebase` must not run beside others.
+    """
+
+    cdef bytes _base        # the frames last decoded or saved
+    cdef uint32_t _n_base   # how many
+    cdef dict _index        # name → start of its frame in the base; None until it pays
+    cdef int _n_searches
+    cdef dict _live         # name → Slot, for every name read or set, in that order
+    cdef dict _removed      # name → start of its frame in the base or -1, for every name removed since
+    cdef list _failures
+    cdef object _chain
+
+    def __cinit__(self):
+        self._base = b""
+        self._live = {}
+        self._removed = {}
+        self._failures = []
+        self._chain = NATIVE_CHAIN
+
+    def __init__(
+        self, mapping: Mapping[str, object] | Iterable[tuple[str, object]] = (), serializer: object = "native"
+    ) -> None:
+        self._chain = resolve_chain(serializer)
+        self.update(mapping)
+
+    @classmethod
+    def decode(cls, bytes body not None, serializer: object = "native") -> AttributeMap:
+        """Return the map whose frames are body.
+
+        Raises:  CorruptRecord when a frame is cut; a value that is broken shows only when it is read: `failures`.
+        Cost:    one pass over the heads of the frames; no object per attribute.
+        """
+        cdef AttributeMap attributes = AttributeMap.__new__(AttributeMap)
+        attributes._chain = resolve_chain(serializer)
+        attributes._n_base = count_frames(body, 0)
+        attributes._base = body
+        return attributes
+
+    def encode(self) -> tuple[bytes, tuple[AttributeFailure, ...]]:
+        """Return the frames of all attributes, and those attributes that no serializer could encode.
+
+        The latter are left out of the frames and keep their value in the map. When nothing differs from what
+        was decoded or saved last, that very bytes object is returned.
+
+        Raises:  ValueError when the frames take more than 4 GiB.
+        Cost:    what was set, and what was read and is mutable, is encoded; all else is copied in runs.
+        """
+        cdef bytes base = self._base
+        cdef dict live = self._live.copy()
+        cdef Writer out = Writer()
+        cdef list failures = []
+        cdef list edits = []  # (start, end) in base, and the (start, end) in out that stands in its place
+        cdef list touched = [(start, name, None) for name, start in self._removed.items() if start >= 0]
+        cdef Slot slot
+        cdef Py_ssize_t at, start
+        for name, slot in live.items():
+            if slot.start >= 0 and not slot.is_clean:
+                touched.append((slot.start, name, slot))
+        touched.sort()
+        for start, name, slot in touched:
+            at = out.size
+            if slot is not None and write_frame(self._chain, out, name, slot.value, failures) and is_unchanged(
+                slot, base, start, out, at
+            ):
+                out.truncate(at)
+            else:
+                edits.append((start, frame_end(base, start), at, out.size))
+        at = out.size
+        for name, slot in live.items():
+            if slot.start < 0:
+                write_frame(self._chain, out, name, slot.value, failures)
+        if not edits and out.size == at:
+            return base, tuple(failures)
+        return splice(base, edits, out), tuple(failures)
+
+    @property
+    def failures(self) -> tuple[AttributeFailure, ...]:
+        """The values that could not be decoded so far. Each is read as None; its frame stays until replaced."""
+        return tuple(self._failures)
+
+    @property
+    def is_changed(self) -> bool:
+        """Whether `encode` would give other frames than those decoded or saved last. It costs as much."""
+        return self.encode()[0] is not self._base
+
+    def changed_names(self) -> tuple[frozenset[str], frozenset[str]]:
+        """Return the names set, replaced or changed inside, and the names deleted, since the last decode or save.
+
+        A name whose value would be stored as the same bytes again is in neither; nor is a new one that no
+        serializer can encode.
+        """
+        cdef Writer out = Writer()
+        cdef Slot slot
+        cdef set changed = set()
+        for name, slot in list(self._live.items()):
+            if self._is_own_change(name, slot, out, False):
+                changed.add(name)
+        deleted = frozenset(
+            name for name, start in list(self._removed.items()) if start >= 0 and name not in self._live
+        )
+        return frozenset(changed), deleted
+
+    cdef bint _is_own_change(self, str name, Slot slot, Writer out, bint if_unencodable) except -1:
+        """Tell whether slot differs from the base. if_unencodable: the answer for a new value that fails."""
+        cdef Py_ssize_t start = slot.start
+        cdef Py_ssize_t at = out.size
+        cdef bint is_own
+        if slot.is_clean:
+            return False
+        if start < 0:
+            start = self._removed.get(name, -1)
+        if not write_frame(self._chain, out, name, slot.value, []):
+            return if_unencodable or start >= 0
+        is_own = start < 0 or not is_unchanged(slot, self._base, start, out, at)
+        out.truncate(at)
+        return is_own
+
+    def rebase(self, bytes body not None) -> None:
+        """Take body, which another writer stored, as what was decoded, and lay this map's own changes over it.
+
+        Own changes are the names set, changed inside or deleted. Every other name takes its value from body; an
+        object handed out for it stays in use only if body holds the same bytes for it.
+
+        Raises:  CorruptRecord, and the map is as it was.
+        """
+        cdef Writer out = Writer()
+        cdef Slot slot
+        cdef dict own = {
+            name: slot for name, slot in list(self._live.items()) if self._is_own_change(name, slot, out, True)
+        }
+        removed = [name for name, start in self._removed.items() if start >= 0 and name not in self._live]
+        self._adopt(body, own, removed)
+
+    def mark_saved(self, bytes body not None) -> None:
+        """Take body, which `encode` gave, as what is stored. What changed since that `encode` stays changed.
+
+        Raises:  CorruptRecord, and the map is as it was.
+        """
+        if body is not self._base:
+            self._adopt(body, self._live, [name for name in self._removed if name not in self._live])
+
+    cdef int _adopt(self, bytes body, dict own, list removed) except -1:
+        """Make body the base. own: whose value stands whatever body holds; removed: what is not to be seen."""
+        cdef uint32_t n_frames = count_frames(body, 0)
+        cdef dict index = index_names(body) if len(self._live) + len(removed) > SEARCHES_WITHOUT_INDEX else None
+        cdef dict live = {}
+        cdef dict still_removed = {}
+        cdef msm_frame_t frame
+        cdef Slot slot, moved
+        cdef bint is_same
+        for name, slot in in_map_order(self._live):
+            if not find_frame(body, index, name, &frame):
+                if name in own and not slot.is_failed:
+                    live[name] = make_slot(slot.value, -1)
+                continue
+            is_same = slot.start >= 0 and is_equal(
+                PyBytes_AS_STRING(body) + frame.start, frame.end - frame.start,
+                PyBytes_AS_STRING(self._base) + slot.start, frame_end(self._base, slot.start) - slot.start,
+            )
+            if is_same or (name in own and not slot.is_failed):
+                moved = make_slot(slot.value, frame.start)
+                if is_same:
+                    moved.is_clean = slot.is_clean
+                    moved.is_failed = slot.is_failed
+                    moved.expected = slot.expected
+                live[name] = moved
+        for name in removed:
+            if find_frame(body, index, name, &frame):
+                still_removed[name] = frame.start
+        # Values that die here may run code of their own: let them die when the map is whole again.
+        previous = self._live
+        self._base, self._n_base, self._index, self._n_searches = body, n_frames, index, 0
+        self._live, self._removed = live, still_removed
+        return 0
+
+    cdef bint _find(self, bytes base, object name, msm_frame_t *frame) except -1:
+        """Find a name's frame; after many searches, by an index of all names."""
+        if self._index is None:
+            if self._n_searches >= SEARCHES_BEFORE_INDEX:
+                self._index = index_names(self._base)
+            self._n_searches += 1
+        return find_frame(base, self._index, name, frame)
+
+    cdef Slot _slot(self, object name):
+        """Return the slot of name, decoding its value if need be; None when the map has no such name."""
+        cdef Slot slot = self._live.get(name)
+        cdef msm_frame_t frame
+        while slot is None:
+            base = self._base
+            if PyBytes_GET_SIZE(base) == 0 or name in self._removed or not self._find(base, name, &frame):
+                return None
+            text = PyUnicode_FromObject(name)
+            slot = read_slot(self._chain, text, base, &frame, self._failures)
+            # Decoding may run other code, which may have saved, read or removed this name meanwhile.
+            if base is self._base and text not in self._removed:
+                return self._live.setdefault(text, slot)
+            slot = self._live.get(name)
+        return slot
+
+    cdef list _names(self):
+        cdef Slot slot
+        if self._index is None:
+            self._index = index_names(self._base)
+        names = [name for name in self._index if name not in self._removed]
+        names += [name for name, slot in self._live.items() if slot.start < 0]
+        return names
+
+    def __len__(self) -> int:
+        cdef Slot slot
+        cdef Py_ssize_t n_names = self._n_base
+        for start in self._removed.values():
+            n_names -= start >= 0
+        for slot in self._live.values():
+            n_names += slot.start < 0
+        return n_names
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names())
+
+    def __reversed__(self) -> Iterator[str]:
+        return reversed(self._names())
+
+    def __contains__(self, name: object) -> bool:
+        cdef msm_frame_t frame
+        return name in self._live or (name not in self._removed and self._find(self._base, name, &frame))
+
+    def __getitem__(self, name: str) -> object:
+        cdef Slot slot = self._slot(name)
+        if slot is None:
+            raise KeyError(name)
+        return slot.value
+
+    def get(self, name: str, default: object = None) -> object:
+        """Return the value of name, or default when there is none."""
+        cdef Slot slot = self._slot(name)
+        return default if slot is None else slot.value
+
+    def __setitem__(self, name: str, value: object) -> None:
+        cdef Py_ssize_t n_bytes
+        cdef msm_frame_t frame
+        if not isinstance(name, str):
+            raise TypeError(f"a session attribute's name must be str, not {type(name).__name__}")
+        name = PyUnicode_FromObject(name)
+        PyUnicode_AsUTF8AndSize(name, &n_bytes)
+        if n_bytes > NAME_SIZE_MAX:
+            raise ValueError(f"a session attribute's name takes {n_bytes} bytes, more than {NAME_SIZE_MAX}")
+        cdef Slot slot = self._live.get(name)
+        if slot is not None:
+            self._live[name] = make_slot(value, slot.start)
+        elif name not in self._removed and self._find(self._base, name, &frame):
+            self._live[name] = make_slot(value, frame.start)
+        else:
+            self._live[name] = make_slot(value, -1)
+
+    def __delitem__(self, name: str) -> None:
+        cdef msm_frame_t frame
+        cdef Slot slot = self._live.pop(name, None)
+        if slot is None:
+            if name in self._removed or not self._find(self._base, name, &frame):
+                raise KeyError(name)
+            self._removed[PyUnicode_FromObject(name)] = frame.start
+        # A name that had a frame and was set again after its removal keeps that frame on record.
+        elif slot.start >= 0 or name not in self._removed:
+            self._removed[name] = slot.start
+
+    def pop(self, name: str, default: object = _MISSING) -> object:
+        """Remove name and return its value, or default when there is none.
+
+        Raises:  KeyError when there is neither.
+        """
+        cdef Slot slot = self._slot(name)
+        if slot is not None:
+            del self[name]
+            return slot.value
+        if default is _MISSING:
+            raise KeyError(name)
+        return default
+
+    def popitem(self) -> tuple[str, object]:
+        """Remove the last attribute and return its name and value.
+
+        Raises:  KeyError when the map is empty.
+        """
+        for name in reversed(self._names()):
+            return name, self.pop(name)
+        raise KeyError("popitem(): the map is empty")
+
+    def clear(self) -> None:
+        """Remove every attribute."""
+        for name in self._names():
+            del self[name]
+
+    def copy(self) -> AttributeMap:
+        """Return another map of the very same values, with the same base to tell changes by."""
+        cdef AttributeMap twin = AttributeMap.__new__(AttributeMap)
+        for name in self._names():
+            self._slot(name)
+        twin._chain = self._chain
+        twin._base, twin._n_base, twin._index = self._base, self._n_base, self._index
+        twin._live, twin._removed = self._live.copy(), self._removed.copy()
+        twin._failures = self._failures.copy()
+        return twin
+
+    def update(
+        self, mapping: Mapping[str, object] | Iterable[tuple[str, object]] = (), /, **values: object
+    ) -> None:
+        """Set the attributes of mapping, or of pairs, then those given by keyword."""
+        cdef dict attributes = dict(mapping, **values)
+        for name, value in attributes.items():
+            self[name] = value
+
+    __copy__ = copy
+    setdefault = MutableMapping.setdefault
+    keys = Mapping.keys
+    items = Mapping.items
+    values = Mapping.values
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Mapping):
+            return NotImplemented
+        return dict(self.items()) == dict(other.items())
+
+    def __or__(self, other: Mapping[str, object]) -> AttributeMap:
+        if not isinstance(other, Mapping):
+            return NotImplemented
+        union = self.copy()
+        union.update(other)
+        return union
+
+    def __ror__(self, other: Mapping[str, object]) -> AttributeMap:
+        if not isinstance(other, Mapping):
+            return NotImplemented
+        union = AttributeMap(other, self._chain)
+        union.update(self)
+        return union
+
+    def __ior__(self, other: Mapping[str, object] | Iterable[tuple[str, object]]) -> AttributeMap:
+        self.update(other)
+        return self
+
+    def __reduce__(self):
+        raise TypeError("an AttributeMap is not pickled: encode() gives its bytes")
+
+    def __repr__(self) -> str:
+        try:
+            return f"<AttributeMap {', '.join(map(repr, self._names()))}>"
+        except CorruptRecord as error:
+            return f"<AttributeMap {error}>"
+
+
+MutableMapping.register(AttributeMap)

@@ -1,0 +1,24 @@
+cimport cython
+
+from msm_fast._core.c_record cimport msm_frame_t
+from msm_fast._core.codec cimport Writer
+
+
+# What the map holds for a name that was read or set. A slot is replaced, never changed, but for is_clean, which
+# only ever becomes true: so an encoding under way keeps seeing what it began with.
+@cython.final
+cdef class Slot:
+    cdef object value
+    cdef Py_ssize_t start  # where the frame of this name stands in the base; -1 when it has none
+    cdef bint is_clean     # the frame holds the value and always will: it is immutable, or could not be decoded
+    cdef bint is_failed    # the frame could not be decoded; value is None
+    cdef bytes expected    # how the frame would look if this chain had written it; None when it has
+
+
+cdef Slot make_slot(object value, Py_ssize_t start)
+cdef Slot read_slot(object chain, str name, bytes base, const msm_frame_t *frame, list failures)
+cdef bint write_frame(object chain, Writer out, str name, object value, list failures) except -1
+cdef bint is_equal(const char *one, Py_ssize_t n_one, const char *other, Py_ssize_t n_other) noexcept nogil
+cdef bint is_unchanged(Slot slot, bytes base, Py_ssize_t start, Writer out, Py_ssize_t at) except -1
+cdef bytes splice(bytes base, list edits, Writer out)
+cdef list in_map_order(dict live)
