@@ -35,7 +35,7 @@ unit: setup ## the tests that need neither memcached nor minutes
 lint: setup ## ruff, mypy --strict, and the stubs of the compiled core against the modules
 	$(python) -m ruff check .
 	$(python) -m ruff format --check .
-	$(python) -m mypy
+	$(python) -m mypy --python-version 3.10
 	$(python) -m mypy.stubtest --mypy-config-file pyproject.toml --ignore-disjoint-bases msm_fast._core
 
 bench: setup memcached ## the benchmarks, with their rivals beside them

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import logging
 import os
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -53,9 +54,9 @@ def _json_or_text(text: str) -> Any:
 
 def settings_of_toml(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Return the settings in the table [msm_fast] of the file at path."""
-    try:
+    if sys.version_info >= (3, 11):
         import tomllib
-    except ImportError:  # Python 3.10
+    else:
         try:
             import tomli as tomllib
         except ImportError:
