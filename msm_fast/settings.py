@@ -146,11 +146,11 @@ def _check_choice(name: str, value: object, accepted: tuple[object, ...], planne
     raise ConfigurationError(name, "…" if name == "secrets" else value, words)
 
 
-def _check_lifetime(name: str, value: object) -> None:
+def _check_lifetime(name: str, value: float | None) -> None:
     if value is None:
         return
     require_positive(name, value)
-    if not 1 <= value <= _LONGEST_S:  # type: ignore[operator]
+    if not 1 <= value <= _LONGEST_S:
         raise ConfigurationError(name, value, f"1 to {_LONGEST_S} seconds, or None: no limit")
 
 

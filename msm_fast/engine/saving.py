@@ -183,7 +183,7 @@ def _unavailable(ctx: Context, state: SessionState, progress: _Progress) -> Sess
     nodes = tuple(sorted({*ctx.health.down(), *progress.lost}))
     return SessionUnavailable(
         f"session {digest(state.session_id)} could not be saved: {', '.join(ctx.label(n) for n in nodes)} cannot be "
-        "reached; what is stored may be as it was, or as it is now",
+        "reached in the request's time; what is stored may be as it was, or as it is now",
         session=digest(state.session_id),
         nodes=nodes,
     )

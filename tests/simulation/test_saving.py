@@ -365,3 +365,37 @@ def test_a_session_over_the_item_limit_is_refused_before_sending(driver: Simulat
     assert driver.exchanges == before
     driver.nodes[home_of(session_id)].server.peek(key_of(session_id))
     assert holders(driver, session_id), "what was stored is still there"
+
+
+def test_a_new_session_whose_id_is_taken_gets_another(worker: Worker) -> None:
+    taken = worker.store(user="ada")
+    session = worker.create(user="eve")
+    session.state.session_id = loaded(worker, taken).state.session_id
+    assert worker.save(session).status == "stored"
+    assert key_of(session.id) != key_of(taken)
+    assert read(worker, taken) == {"user": "ada"}
+    assert read(worker, session.id) == {"user": "eve"}
+
+
+def test_a_save_that_others_outrun_again_and_again_gives_up_with_an_error(
+    driver: SimulatedDriver, make_worker: MakeWorker
+) -> None:
+    one, two = make_worker(), make_worker()
+    session_id = one.store(a=0, b=0)
+    session = loaded(one, session_id)
+    rounds = iter(range(1, 10_000))
+
+    def rival_saves(exchange: Exchange) -> None:
+        if any(command.verb == "ms" for batch in exchange.batches for command in batch.commands):
+            driver.before_exchange = None
+            other = loaded(two, session_id)
+            other["b"] = next(rounds)
+            two.save(other)
+            driver.before_exchange = rival_saves
+
+    driver.before_exchange = rival_saves
+    session["a"] = 1
+    with pytest.raises((ConflictError, SessionUnavailable)):
+        one.save(session)
+    driver.before_exchange = None
+    assert read(two, session_id)["a"] == 0

@@ -1,0 +1,117 @@
+"""The manager's own rules, on the embedded local store."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from msm_fast import (
+    ApplicationStopped,
+    ConfigurationError,
+    ConflictError,
+    DistributionState,
+    SerializationError,
+    Session,
+    SessionManager,
+    Settings,
+)
+
+
+@pytest.fixture
+def manager() -> Iterator[SessionManager]:
+    with SessionManager() as manager:
+        yield manager
+
+
+def store(manager: SessionManager, **attributes: object) -> str:
+    session = manager.create()
+    session.update(attributes)
+    assert manager.save(session).status == "local"
+    return session.id
+
+
+def loaded(manager: SessionManager, session_id: str) -> Session:
+    session = manager.load(session_id)
+    assert session is not None
+    return session
+
+
+def test_without_nodes_sessions_are_kept_in_the_process(manager: SessionManager) -> None:
+    session = loaded(manager, store(manager, user="ada"))
+    assert session["user"] == "ada"
+    assert session.is_local
+    assert not session.is_new
+    assert manager.distribution.state is DistributionState.LOCAL
+    assert manager.nodes() == []
+
+
+def test_two_requests_of_one_process_merge_as_they_would_on_a_cluster(manager: SessionManager) -> None:
+    session_id = store(manager, a=0, b=0)
+    first, second = loaded(manager, session_id), loaded(manager, session_id)
+    first["a"], second["b"] = 1, 2
+    manager.save(first)
+    manager.save(second)
+    assert dict(loaded(manager, session_id)) == {"a": 1, "b": 2}
+    assert manager.statistics().conflicts == 1
+
+
+def test_on_conflict_error_holds_locally_too() -> None:
+    with SessionManager(on_conflict="error") as manager:
+        session_id = store(manager, a=0)
+        first, second = loaded(manager, session_id), loaded(manager, session_id)
+        first["a"], second["a"] = 1, 2
+        manager.save(first)
+        with pytest.raises(ConflictError):
+            manager.save(second)
+        assert loaded(manager, session_id)["a"] == 1
+
+
+def test_invalidate_ends_a_session_and_a_slower_request_cannot_bring_it_back(manager: SessionManager) -> None:
+    session_id = store(manager, user="ada")
+    slow = loaded(manager, session_id)
+    assert manager.invalidate(loaded(manager, session_id)).status == "invalidated"
+    slow["page"] = 2
+    assert manager.save(slow).status == "invalidated"
+    assert manager.load(session_id) is None
+
+
+def test_rotate_id_gives_a_new_id_and_ends_the_old_one(manager: SessionManager) -> None:
+    session_id = store(manager, user="ada")
+    session = loaded(manager, session_id)
+    manager.rotate_id(session)
+    assert session.id != session_id
+    assert session.id_changed
+    assert loaded(manager, session.id)["user"] == "ada"
+    assert manager.load(session_id) is None
+
+
+def test_what_cannot_be_stored_stops_the_manager_and_tells_the_application_once() -> None:
+    stopped: list[bool] = []
+    manager = SessionManager(on_stop=lambda: stopped.append(True))
+    session, other = manager.create(), manager.create()
+    session["handle"] = other["handle"] = object()
+    with pytest.raises(SerializationError):
+        manager.save(session)
+    for refused in (
+        lambda: manager.save(other),
+        manager.create,
+        lambda: manager.load(other.id),
+        lambda: manager.request(None),
+    ):
+        with pytest.raises(ApplicationStopped):
+            refused()
+    assert stopped == [True]
+    assert manager.distribution.state is DistributionState.STOPPED
+
+
+def test_settings_come_as_one_object_or_by_name_but_not_both() -> None:
+    settings = Settings.build(max_inactive=60)
+    with SessionManager(settings) as manager:
+        assert manager.create().max_inactive == 60
+    with pytest.raises(ConfigurationError):
+        SessionManager(settings, max_inactive=30)
+
+
+def test_a_request_is_a_block_that_saves_at_its_end(manager: SessionManager) -> None:
+    with manager.request(None, method="POST") as session:
+        session["user"] = "ada"
+    assert loaded(manager, session.id)["user"] == "ada"
