@@ -1,29 +1,72 @@
-"""Where sessions live when there is no cluster: the memory of this process."""
+"""Where sessions live on this host while the cluster does not have them: by default the memory of this process."""
 
 from __future__ import annotations
 
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Protocol
 
+from msm_fast._core.attributes import AttributeMap
 from msm_fast._core.near_cache import NearCache
 from msm_fast.policies import NearCacheSettings
+from msm_fast.session import LocalKind
 
-__all__ = ["LocalRecord", "MemoryStore"]
+__all__ = ["LocalRecord", "LocalStore", "MemoryStore"]
 
 
 @dataclass(frozen=True, slots=True)
 class LocalRecord:
-    """One session in the store. generation: what the record says. accessed_ms: when it was last used."""
+    """One session in a local store.
+
+    generation: grows with each save. data: the encoded record. accessed_ms: when it was last used. kind: why it is
+    here. base: the record in the cluster that it stands on; b"" for none. live: the attributes themselves, where some
+    cannot be encoded; only this process has them.
+    """
 
     generation: int
     data: bytes
     accessed_ms: int
+    kind: LocalKind = "local"
+    base: bytes = b""
+    live: AttributeMap | None = None
+
+
+class LocalStore(Protocol):
+    """Records by storage key. Times to live are seconds; 0: for ever. Thread-safety: shared by all threads."""
+
+    def load(self, key: bytes) -> LocalRecord | None:
+        """Return the record under key, or None."""
+
+    def touch(self, key: bytes, ttl_s: int, accessed_ms: int) -> None:
+        """Let the record under key, if any, live ttl_s seconds from now."""
+
+    def swap(self, key: bytes, expected: int, record: LocalRecord, ttl_s: int) -> bool:
+        """Store record if the generation there now is expected (0: nothing there); return whether it was."""
+
+    def delete(self, key: bytes, expected: int | None = None) -> None:
+        """Remove what is under key, if its generation is expected (None: whatever it is)."""
+
+    def all_keys(self) -> list[bytes]:
+        """Return all keys."""
+
+    def __len__(self) -> int:
+        """Return how many records there may be; those that have expired may count."""
+
+    @property
+    def dropped(self) -> int:
+        """How many records had to go for want of room."""
+
+    def renew_after_fork(self) -> None:
+        """Make a forked child safe: replace locks and connections that it shares with its parent."""
+
+    def close(self) -> None:
+        """Let go of what the store has open."""
 
 
 class MemoryStore:
-    """Encoded records by key, written by compare-and-swap of the generation, the least recently used dropped first.
+    """Records in the memory of this process, the least recently used dropped first.
 
     clock: monotonic seconds.
     Thread-safety: shared by all threads of a process; what reads and writes does both under one lock.
@@ -43,7 +86,7 @@ class MemoryStore:
         with self._lock:
             record: LocalRecord | None = self._records.get(key)
             if record is not None:
-                self._put(key, LocalRecord(record.generation, record.data, accessed_ms), ttl_s)
+                self._put(key, replace(record, accessed_ms=accessed_ms), ttl_s)
 
     def swap(self, key: bytes, expected: int, record: LocalRecord, ttl_s: int) -> bool:
         """Store record if the generation there now is expected (0: nothing there); return whether it was."""
@@ -54,13 +97,31 @@ class MemoryStore:
             self._put(key, record, ttl_s)
             return True
 
-    def delete(self, key: bytes) -> None:
-        """Remove what is under key, if anything."""
-        self._records.pop(key)
+    def delete(self, key: bytes, expected: int | None = None) -> None:
+        """Remove what is under key, if its generation is expected (None: whatever it is)."""
+        with self._lock:
+            current: LocalRecord | None = self._records.get(key)
+            if current is not None and expected in (None, current.generation):
+                self._records.pop(key)
 
-    def renew_lock(self) -> None:
+    def all_keys(self) -> list[bytes]:
+        """Return all keys."""
+        return self._records.keys()
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    @property
+    def dropped(self) -> int:
+        """How many records had to go for want of room."""
+        return self._records.evictions
+
+    def renew_after_fork(self) -> None:
         """Replace the lock in a forked child, where another thread may have held it."""
         self._lock = threading.Lock()
 
+    def close(self) -> None:
+        """Do nothing: the memory goes with the store."""
+
     def _put(self, key: bytes, record: LocalRecord, ttl_s: int) -> None:
-        self._records.put(key, record, size=len(record.data), ttl=ttl_s or None)
+        self._records.put(key, record, size=len(record.data) + len(record.base), ttl=ttl_s or None)

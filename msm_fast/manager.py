@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import random
 import threading
@@ -14,15 +15,16 @@ from typing import Any, TypeVar
 from msm_fast._core.session_id import SessionId
 from msm_fast.drivers.blocking import BlockingDriver
 from msm_fast.drivers.prober import Prober
+from msm_fast.drivers.sqlite_store import SqliteStore
 from msm_fast.engine.context import Clock, Context
 from msm_fast.engine.effects import Flow
 from msm_fast.engine.events import Event
 from msm_fast.engine.exchanging import probe
-from msm_fast.engine.loading import load
-from msm_fast.engine.local import load_local, save_local
-from msm_fast.engine.saving import save
+from msm_fast.engine.local import find_locally, keep_locally
+from msm_fast.engine.reconnecting import reconnect
+from msm_fast.engine.serving import find, store
 from msm_fast.errors import ApplicationStopped, ConfigurationError
-from msm_fast.local_store import MemoryStore
+from msm_fast.local_store import LocalStore
 from msm_fast.node import Node
 from msm_fast.policies import DistributionState, SaveResult
 from msm_fast.session import Session, SessionState
@@ -48,17 +50,30 @@ class _Budget:
 
 
 class Distribution:
-    """Whether sessions are distributed."""
+    """Whether sessions are distributed; an operator can stop and start it while the application serves."""
 
-    __slots__ = ("_ctx",)
+    __slots__ = ("_ctx", "_wake")
 
-    def __init__(self, ctx: Context) -> None:
+    def __init__(self, ctx: Context, wake: Callable[[], None]) -> None:
         self._ctx = ctx
+        self._wake = wake
 
     @property
     def state(self) -> DistributionState:
         """Where sessions are kept now."""
         return self._ctx.state()
+
+    def stop(self, reason: str = "stopped by the operator") -> None:
+        """Serve everything from this host until `start`. What the cluster has stays there."""
+        self._ctx.distribution.stop(reason)
+
+    def start(self) -> None:
+        """Take distribution up again, in the background: `state` tells when it is on.
+
+        What was kept on this host is dumped or replayed first, as after an outage: settings.reconnect.
+        """
+        self._ctx.distribution.start()
+        self._wake()
 
 
 class RequestScope:
@@ -119,14 +134,13 @@ class SessionManager:
         else:
             self.settings = Settings.build(nodes, **settings)
         clock = Clock(monotonic=time.monotonic, wall=time.time)
-        self._ctx = Context(self.settings, clock, random.SystemRandom())
-        self._local = None if self.settings.nodes else MemoryStore(self.settings.near_cache)
+        self._ctx = Context(self.settings, clock, random.SystemRandom(), _open_local_store(self.settings))
         self._driver = BlockingDriver(self._ctx.topology.nodes, self.settings.timeouts)
-        self._prober = Prober(self._ctx, self._probe)
+        self._prober = Prober(self._ctx, self._probe, self._reconnect)
         self._stop_lock = threading.Lock()
         self._was_stopped = False
         self._ctx.events.subscribe(self._react)
-        self.distribution = Distribution(self._ctx)
+        self.distribution = Distribution(self._ctx, self._prober.wake)
         _managers.add(self)
 
     # -- the life of a request
@@ -201,8 +215,10 @@ class SessionManager:
 
     def close(self, timeout: float = 5.0) -> None:
         """Close all connections; wait at most timeout seconds for what is under way in the background."""
+        self._ctx.is_closed = True
         self._prober.close(timeout)
         self._driver.close()
+        self._ctx.local.close()
 
     def __enter__(self) -> SessionManager:
         return self
@@ -219,15 +235,15 @@ class SessionManager:
             if text:
                 self._ctx.counters.add("refused_ids")
             return None
-        if self._local is not None:
-            return load_local(self._ctx, self._local, session_id)
-        return self._run(load(self._ctx, session_id, expect_write), budget)
+        if not self._ctx.distribution.is_on:
+            return find_locally(self._ctx, session_id)
+        return self._run(find(self._ctx, session_id, expect_write), budget)
 
     def _save(self, state: SessionState, budget: _Budget) -> SaveResult:
         self._refuse_if_stopped()
-        if self._local is not None:
-            return save_local(self._ctx, self._local, state)
-        return self._run(save(self._ctx, state), budget)
+        if not self._ctx.distribution.is_on:
+            return keep_locally(self._ctx, state)
+        return self._run(store(self._ctx, state), budget)
 
     def _new_state(self) -> SessionState:
         return self._ctx.new_state()
@@ -252,6 +268,9 @@ class SessionManager:
         timeouts = self.settings.timeouts
         self._driver.run(probe(self._ctx, node), time.monotonic() + timeouts.connect + timeouts.operation)
 
+    def _reconnect(self) -> None:
+        self._driver.run(reconnect(self._ctx), math.inf)
+
     def _refuse_if_stopped(self) -> None:
         if self._ctx.is_stopped:
             raise ApplicationStopped(
@@ -271,10 +290,14 @@ class SessionManager:
     def _renew_after_fork(self) -> None:
         self._stop_lock = threading.Lock()
         self._ctx.renew_locks()
-        if self._local is not None:
-            self._local.renew_lock()
         self._driver.abandon_connections()
         self._prober.renew()
+
+
+def _open_local_store(settings: Settings) -> LocalStore | None:
+    """Return the store that settings.local_store names, or None for memory."""
+    _, is_sqlite, path = settings.local_store.partition("sqlite:///")
+    return SqliteStore(path, settings.near_cache) if is_sqlite else None
 
 
 _managers: weakref.WeakSet[SessionManager] = weakref.WeakSet()

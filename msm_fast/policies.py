@@ -90,28 +90,41 @@ class Retry:
 
 @dataclass(frozen=True, slots=True)
 class Breaker:
-    """When a node is taken for down: at once if it refuses or resets, else after so many timeouts in a row."""
+    """When a node is taken for down: at once if it refuses or resets, else after so many timeouts in a row.
+
+    suspect_self: when more than half of three or more nodes are silent, neither answering nor refusing, take this host
+    for cut off and serve locally, rather than trust what the others say.
+    """
 
     timeouts: int = 3
+    suspect_self: bool = True
 
     def __post_init__(self) -> None:
         if isinstance(self.timeouts, bool) or not isinstance(self.timeouts, int) or self.timeouts < 1:
             raise ConfigurationError("breaker.timeouts", self.timeouts, "a whole number, 1 or more")
+        if not isinstance(self.suspect_self, bool):
+            raise ConfigurationError("breaker.suspect_self", self.suspect_self, "True or False")
 
 
 @dataclass(frozen=True, slots=True)
 class Reconnect:
     """How a node that is down is probed: first after `first` seconds, then `factor` times later up to `cap`.
 
-    Each wait is varied at random by up to half of itself, so that workers do not probe in step.
+    Each wait is varied at random by up to half of itself, so that workers do not probe in step. on_reconnect: when the
+    cluster was lost and can be used again, "discard" what was kept locally, or "replay" it: store it first, at most
+    replay_rate sessions per second.
     """
 
     on_reconnect: Literal["discard", "replay"] = "discard"
     first: float = 1.0
     factor: float = 1.5
     cap: float = 30.0
+    replay_rate: float = 500.0
 
     def __post_init__(self) -> None:
+        if self.on_reconnect not in ("discard", "replay"):
+            raise ConfigurationError("reconnect.on_reconnect", self.on_reconnect, "'discard' or 'replay'")
+        require_positive("reconnect.replay_rate", self.replay_rate)
         require_positive("reconnect.first", self.first)
         require_positive("reconnect.cap", self.cap)
         if not (isinstance(self.factor, (int, float)) and math.isfinite(self.factor) and self.factor >= 1):

@@ -4,12 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, MutableMapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from msm_fast._core.attributes import AttributeMap
 from msm_fast._core.session_id import SessionId
 
-__all__ = ["ABSENT", "UNKNOWN", "Session", "SessionState", "Stored"]
+__all__ = ["ABSENT", "UNKNOWN", "LocalKind", "Session", "SessionState", "Stored"]
+
+LocalKind = Literal["local", "provisional", "tagged", "ended"]
+"""Why a session is kept in this process, or on this host, and not in the cluster.
+
+local: the cluster could not be used when it was saved. provisional: it stands for one that cannot be reached, under the
+same id, and never goes to the cluster. tagged: it holds what cannot be stored. ended: it was ended, and not every node
+may know.
+"""
 
 ABSENT: Final = 0
 """Expected of a copy: there is none. (memcached counts CAS values from 1.)"""
@@ -33,8 +41,8 @@ class Stored:
 
     @property
     def nonce(self) -> int:
-        """The nonce of the write that this view is based on; 0 in local mode."""
-        return self.lineage[0] if self.lineage else 0
+        """The nonce of the write that this view is based on."""
+        return self.lineage[0]
 
 
 @dataclass(slots=True)
@@ -48,6 +56,13 @@ class SessionState:
     max_inactive_s: int
     absolute_lifetime_s: int
     stored: Stored | None = None
+    """What the cluster holds; None for a session that was never there, or may be but cannot be reached."""
+    body: bytes = b""
+    """The encoded attributes as they were found, or last saved here or there."""
+    local_kind: LocalKind | None = None
+    """Why it is kept locally; None for a distributed session."""
+    local_generation: int = 0
+    """The generation of its record in the local store; 0: there is none."""
     must_store: bool = False
     """Save even if no attribute changed: the session moved, a copy is missing, a lifetime was set."""
     has_moved: bool = False
@@ -56,10 +71,15 @@ class SessionState:
     """Ids this session had before it was invalidated or got a new one; their copies go when it is saved."""
     is_new: bool = True
     """Made in this request, not loaded."""
-    is_local: bool = False
-    """Kept in this process only."""
     is_ended: bool = False
     """Invalidated, here or by another request, and nothing written since."""
+    epoch: int = 0
+    """How often the distribution had been taken up again when it was found."""
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether there is a session of this id, stored in the cluster or kept locally."""
+        return self.stored is not None or self.local_generation > 0
 
 
 class Session(MutableMapping[str, Any]):
@@ -119,13 +139,14 @@ class Session(MutableMapping[str, Any]):
 
     @property
     def is_local(self) -> bool:
-        """Whether it is kept in this process only: no node is configured."""
-        return self.state.is_local
+        """Whether it is kept on this host only: no node is configured, none can be reached, or it cannot be stored."""
+        return self.state.local_kind is not None
 
     @property
     def generation(self) -> int:
-        """How often the session has been saved; 0 for a new one."""
-        return self.state.stored.generation if self.state.stored else 0
+        """How often the session has been saved; 0 for a new one. It grows by more when the session moves."""
+        state = self.state
+        return state.local_generation or (state.stored.generation if state.stored else 0)
 
     @property
     def created_at(self) -> float:
@@ -147,7 +168,7 @@ class Session(MutableMapping[str, Any]):
         if seconds is not None and not 1 <= seconds < 2**32:
             raise ValueError(f"max_inactive is 1 second or more, or None: not {seconds!r}")
         whole = 0 if seconds is None else int(seconds)
-        self.state.must_store |= whole != self.state.max_inactive_s and bool(self.state.stored)
+        self.state.must_store |= whole != self.state.max_inactive_s and self.state.is_kept
         self.state.max_inactive_s = whole
 
     # -- what may be done to it
@@ -170,6 +191,7 @@ class Session(MutableMapping[str, Any]):
         state.retired = _retire(state)
         state.session_id = fresh.session_id
         state.stored = None
+        state.local_kind, state.local_generation = fresh.local_kind, 0
         state.must_store |= bool(state.retired)
 
     # -- its attributes
@@ -203,4 +225,5 @@ class Session(MutableMapping[str, Any]):
 
 
 def _retire(state: SessionState) -> list[SessionId]:
-    return [*state.retired, state.session_id] if state.stored else state.retired
+    is_known = state.is_kept or state.local_kind == "provisional"
+    return [*state.retired, state.session_id] if is_known else state.retired

@@ -23,6 +23,9 @@ _KEY_PREFIX = re.compile(r"[!-~]{0,80}")
 """With the longest id of 128 characters this leaves room under memcached's 250 bytes for a key."""
 
 
+_LOCAL_STORE = re.compile(r"memory|sqlite:///.+")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """How a manager works. Build one with `Settings.build`, which also takes nodes as text.
@@ -45,8 +48,8 @@ class Settings:
     retry: Retry = field(default_factory=Retry)
     breaker: Breaker = field(default_factory=Breaker)
     reconnect: Reconnect = field(default_factory=Reconnect)
-    on_cluster_lost: str = "error"
-    on_corrupt: str = "error"
+    on_cluster_lost: str = "local"
+    on_corrupt: str = "local"
     on_unserializable: str = "stop_application"
     on_stop: Callable[[], None] | None = None
     serializer: Any = "native"
@@ -75,6 +78,8 @@ class Settings:
             raise ConfigurationError("replicas", self.replicas, "0 to 8 backup copies")
         if not (isinstance(self.key_prefix, str) and _KEY_PREFIX.fullmatch(self.key_prefix)):
             raise ConfigurationError("key_prefix", self.key_prefix, "up to 80 printable ASCII characters, no blanks")
+        if not (isinstance(self.local_store, str) and _LOCAL_STORE.fullmatch(self.local_store)):
+            raise ConfigurationError("local_store", self.local_store, "'memory' or 'sqlite:///path/of/a/file'")
         if self.on_stop is not None and not callable(self.on_stop):
             raise ConfigurationError("on_stop", self.on_stop, "something that can be called with no argument")
         _check_serializer(self.serializer)
@@ -124,13 +129,12 @@ _CHOICES: dict[str, tuple[tuple[object, ...], str]] = {
     "locking": (("merge",), r"'(none|all|auto|uri:.*)'"),
     "on_conflict": (("merge", "error"), r"$^"),
     "backup": (("sync",), r"'async'"),
-    "on_cluster_lost": (("error",), r"'local'"),
-    "on_corrupt": (("error",), r"'local'"),
+    "on_cluster_lost": (("local", "error"), r"$^"),
+    "on_corrupt": (("local", "error"), r"$^"),
     "on_unserializable": (("stop_application",), r"'(local_session|stop_distribution|blacklist)'"),
     "secrets": (((),), r".*"),
     "encrypt": ((False,), r"True"),
     "compress_over": ((None,), r"[0-9]+"),
-    "local_store": (("memory",), r"'sqlite:.*'"),
     "hash_ids": ((False,), r"True"),
     "attribute_filter": ((None,), r".*"),
     "ignore_requests": ((None,), r".*"),

@@ -49,6 +49,14 @@ class Statistics:
     """Items that are no record of their session."""
     unserializable: int = 0
     """Attributes that could not be encoded or decoded."""
+    fallbacks: int = 0
+    """Sessions that the cluster could not give or take, served or kept on this host."""
+    provisional: int = 0
+    """Empty sessions that stood for one that could not be reached."""
+    dropped: int = 0
+    """Sessions kept on this host that are gone: dumped when the cluster came back, or for want of room."""
+    replayed: int = 0
+    """Sessions kept on this host that were stored in the cluster when it came back."""
     unavailable: int = 0
     """Requests for a session of which no copy could be reached."""
     round_trips: int = 0

@@ -207,6 +207,22 @@ cdef class NearCache:
         self._forget()
         self._lock.release()
 
+    def keys(self):
+        """Return a list of the keys whose values have not expired, in no particular order."""
+        cdef double now = self._now()
+        cdef list entries = []
+        cdef Py_ssize_t i
+        cdef Py_ssize_t n = -1
+        while n < 0:
+            entries = [None] * len(self)  # not under the lock: making a list may start the garbage collector
+            self._enter()
+            if PyList_GET_SIZE(self._owned) <= PyList_GET_SIZE(entries):
+                n = PyList_GET_SIZE(self._owned)
+                for i in range(n):
+                    entries[i] = self._owned[i]
+            self._lock.release()
+        return [(<_Entry>entry).key for entry in entries[:n] if (<_Entry>entry).deadline > now]
+
     def __contains__(self, key):
         cdef Py_hash_t key_hash = hash(key)
         cdef double now = self._now()

@@ -15,9 +15,9 @@ def needs_storing(state: SessionState, body: bytes) -> bool:
 
     A new session to which nothing was written is not stored at all.
     """
-    if state.stored is None:
+    if not state.is_kept:
         return state.must_store or len(state.attributes) > 0
-    return state.must_store or body is not state.stored.body
+    return state.must_store or body is not state.body
 
 
 def merge(ctx: Context, state: SessionState, winner: Record) -> None:

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import random
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from msm_fast._core import wire
 from msm_fast._core.attributes import AttributeMap
 from msm_fast._core.near_cache import NearCache
+from msm_fast._core.record import Record
 from msm_fast._core.serializers import resolve_serializers
 from msm_fast._core.session_id import SessionId
+from msm_fast.engine.distribution import DistributionSwitch
 from msm_fast.engine.events import Event, EventKind, Events
 from msm_fast.engine.health import ClusterHealth
 from msm_fast.engine.missed import MissedCommands
 from msm_fast.engine.retries import RetryBudget
 from msm_fast.engine.topology import Topology
+from msm_fast.local_store import LocalStore, MemoryStore
 from msm_fast.policies import DistributionState
 from msm_fast.session import SessionState
 from msm_fast.settings import Settings
@@ -26,6 +30,9 @@ __all__ = ["Clock", "Context", "KnownCopies", "digest"]
 
 _TTL_MARGIN_S = 1
 """memcached counts in whole seconds and may drop an item one early."""
+_TOMBSTONE_LONGEST_S = 30 * 24 * 3600
+"""How long the tombstone of a session that never expires is kept."""
+_ISSUED = re.compile(r"[0-9a-f]{32}")
 _UNLIMITED_CHECK_S = 3 * 3600.0
 """How long the copies of a session that never expires are taken to be in step."""
 
@@ -47,6 +54,13 @@ class KnownCopies:
     max_inactive_s: int
 
 
+@dataclass(frozen=True, slots=True)
+class NearCopy:
+    """What this process last saw of a session."""
+
+    record: Record
+
+
 def digest(session_id: SessionId) -> str:
     """Return what logs, errors and events call the session: 12 hex digits, the same in every worker, not reversible."""
     return hashlib.blake2b(session_id.plain.encode(), digest_size=6, person=b"msm_fast log").hexdigest()
@@ -59,7 +73,9 @@ class Context:
     Thread-safety: shared by all flows; each part says for itself how.
     """
 
-    def __init__(self, settings: Settings, clock: Clock, rng: random.Random) -> None:
+    def __init__(
+        self, settings: Settings, clock: Clock, rng: random.Random, local_store: LocalStore | None = None
+    ) -> None:
         self.settings = settings
         self.clock = clock
         self.rng = rng
@@ -72,15 +88,26 @@ class Context:
         self.serializers = resolve_serializers(settings.serializer)
         self.default_max_inactive_s = int(settings.max_inactive or 0)
         self.known: NearCache = NearCache(settings.near_cache.max_sessions, clock=clock.monotonic)
+        self.local: LocalStore = local_store or MemoryStore(settings.near_cache, clock=clock.monotonic)
+        self.distribution = DistributionSwitch(
+            self.health,
+            self._looks_lost,
+            falls_back=settings.on_cluster_lost == "local" or not settings.nodes,
+            on_change=self._state_changed,
+        )
         self.is_stopped = False
-        self._state = self._current_state()
+        self.is_closed = False
 
     # -- sessions
 
     def new_state(self) -> SessionState:
-        """Return a new, empty session, placed on the node that ranks first of those that are up."""
+        """Return a new, empty session, placed on the node that ranks first of those that are up.
+
+        While the cluster is not used its id names no node: it is placed when it is first stored there.
+        """
         session_id = SessionId.generate()
-        home = next(iter(self.topology.ranked(session_id.plain, self.health.is_up)), None)
+        is_on = self.distribution.is_on
+        home = next(iter(self.topology.ranked(session_id.plain, self.health.is_up)), None) if is_on else None
         now_ms = self.now_ms()
         return SessionState(
             session_id=session_id.with_node(home) if home else session_id,
@@ -89,11 +116,33 @@ class Context:
             accessed_ms=now_ms,
             max_inactive_s=self.default_max_inactive_s,
             absolute_lifetime_s=int(self.settings.absolute_lifetime or 0),
+            local_kind=None if is_on else "local",
+            epoch=self.distribution.epoch,
         )
 
     def storage_key(self, session_id: SessionId) -> bytes:
         """Return the key of the session's item, the same on every node: its node and route are no part of it."""
         return (self.settings.key_prefix + session_id.plain).encode()
+
+    def session_id_of(self, key: bytes) -> SessionId:
+        """Return the id, without a node, of the session that is stored under key."""
+        return SessionId(key[len(self.settings.key_prefix) :].decode())
+
+    def looks_issued(self, session_id: SessionId) -> bool:
+        """Whether the id has the form of those that this library makes: 32 hexadecimal digits."""
+        return _ISSUED.fullmatch(session_id.plain) is not None
+
+    def near_copy(self, key: bytes) -> NearCopy | None:
+        """Return what this process last saw of the session in the cluster."""
+        return None
+
+    def forget(self, key: bytes) -> None:
+        """Drop what is known of the session's copies."""
+        self.known.pop(key)
+
+    def forget_all(self) -> None:
+        """Drop what is known of any session's copies."""
+        self.known.clear()
 
     def remember(self, key: bytes, known: KnownCopies) -> None:
         """Keep what is known of a session's copies for a tenth of its lifetime; then they are asked again."""
@@ -118,6 +167,10 @@ class Context:
             limits.append(max(absolute_lifetime_s - age_s, 0) + _TTL_MARGIN_S)
         return min(limits, default=0)
 
+    def tombstone_ttl_s(self, max_inactive_s: int) -> int:
+        """Return how long the tombstone of a session must live: as long as a copy of it may."""
+        return self.ttl_s(max_inactive_s) or _TOMBSTONE_LONGEST_S
+
     def exptime(self, ttl_s: int) -> int:
         """Return ttl_s as memcached wants it."""
         return wire.exptime(ttl_s, self.clock.wall())
@@ -134,7 +187,7 @@ class Context:
 
     def state(self) -> DistributionState:
         """Return where sessions are kept now."""
-        return DistributionState.STOPPED if self.is_stopped else self._state
+        return DistributionState.STOPPED if self.is_stopped else self.distribution.state
 
     def renew_locks(self) -> None:
         """Make a forked child safe: a lock that another thread held at the fork would never be let go."""
@@ -142,18 +195,16 @@ class Context:
         self.health.renew_lock()
         self.retry_budget.renew_lock()
         self.missed.renew_lock()
+        self.distribution.renew_lock()
+        self.local.renew_after_fork()
 
-    def _current_state(self) -> DistributionState:
-        down = len(self.health.down())
-        if down == len(self.topology.nodes):
-            return DistributionState.LOCAL
-        return DistributionState.DEGRADED if down else DistributionState.DISTRIBUTED
+    def _looks_lost(self) -> bool:
+        return self.health.looks_lost(self.topology.primaries)
 
     def _node_changed(self, node: str, is_up: bool, detail: str) -> None:
-        label = self.label(node)
-        self.tell(
-            "node_up" if is_up else "node_down", f"node {label} is {'up' if is_up else 'down'}: {detail}", node=node
-        )
-        before, self._state = self._state, self._current_state()
-        if self._state is not before:
-            self.tell("state_changed", f"sessions are {self._state.value} now, {before.value} before")
+        sentence = f"node {self.label(node)} is {'up' if is_up else 'down'}"
+        self.tell("node_up" if is_up else "node_down", f"{sentence}: {detail}", node=node)
+        self.distribution.refresh(sentence)
+
+    def _state_changed(self, state: DistributionState, before: DistributionState, reason: str) -> None:
+        self.tell("state_changed", f"sessions are {state.value} now, {before.value} before: {reason}")

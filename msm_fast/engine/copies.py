@@ -14,9 +14,9 @@ from msm_fast.errors import CorruptRecord, SessionTooLarge
 from msm_fast.session import ABSENT, SessionState
 
 __all__ = [
-    "TOMBSTONE_LONGEST_S",
     "Copy",
     "encode_state",
+    "encode_stored",
     "encode_tombstone",
     "is_over",
     "put",
@@ -29,9 +29,6 @@ MAX_ITEM_BYTES = 1_048_064
 payload seen for a key of 2 bytes). A larger one is refused before sending: the server would delete the old value."""
 
 _BEYOND_ALL_GENERATIONS = 2**64 - 1
-
-TOMBSTONE_LONGEST_S = 30 * 24 * 3600
-"""How long the tombstone of a session that never expires is kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +89,22 @@ def encode_state(
     return record
 
 
-def encode_tombstone(ctx: Context, key: bytes) -> bytes:
-    """Return the record that stands for a session that was ended."""
+def encode_stored(key: bytes, state: SessionState) -> bytes:
+    """Return the record that the cluster holds of a session, as this view of it knows; b"" for none."""
+    if state.stored is None:
+        return b""
+    return encode_record(
+        key,
+        state.stored.body,
+        generation=state.stored.generation,
+        created_ms=state.created_ms,
+        accessed_ms=state.accessed_ms,
+        lineage=state.stored.lineage,
+    )
+
+
+def encode_tombstone(ctx: Context, key: bytes, max_inactive_s: int) -> bytes:
+    """Return the record that stands for a session that was ended. max_inactive_s: the session's own."""
     now_ms = ctx.now_ms()
     return encode_record(
         key,
@@ -101,6 +112,7 @@ def encode_tombstone(ctx: Context, key: bytes) -> bytes:
         generation=_BEYOND_ALL_GENERATIONS,
         created_ms=now_ms,
         accessed_ms=now_ms,
+        max_inactive_s=max_inactive_s,
         is_tombstone=True,
     )
 

@@ -12,12 +12,12 @@ __all__ = ["Batch", "Effect", "Exchange", "FailureKind", "Flow", "NodeFailure", 
 
 T = TypeVar("T")
 
-FailureKind = Literal["refused", "reset", "timeout", "protocol", "unsupported", "deadline"]
+FailureKind = Literal["refused", "unreachable", "reset", "timeout", "protocol", "unsupported", "deadline"]
 """Why a node gave no replies.
 
-refused: no connection. reset: the connection was lost. timeout: no answer within timeouts.operation (or
-timeouts.connect). protocol: the answer was nonsense. unsupported: the server is no memcached, or too old.
-deadline: the request's own time was over; says nothing about the node.
+refused: no connection, by its host's word. unreachable: its host is not reached. reset: the connection was lost.
+timeout: no answer within timeouts.operation (or timeouts.connect). protocol: the answer was nonsense. unsupported: the
+server is no memcached, or too old. deadline: the request's own time was over; says nothing about the node.
 """
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from msm_fast._core import wire
 from msm_fast._core.session_id import SessionId
 from msm_fast.engine.context import Context, digest
-from msm_fast.engine.copies import TOMBSTONE_LONGEST_S, encode_tombstone
+from msm_fast.engine.copies import encode_tombstone
 from msm_fast.engine.effects import Batch, Flow, NodeFailure
 from msm_fast.engine.exchanging import exchange
 from msm_fast.errors import SessionUnavailable
@@ -22,16 +22,16 @@ def end_copies(ctx: Context, session_ids: Sequence[SessionId], max_inactive_s: i
     anything is read from it. max_inactive_s: the sessions' own; a tombstone lives as long as such a copy may.
     Raises: SessionUnavailable if not one node took them.
     """
-    exptime = ctx.exptime(ctx.ttl_s(max_inactive_s) or TOMBSTONE_LONGEST_S)
+    exptime = ctx.exptime(ctx.tombstone_ttl_s(max_inactive_s))
     commands: dict[str, list[wire.Command]] = {}
     for session_id in session_ids:
         key = ctx.storage_key(session_id)
-        tombstone = wire.store(key, encode_tombstone(ctx, key), ctx.nonce(), exptime)
+        tombstone = wire.store(key, encode_tombstone(ctx, key, max_inactive_s), ctx.nonce(), exptime)
         for node in _sites(ctx, session_id):
             commands.setdefault(node, []).append(tombstone)
         for node in ctx.health.down():
             ctx.missed.add(node, [tombstone])
-        ctx.known.pop(key)
+        ctx.forget(key)
     batches = [Batch(node, todo) for node, todo in commands.items()]
     outcomes = yield from exchange(ctx, batches)
     for batch, outcome in zip(batches, outcomes, strict=True):

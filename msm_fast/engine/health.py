@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 
 from msm_fast.engine.effects import FailureKind
@@ -12,7 +12,8 @@ from msm_fast.policies import Breaker, Reconnect
 
 __all__ = ["ClusterHealth", "NodeHealth"]
 
-_OPENS_AT_ONCE: frozenset[FailureKind] = frozenset({"refused", "reset", "unsupported"})
+_OPENS_AT_ONCE: frozenset[FailureKind] = frozenset({"refused", "reset", "unreachable", "unsupported"})
+_SILENT: frozenset[FailureKind] = frozenset({"timeout", "unreachable", "deadline"})
 
 
 @dataclass(slots=True)
@@ -24,6 +25,8 @@ class NodeHealth:
     """
 
     is_up: bool = True
+    is_silent: bool = False
+    """It is down, and neither it nor its host answers."""
     failures_in_a_row: int = 0
     probe_at: float = 0.0
     probe_wait: float = 0.0
@@ -70,6 +73,17 @@ class ClusterHealth:
         """Return the nodes whose breaker is open."""
         return [node for node, health in self._nodes.items() if not health.is_up]
 
+    def looks_lost(self, primaries: Collection[str]) -> bool:
+        """Whether the cluster cannot be used: no node is up, or most of three or more primaries are silent.
+
+        Of a process that died its host says so; when most are silent, it is more likely this host that was cut off than
+        all of them, and what it would store on the rest others would not see.
+        """
+        if all(not health.is_up for health in self._nodes.values()):
+            return True
+        silent = sum(self._nodes[node].is_silent for node in primaries)
+        return self._breaker.suspect_self and len(primaries) >= 3 and 2 * silent > len(primaries)
+
     def has_returned_within(self, node: str, seconds: float | None, now: float) -> bool:
         """Whether the node failed to answer and came back less than so many seconds ago (None: ever).
 
@@ -87,7 +101,7 @@ class ClusterHealth:
             health.failures_in_a_row = 0
             health.returned_at = now
             was_open = not health.is_up
-            health.is_up = True
+            health.is_up, health.is_silent = True, False
         if was_open:
             self._on_change(node, True, f"answers again after: {health.last_failure}")
 
@@ -105,6 +119,7 @@ class ClusterHealth:
                 health.is_up = False
                 health.probe_wait = self._reconnect.first
                 health.probe_at = now + self._jittered(health.probe_wait)
+            health.is_silent = not health.is_up and kind in _SILENT
         if opens:
             self._on_change(node, False, detail)
 

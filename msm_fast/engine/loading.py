@@ -45,6 +45,9 @@ def load(ctx: Context, session_id: SessionId, expect_write: bool) -> Flow[Sessio
         read.
     """
     home = ctx.topology.home(session_id.node)
+    if home is None and session_id.node is None and ctx.looks_issued(session_id):
+        home = ctx.topology.first(session_id.plain)  # it was made while no node could be reached
+        session_id = session_id.with_node(home)
     if home is None:
         ctx.counters.add("refused_ids")
         return None
@@ -179,7 +182,9 @@ def _build_state(ctx: Context, session_id: SessionId, home: str, findings: _Find
         max_inactive_s=record.max_inactive_s,
         absolute_lifetime_s=record.absolute_lifetime_s,
         stored=Stored(record.generation, record.lineage, _expectations(findings, best), record.body),
+        body=record.body,
         is_new=False,
+        epoch=ctx.distribution.epoch,
     )
     home = follow_home(ctx, state, home, record)
     if not ctx.health.is_up(home) or home in findings.failed or home in findings.unreadable:

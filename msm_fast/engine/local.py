@@ -1,99 +1,205 @@
-"""Sessions in the memory of this process, under the rules of distributed ones: same records, same merging.
+"""Sessions kept on this host, under the rules of distributed ones: same records, same merging.
 
-Nothing here waits, so these are plain functions, not flows.
+Nothing here waits for a network, so these are plain functions, not flows.
 """
 
 from __future__ import annotations
 
 from msm_fast._core.attributes import AttributeMap
-from msm_fast._core.record import decode_record
+from msm_fast._core.record import Record, decode_record
 from msm_fast._core.session_id import SessionId
 from msm_fast.engine.changes import merge, needs_storing
 from msm_fast.engine.context import Context, digest
-from msm_fast.engine.copies import encode_state, is_over
-from msm_fast.engine.serialization import encode_attributes
-from msm_fast.errors import ConflictError
-from msm_fast.local_store import LocalRecord, MemoryStore
+from msm_fast.engine.copies import encode_state, encode_stored, encode_tombstone, is_over
+from msm_fast.engine.serialization import StaysLocal, encode_attributes
+from msm_fast.errors import ConflictError, CorruptRecord, SessionUnavailable
+from msm_fast.local_store import LocalRecord
 from msm_fast.policies import SaveResult
-from msm_fast.session import SessionState, Stored
+from msm_fast.session import LocalKind, SessionState, Stored
 
-__all__ = ["load_local", "save_local"]
+__all__ = ["end_locally", "find_locally", "keep_locally", "kept_record", "state_of_record"]
 
 _ATTEMPTS = 64
-"""Threads of one process that save one session at once; each swap lets one of them through."""
+"""Requests that save one session at once; each swap lets one of them through."""
+
+_BEYOND_ALL_GENERATIONS = 2**63 - 1
 
 
-def load_local(ctx: Context, store: MemoryStore, session_id: SessionId) -> SessionState | None:
-    """Return the session, its life extended by this request, or None if there is none."""
-    key = ctx.storage_key(session_id)
-    found = store.load(key) if session_id.node is None else None
-    record = decode_record(found.data, key) if found is not None else None
-    if found is None or record is None or is_over(ctx, record):
-        ctx.counters.add("not_found")
+def kept_record(ctx: Context, session_id: SessionId) -> LocalRecord | None:
+    """Return the session's record in the local store, or None; costs next to nothing while the store is empty.
+
+    Raises: SessionUnavailable if the store fails and is needed, since the cluster is not used now.
+    """
+    try:
+        return ctx.local.load(ctx.storage_key(session_id)) if len(ctx.local) else None
+    except SessionUnavailable:
+        if ctx.distribution.is_on:
+            return None
+        raise
+
+
+def find_locally(ctx: Context, session_id: SessionId, *, may_be_in_cluster: bool = True) -> SessionState | None:
+    """Return the session, its life extended by this request, or None if there is none.
+
+    What the local store has comes first, then what the near cache last saw of the cluster. A session that is in
+    neither may be in the cluster: then it gets a provisional one under its id, which never goes there.
+    may_be_in_cluster: False if the cluster has said that it is not, or that nobody can read it.
+    """
+    if not ctx.topology.accepts(session_id):
+        ctx.counters.add("refused_ids")
         return None
-    ttl_s = ctx.ttl_s(record.max_inactive_s, record.created_ms, record.absolute_lifetime_s)
-    store.touch(key, ttl_s, ctx.now_ms())
-    ctx.counters.add("loaded")
+    record = kept_record(ctx, session_id)
+    state = state_of_record(ctx, session_id, record) if record is not None else _seen_before(ctx, session_id)
+    if state is None and record is None and may_be_in_cluster and ctx.topology.nodes:
+        state = _provisional(ctx, session_id)
+    ctx.counters.add("not_found" if state is None else "loaded")
+    return state
+
+
+def state_of_record(ctx: Context, session_id: SessionId, found: LocalRecord) -> SessionState | None:
+    """Return the session in a record of the local store, or None if it was ended, is over or cannot be read."""
+    if found.kind == "ended":
+        return None
+    key = ctx.storage_key(session_id)
+    try:
+        record = decode_record(found.data, key)
+        base = decode_record(found.base, key) if found.base else None
+    except CorruptRecord as error:
+        ctx.counters.add("corrupt")
+        ctx.tell("corrupt", f"the local store has a record that cannot be used: {error}", session=digest(session_id))
+        return None
+    if is_over(ctx, record):
+        return None
+    ctx.local.touch(key, ctx.ttl_s(record.max_inactive_s, record.created_ms, record.absolute_lifetime_s), ctx.now_ms())
+    state = _state(ctx, session_id, record, found.accessed_ms, found.kind)
+    state.local_generation = found.generation
+    state.attributes = found.live if found.live is not None else state.attributes
+    state.stored = None if base is None else Stored(base.generation, base.lineage, {}, base.body)
+    return state
+
+
+def _seen_before(ctx: Context, session_id: SessionId) -> SessionState | None:
+    """Return the session as the near cache last saw it in the cluster."""
+    near = ctx.near_copy(ctx.storage_key(session_id))
+    if near is None or is_over(ctx, near.record):
+        return None
+    record = near.record
+    state = _state(ctx, session_id, record, record.accessed_ms, "local")
+    state.stored = Stored(record.generation, record.lineage, {}, record.body)
+    return state
+
+
+def _state(ctx: Context, session_id: SessionId, record: Record, accessed_ms: int, kind: LocalKind) -> SessionState:
     return SessionState(
         session_id=session_id,
         attributes=AttributeMap.decode(record.body, serializer=ctx.serializers),
         created_ms=record.created_ms,
-        accessed_ms=found.accessed_ms,
+        accessed_ms=accessed_ms,
         max_inactive_s=record.max_inactive_s,
         absolute_lifetime_s=record.absolute_lifetime_s,
-        stored=Stored(record.generation, (), {}, record.body),
+        body=record.body,
+        local_kind=kind,
         is_new=False,
-        is_local=True,
+        epoch=ctx.distribution.epoch,
     )
 
 
-def save_local(ctx: Context, store: MemoryStore, state: SessionState) -> SaveResult:
-    """Store the session if it changed, then remove the ids it no longer has.
+def _provisional(ctx: Context, session_id: SessionId) -> SessionState | None:
+    """Return an empty session under an id that may be in use in the cluster; only if we may have issued the id."""
+    if not ctx.looks_issued(session_id):
+        return None
+    state = ctx.new_state()
+    state.session_id = session_id
+    state.local_kind = "provisional"
+    ctx.counters.add("provisional")
+    return state
+
+
+def keep_locally(ctx: Context, state: SessionState) -> SaveResult:
+    """Store the session here if it changed, then end the ids it no longer has.
 
     Raises: SerializationError and SessionTooLarge by policy, ConflictError if settings.on_conflict says so.
     """
     if state.is_ended and not state.attributes:
-        _delete_retired(ctx, store, state)
+        _end_retired(ctx, state)
         return SaveResult("invalidated")
-    body = encode_attributes(ctx, state)
-    if not needs_storing(state, body):
+    state.local_kind = state.local_kind or "local"
+    body, live = _encode(ctx, state)
+    if not needs_storing(state, body) and live is None:
         ctx.counters.add("unchanged")
         return SaveResult("unchanged")
-    was_new = state.stored is None and not state.retired
-    result = _swap(ctx, store, state, body)
+    was_new = not state.is_kept and not state.retired
+    result = _swap(ctx, state, body, live)
     ctx.counters.add("created" if was_new else "stored")
-    _delete_retired(ctx, store, state)
+    _end_retired(ctx, state)
     return result
 
 
-def _delete_retired(ctx: Context, store: MemoryStore, state: SessionState) -> None:
-    for session_id in state.retired:
-        store.delete(ctx.storage_key(session_id))
-        ctx.counters.add("invalidated" if state.is_ended else "rotated")
-    state.retired = []
+def _encode(ctx: Context, state: SessionState) -> tuple[bytes, AttributeMap | None]:
+    """Return the body, and the attributes themselves if some of them cannot be encoded."""
+    try:
+        return encode_attributes(ctx, state), None
+    except StaysLocal as stays:
+        if stays.tags_session:
+            state.local_kind = "tagged"
+        return stays.body, state.attributes
 
 
-def _swap(ctx: Context, store: MemoryStore, state: SessionState, body: bytes) -> SaveResult:
-    """Compare and swap the record, merging with what other threads stored first."""
+def _swap(ctx: Context, state: SessionState, body: bytes, live: AttributeMap | None) -> SaveResult:
+    """Compare and swap the record, merging with what other requests stored first."""
     key = ctx.storage_key(state.session_id)
-    expected = state.stored.generation if state.stored else 0
     ttl_s = ctx.ttl_s(state.max_inactive_s, state.created_ms, state.absolute_lifetime_s)
+    base = encode_stored(key, state)
     for _ in range(_ATTEMPTS):
-        generation = expected + 1
-        record = LocalRecord(generation, encode_state(ctx, key, state, body, generation, ()), ctx.now_ms())
-        if store.swap(key, expected, record, ttl_s):
-            state.attributes.mark_saved(body)
-            state.stored = Stored(generation, (), {}, body)
+        expected = state.local_generation
+        generation = (expected or (state.stored.generation if state.stored else 0)) + 1
+        data = encode_state(ctx, key, state, body, generation, ())
+        assert state.local_kind is not None
+        dropped = ctx.local.dropped
+        if ctx.local.swap(
+            key, expected, LocalRecord(generation, data, ctx.now_ms(), state.local_kind, base, live), ttl_s
+        ):
+            if live is None:
+                state.attributes.mark_saved(body)
+            state.body = body
+            state.local_generation = generation
             state.must_store = False
-            state.is_local = True
+            _tell_dropped(ctx, ctx.local.dropped - dropped)
             return SaveResult("local")
-        current = store.load(key)
-        if current is None:
+        current = ctx.local.load(key)
+        if current is None or current.kind == "ended":
             return SaveResult("invalidated")
-        merge(ctx, state, decode_record(current.data, key))
-        body = encode_attributes(ctx, state)
-        expected = current.generation
+        if live is None:
+            merge(ctx, state, decode_record(current.data, key))
+            body, live = _encode(ctx, state)
+        state.local_generation = current.generation
     raise ConflictError(
         f"session {digest(state.session_id)} was changed by others {_ATTEMPTS} times while it was being saved",
         session=digest(state.session_id),
     )
+
+
+def _tell_dropped(ctx: Context, n: int) -> None:
+    if n > 0:
+        ctx.counters.add("dropped", n)
+        ctx.tell("dropped", f"the local store is full: {n} session(s) that were used least recently are gone")
+
+
+def _end_retired(ctx: Context, state: SessionState) -> None:
+    for session_id in state.retired:
+        end_locally(ctx, session_id, state.max_inactive_s)
+        ctx.counters.add("invalidated" if state.is_ended else "rotated")
+    state.retired = []
+
+
+def end_locally(ctx: Context, session_id: SessionId, max_inactive_s: int) -> None:
+    """End a session while the cluster cannot be told; the reconnection tells it before anything else."""
+    key = ctx.storage_key(session_id)
+    ctx.forget(key)
+    ctx.local.delete(key)
+    if ctx.topology.nodes:
+        data = encode_tombstone(ctx, key, max_inactive_s)
+        record = LocalRecord(_BEYOND_ALL_GENERATIONS, data, ctx.now_ms(), "ended")
+        ttl_s = ctx.tombstone_ttl_s(max_inactive_s)
+        while not ctx.local.swap(key, 0, record, ttl_s):
+            ctx.local.delete(key)

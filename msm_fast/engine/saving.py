@@ -40,7 +40,7 @@ def save(ctx: Context, state: SessionState) -> Flow[SaveResult]:
     if not needs_storing(state, body):
         ctx.counters.add("unchanged")
         return SaveResult("unchanged", state.session_id.node)
-    was_new = state.stored is None and not state.retired
+    was_new = not state.is_kept and not state.retired
     result = yield from _store(ctx, state, body)
     if result.status == "invalidated":
         return result
@@ -201,8 +201,9 @@ def _commit_superseded(ctx: Context, state: SessionState, write: Write, body: by
     home = follow_home(ctx, state, write.home, write.superseded_by.record)
     state.attributes.mark_saved(body)
     state.stored = Stored(write.generation, write.lineage, {}, body)
+    state.body = body
     state.must_store = state.has_moved = False
-    ctx.known.pop(write.key)
+    ctx.forget(write.key)
     return SaveResult(status, home or None)
 
 
@@ -211,5 +212,6 @@ def _commit(ctx: Context, state: SessionState, write: Write, body: bytes) -> Non
     copies = {node: cas for node, cas in write.done.items() if cas != UNKNOWN}
     state.attributes.mark_saved(body)
     state.stored = Stored(write.generation, write.lineage, copies, body)
+    state.body = body
     state.must_store = state.has_moved = False
     ctx.remember(write.key, KnownCopies(write.nonce, dict(copies), state.max_inactive_s))

@@ -6,7 +6,21 @@ from msm_fast.engine.context import Context, digest
 from msm_fast.errors import SerializationError, SessionTooLarge
 from msm_fast.session import SessionState
 
-__all__ = ["encode_attributes", "refuse"]
+__all__ = ["StaysLocal", "encode_attributes", "refuse"]
+
+
+class StaysLocal(Exception):
+    """A session cannot be stored in the cluster, and by policy is kept in this process.
+
+    reason: the sentence to log. body: the attributes that can be encoded. tags_session: it stays here for good;
+    otherwise distribution is to be stopped for all.
+    """
+
+    def __init__(self, reason: str, body: bytes, *, tags_session: bool) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.body = body
+        self.tags_session = tags_session
 
 
 def encode_attributes(ctx: Context, state: SessionState) -> bytes:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from xxhash import xxh32_intdigest
 
 from msm_fast._core.placement import RendezvousHash
+from msm_fast._core.session_id import SessionId
 from msm_fast.node import Node
 
 __all__ = ["Topology", "home_digest"]
@@ -27,6 +28,7 @@ class Topology:
         self._by_digest = {home_digest(node_id): node_id for node_id in self.nodes}
         failover = {node.node_id: node.weight for node in nodes if node.node_id in failover_nodes}
         primaries = {node.node_id: node.weight for node in nodes if node.node_id not in failover_nodes}
+        self.primaries = frozenset(primaries)
         self._rings = [_ring(primaries), _ring(failover)]
 
     def home(self, node: str | None) -> str | None:
@@ -34,9 +36,17 @@ class Topology:
         home = node if self.encodes_node else "" if node is None else None
         return home if home in self.nodes else None
 
+    def accepts(self, session_id: SessionId) -> bool:
+        """Whether a session may have this id: it names one of our nodes, or none."""
+        return session_id.node is None or self.home(session_id.node) is not None
+
     def node_of_digest(self, digest: int) -> str | None:
         """Return the node that a record names as its session's home, or None if it is none of ours."""
         return self._by_digest.get(digest)
+
+    def first(self, plain: str) -> str:
+        """Return the node that ranks first for plain, up or not."""
+        return self.ranked(plain, lambda node: True)[0]
 
     def ranked(self, plain: str, is_up: Callable[[str], bool]) -> list[str]:
         """Return the nodes for plain that are up, in order of preference: failover nodes only if no primary is."""

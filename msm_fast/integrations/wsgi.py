@@ -108,7 +108,7 @@ class _Response:
         ended the session: if another one did, that one has told the client.
         """
         state = self._scope.session.state
-        if state.stored is not None and result.status != "invalidated":
+        if state.is_kept and result.status != "invalidated":
             session_id = str(state.session_id)
             return None if session_id == self._presented else self._cookie.header(session_id, self._is_https)
         return self._cookie.deletion(self._is_https) if state.is_ended and self._presented else None

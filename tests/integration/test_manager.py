@@ -176,7 +176,7 @@ def test_a_save_that_hangs_on_its_home_is_stored_elsewhere_in_time(nodes: Nodes,
 def test_with_every_node_down_it_is_said_at_once_and_the_sessions_come_back(
     nodes: Nodes, make_manager: MakeManager
 ) -> None:
-    manager = make_manager(reconnect=Reconnect(first=0.1, cap=0.2))
+    manager = make_manager(reconnect=Reconnect(first=0.1, cap=0.2), on_cluster_lost="error")
     session_id = store(manager, n=1)
     for server in nodes.values():
         server.pause()
@@ -211,8 +211,8 @@ def test_the_application_starts_with_no_memcached_in_reach() -> None:
     with SessionManager(f"127.0.0.1:{port}") as manager:
         session = manager.create()
         session["user"] = "ada"
-        with pytest.raises(SessionUnavailable):
-            manager.save(session)
+        assert manager.save(session).status == "local"
+        assert loaded(manager, session.id)["user"] == "ada"
 
 
 def test_sessions_live_on_a_single_node_without_an_id(nodes: Nodes) -> None:
@@ -302,7 +302,7 @@ def test_a_server_that_is_too_old_or_no_memcached_is_one_clear_error_naming_the_
         status = manager.nodes()[1]
         assert not status.is_up
         assert "not a memcached server" in status.last_failure or "install 1.6.18 or newer" in status.last_failure
-    told = [message for message in caplog.messages if "node bad" in message and "is down" in message]
+    told = [message for message in caplog.messages if message.startswith("node bad") and "is down" in message]
     assert len(told) == 1
     assert f"127.0.0.1:{impostor.port}" in told[0]
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import random
 from typing import Any
 
 from msm_fast._core.session_id import SessionId
 from msm_fast.engine.context import Context
 from msm_fast.engine.exchanging import probe
-from msm_fast.engine.loading import load
-from msm_fast.engine.saving import save
+from msm_fast.engine.reconnecting import reconnect
+from msm_fast.engine.serving import find, store
 from msm_fast.policies import SaveResult
 from msm_fast.session import Session, SessionState
 from msm_fast.settings import Settings
@@ -17,6 +18,8 @@ from tests.simulation.driver import SimulatedDriver
 
 
 def make_settings(n_nodes: int = 3, **settings: Any) -> Settings:
+    """Return settings for n1, n2…; what cannot be reached or read is an error unless they say otherwise."""
+    settings = {"on_cluster_lost": "error", "on_corrupt": "error", **settings}
     nodes = ",".join(f"n{i}:127.0.0.1:{11000 + i}" for i in range(1, n_nodes + 1))
     return Settings.build(nodes, **settings)
 
@@ -36,11 +39,11 @@ class Worker:
     def load(self, session_id: str, expect_write: bool = True) -> Session | None:
         parsed = SessionId.parse(session_id)
         assert parsed is not None
-        state = self.driver.run(load(self.ctx, parsed, expect_write))
+        state = self.driver.run(find(self.ctx, parsed, expect_write))
         return None if state is None else self._session(state, presented=session_id)
 
     def save(self, session: Session) -> SaveResult:
-        return self.driver.run(save(self.ctx, session.state))
+        return self.driver.run(store(self.ctx, session.state))
 
     def store(self, **attributes: Any) -> str:
         """Create a session, store it and return its id."""
@@ -49,7 +52,14 @@ class Worker:
         return session.id
 
     def probe(self, node: str) -> bool:
-        return self.driver.run(probe(self.ctx, node))
+        """Do what the prober does for a node, and reconnect if that is possible then."""
+        is_up = self.driver.run(probe(self.ctx, node))
+        if self.ctx.distribution.can_reconnect:
+            self.reconnect()
+        return is_up
+
+    def reconnect(self) -> bool:
+        return self.driver.run(reconnect(self.ctx), math.inf)
 
     def _session(self, state: SessionState, presented: str | None = None) -> Session:
         return Session(find=None, mint=self.ctx.new_state, presented=presented, state=state)

@@ -1,0 +1,135 @@
+"""Going back to the cluster: what was ended meanwhile first, then what was kept here, then as if new."""
+
+from __future__ import annotations
+
+from msm_fast._core.attributes import AttributeMap
+from msm_fast._core.record import decode_record
+from msm_fast._core.session_id import SessionId
+from msm_fast.engine.context import Context, digest
+from msm_fast.engine.effects import Flow, Sleep
+from msm_fast.engine.ending import end_copies
+from msm_fast.engine.exchanging import probe
+from msm_fast.engine.loading import load
+from msm_fast.engine.local import state_of_record
+from msm_fast.engine.saving import save
+from msm_fast.engine.serialization import StaysLocal
+from msm_fast.errors import MsmError, SessionUnavailable
+from msm_fast.local_store import LocalRecord
+from msm_fast.session import SessionState
+
+__all__ = ["catch_up", "reconnect"]
+
+
+def reconnect(ctx: Context) -> Flow[bool]:
+    """Take up distribution again; return whether it is on now.
+
+    Sessions that were ended while the cluster was away are ended there before any is read. With
+    reconnect.on_reconnect="replay" the sessions that were kept here are then stored, at most replay_rate a second, and
+    those whose nodes are still away wait for them; with "discard" they are not. In the end all else that was kept here
+    is dumped but what can never be distributed.
+    """
+    for node in ctx.health.down():
+        yield from probe(ctx, node)  # what ails one often ailed all: rather find every session than some
+    if not (yield from _end_what_was_ended(ctx)):
+        return False
+    if ctx.settings.reconnect.on_reconnect == "replay":
+        yield from _replay(ctx)
+    if not ctx.distribution.can_reconnect:
+        return False
+    n_dropped = _dump(ctx)
+    ctx.tell("reset", f"the cluster is used as if new; {n_dropped} session(s) that were kept on this host are dropped")
+    ctx.distribution.reconnected()
+    return ctx.distribution.is_on
+
+
+def _end_what_was_ended(ctx: Context) -> Flow[bool]:
+    for key, record in _records(ctx):
+        if record.kind == "ended":
+            max_inactive_s = decode_record(record.data, key).max_inactive_s
+            try:
+                yield from end_copies(ctx, [ctx.session_id_of(key)], max_inactive_s)
+            except SessionUnavailable:
+                return False
+            if ctx.is_closed:
+                return False
+    return True
+
+
+def _replay(ctx: Context) -> Flow[None]:
+    """Store the sessions that were kept here, over what the cluster has of them; stop when it is lost again."""
+    for key, record in _records(ctx):
+        if record.kind != "local":
+            continue
+        session_id = ctx.session_id_of(key)
+        try:
+            state = catch_up(ctx, session_id, (yield from load(ctx, session_id, True)), record)
+            if state is not None:
+                yield from save(ctx, state)
+                ctx.local.delete(key, record.generation)
+                ctx.counters.add("replayed")
+        except SessionUnavailable:
+            if not ctx.distribution.can_reconnect:
+                return
+        except (MsmError, StaysLocal) as error:
+            ctx.local.delete(key, record.generation)
+            ctx.counters.add("dropped")
+            name = digest(session_id)
+            ctx.tell("dropped", f"session {name} cannot be stored in the cluster: {error}", session=name)
+        if ctx.is_closed:
+            return
+        yield Sleep(1 / ctx.settings.reconnect.replay_rate)
+
+
+def _dump(ctx: Context) -> int:
+    """Drop what was kept here and has no business here any more; return how many sessions that were."""
+    staying = {"tagged", "local"} if ctx.settings.reconnect.on_reconnect == "replay" else {"tagged"}
+    n_dropped = 0
+    for key, record in _records(ctx):
+        if record.kind not in staying:
+            ctx.local.delete(key, record.generation)
+            n_dropped += record.kind != "ended"
+    ctx.forget_all()
+    ctx.counters.add("dropped", n_dropped)
+    return n_dropped
+
+
+def _records(ctx: Context) -> list[tuple[bytes, LocalRecord]]:
+    found = ((key, ctx.local.load(key)) for key in ctx.local.all_keys())
+    return [(key, record) for key, record in found if record is not None]
+
+
+def catch_up(ctx: Context, session_id: SessionId, state: SessionState | None, kept: LocalRecord) -> SessionState | None:
+    """Return the session that the cluster has, with the changes that were kept here meanwhile laid over it.
+
+    They are stored when the request ends. A provisional session goes now that the one it stood for can be asked for;
+    one that was changed here and is gone from the cluster has ended there.
+    """
+    key = ctx.storage_key(session_id)
+    if kept.kind == "ended":
+        return None
+    if kept.kind == "provisional" or (state is None and kept.base):
+        ctx.local.delete(key, kept.generation)
+        return state
+    mine = state_of_record(ctx, session_id, kept)
+    if mine is None:
+        return state
+    if state is None:
+        mine.local_kind = None
+        mine.must_store = True
+        return mine
+    base = AttributeMap.decode(mine.stored.body if mine.stored else b"", serializer=ctx.serializers)
+    _lay_over(state.attributes, base, mine.attributes)
+    state.max_inactive_s = mine.max_inactive_s
+    state.local_generation = kept.generation
+    state.must_store = True
+    return state
+
+
+def _lay_over(attributes: AttributeMap, base: AttributeMap, mine: AttributeMap) -> None:
+    """Make the changes to attributes that lead from base to mine."""
+    for name, value in mine.items():
+        if name not in base or base[name] != value:
+            attributes[name] = value
+    for name in base:
+        if name not in mine:
+            attributes.pop(name, None)

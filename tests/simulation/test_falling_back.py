@@ -1,0 +1,381 @@
+"""The cluster is lost, or cannot serve one session: what this host serves meanwhile, and what comes of it."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from msm_fast import CorruptRecord, DistributionState, Reconnect, SessionId, SessionUnavailable
+from msm_fast.engine.events import Event
+from msm_fast.policies import Breaker
+from tests.simulation.driver import SimulatedDriver
+from tests.simulation.test_loading import backup_of, home_of, key_of
+from tests.simulation.test_saving import loaded, read
+from tests.simulation.worker import Worker
+
+MakeWorker = Callable[..., Worker]
+
+LOCAL: dict[str, Any] = {"on_cluster_lost": "local", "on_corrupt": "local"}
+REPLAY: dict[str, Any] = {**LOCAL, "reconnect": Reconnect(on_reconnect="replay")}
+
+
+def lose(driver: SimulatedDriver, *workers: Worker, how: str = "refused") -> None:
+    """Let every node refuse, and let the workers notice."""
+    for node in driver.nodes.values():
+        node.fault = how  # type: ignore[assignment]
+    for worker in workers:
+        while worker.ctx.state() is not DistributionState.LOCAL:
+            worker.load(str(SessionId.generate("n1")))
+            worker.load(str(SessionId.generate("n2")))
+
+
+def heal(driver: SimulatedDriver, *workers: Worker) -> None:
+    for node in driver.nodes.values():
+        node.fault = None
+    for worker in workers:
+        for node in worker.ctx.health.down():
+            worker.probe(node)
+
+
+def change(worker: Worker, session_id: str, **attributes: Any) -> str:
+    session = loaded(worker, session_id)
+    session.update(attributes)
+    return worker.save(session).status
+
+
+# -- connectivity lost
+
+
+def test_what_is_written_meanwhile_is_read_meanwhile(driver: SimulatedDriver, make_worker: MakeWorker) -> None:
+    worker = make_worker(**LOCAL)
+    session_id = worker.store(n=0)
+    lose(driver, worker)
+    before = driver.exchanges
+    for n in range(1, 4):
+        assert change(worker, session_id, n=n) == "local"
+        assert read(worker, session_id) == {"n": n}
+    assert driver.exchanges == before
+
+
+def test_a_session_that_was_never_seen_gets_a_provisional_one_under_its_id(
+    driver: SimulatedDriver, make_worker: MakeWorker
+) -> None:
+    other, worker = make_worker(**LOCAL), make_worker(**LOCAL)
+    session_id = other.store(user="ada")
+    lose(driver, worker)
+    session = loaded(worker, session_id)
+    assert dict(session) == {}
+    assert session.is_local
+    assert not session.id_changed
+    assert worker.save(session).status == "unchanged"
+    assert change(worker, session_id, page=1) == "local"
+    assert read(worker, session_id) == {"page": 1}
+
+
+@pytest.mark.parametrize("policy", ["discard", "replay"])
+def test_a_provisional_session_never_replaces_the_original(
+    driver: SimulatedDriver, make_worker: MakeWorker, policy: Any
+) -> None:
+    other = make_worker(**LOCAL)
+    worker = make_worker(**LOCAL, reconnect=Reconnect(on_reconnect=policy))
+    session_id = other.store(user="ada")
+    lose(driver, worker)
+    slow = loaded(worker, session_id)
+    change(worker, session_id, page=1)
+    heal(driver, worker)
+    slow["late"] = True
+    assert worker.save(slow).status == "failed"
+    assert read(worker, session_id) == {"user": "ada"}
+    assert read(other, session_id) == {"user": "ada"}
+
+
+@pytest.mark.parametrize("text", ["chosen", "0123456789abcdef" * 2 + "-n9", "0123456789abcdef" * 2 + "x"])
+def test_an_id_that_was_not_issued_here_is_not_adopted_either(
+    driver: SimulatedDriver, make_worker: MakeWorker, text: str
+) -> None:
+    worker = make_worker(**LOCAL)
+    lose(driver, worker)
+    assert worker.load(text) is None
+
+
+def test_a_session_made_meanwhile_has_an_id_without_a_node(driver: SimulatedDriver, make_worker: MakeWorker) -> None:
+    worker = make_worker(**LOCAL)
+    lose(driver, worker)
+    session = worker.create(user="ada")
+    assert worker.save(session).status == "local"
+    assert "-" not in session.id
+    assert read(worker, session.id) == {"user": "ada"}
+
+
+def test_idle_and_absolute_limits_hold_meanwhile(driver: SimulatedDriver, make_worker: MakeWorker) -> None:
+    worker = make_worker(**LOCAL, max_inactive=100, absolute_lifetime=250)
+    lose(driver, worker)
+    idle, busy = worker.create(n=1), worker.create(n=1)
+    worker.save(idle)
+    worker.save(busy)
+    for _ in range(3):
+        driver.clock.advance(80)
+        assert read(worker, busy.id) == {"n": 1}
+    assert read(worker, idle.id) == {}  # it may be in the cluster
+    driver.clock.advance(80)
+    assert read(worker, busy.id) == {}
+
+
+def test_nothing_is_asked_for_while_the_cluster_is_known_to_be_lost(
+    driver: SimulatedDriver, make_worker: MakeWorker
+) -> None:
+    worker = make_worker(**LOCAL)
+    session_id = worker.store(n=0)
+    lose(driver, worker, how="timeout")
+    before, exchanges = driver.clock.elapsed, driver.exchanges
+    for _ in range(100):
+        read(worker, session_id)
+    assert driver.exchanges == exchanges
+    assert driver.clock.elapsed == before
+
+
+def test_with_the_policy_error_nothing_is_served_from_this_host(
+    driver: SimulatedDriver, make_worker: MakeWorker
+) -> None:
+    worker = make_worker()
+    session_id = worker.store(n=0)
+    for node in driver.nodes.values():
+        node.fault = "refused"
+    for _ in range(3):
+        with pytest.raises(SessionUnavailable):
+            worker.load(session_id)
+        with pytest.raises(SessionUnavailable):
+            worker.save(worker.create(n=1))
+    assert worker.ctx.state() is DistributionState.LOCAL
+    heal(driver, worker)
+    assert worker.ctx.state() is DistributionState.DISTRIBUTED
+    assert read(worker, session_id) == {"n": 0}
+
+
+# -- one session out of reach
+
+
+def test_a_session_whose_nodes_are_down_is_served_here_while_others_are_distributed(
+    driver: SimulatedDriver, make_worker: MakeWorker
+) -> None:
+    worker = make_worker(**LOCAL)
+    session_id = worker.store(n=0)
+    home, backup = home_of(session_id), backup_of(driver, session_id)
+    for name in (home, backup):
+        driver.nodes[name].fault = "refused"
+    assert change(worker, session_id, n=1) == "local"
+    assert read(worker, session_id) == {"n": 1}
+    assert worker.ctx.state() is DistributionState.DEGRADED
+    other = worker.create(n=5)
+    assert worker.save(other).status == "stored"
+
+
+def test_what_was_kept_here_for_a_moment_is_laid_over_what_the_cluster_has(
+    driver: SimulatedDriver, make_worker: MakeWorker
+) -> None:
+    worker, other = make_worker(**LOCAL), make_worker(**LOCAL)
+    session_id = worker.store(a=0, b=0, c=0)
+    session = loaded(worker, session_id)
+    session["a"] = 1
+    del session["c"]
+    for node in driver.nodes.values():
+        node.fault = "timeout"  # once: not enough to take a node for down
+    assert worker.save(session).status == "local"
+    for node in driver.nodes.values():
+        node.fault = None
+    assert worker.ctx.state() is DistributionState.DISTRIBUTED
+    change(other, session_id, b=2)
+    session = loaded(worker, session_id)
+    assert dict(session) == {"a": 1, "b": 2}
+    assert worker.save(session).status == "stored"
+    assert len(worker.ctx.local) == 0
+    assert read(other, session_id) == {"a": 1, "b": 2}
+
+
+def test_a_login_that_could_not_be_stored_for_a_moment_is_stored_by_the_next_request(
+    driver: SimulatedDriver, make_worker: MakeWorker
+) -> None:
+    worker = make_worker(**LOCAL)
+    session = worker.create(user="ada")
+    for node in driver.nodes.values():
+        node.fault = "timeout"
+    assert worker.save(session).status == "local"
+    for node in driver.nodes.values():
+        node.fault = None
+    again = loaded(worker, session.id)
+    assert dict(again) == {"user": "ada"}
+    assert worker.save(again).status == "stored"
+    assert read(make_worker(**LOCAL), session.id) == {"user": "ada"}
+
+
+# -- corrupt data
+
+
+def spoil(driver: SimulatedDriver, session_id: str) -> None:
+    """Flip a bit in every copy."""
+    for node in driver.nodes.values():
+        item = node.server.peek(key_of(session_id))
+        if item is not None:
+            item.value = item.value[:-20] + bytes([item.value[-20] ^ 1]) + item.value[-19:]
+
+
+def test_where_it_was_never_seen_it_is_no_session_and_the_corrupt_item_is_left(
+    driver: SimulatedDriver, make_worker: MakeWorker
+) -> None:
+    session_id = make_worker(**LOCAL).store(user="ada")
+    spoil(driver, session_id)
+    items = [node.server.peek(key_of(session_id)) for node in driver.nodes.values()]
+    worker = make_worker(**LOCAL)
+    assert worker.load(session_id) is None
+    assert [node.server.peek(key_of(session_id)) for node in driver.nodes.values()] == items
+    with pytest.raises(CorruptRecord):
+        make_worker(on_corrupt="error").load(session_id)
+
+
+# -- reconnection
+
+
+def test_what_was_kept_here_is_dumped_when_the_cluster_is_back(
+    driver: SimulatedDriver, make_worker: MakeWorker
+) -> None:
+    events: list[Event] = []
+    worker = make_worker(**LOCAL)
+    worker.ctx.events.subscribe(events.append)
+    session_id = worker.store(n=0)
+    lose(driver, worker)
+    change(worker, session_id, n=1)
+    made_meanwhile = worker.create(n=5)
+    worker.save(made_meanwhile)
+    heal(driver, worker)
+    assert worker.ctx.state() is DistributionState.DISTRIBUTED
+    assert len(worker.ctx.local) == 0
+    assert read(worker, session_id) == {"n": 0}
+    assert worker.load(made_meanwhile.id) is None
+    assert [event.kind for event in events if event.kind in ("state_changed", "reset")].count("reset") == 1
+    assert worker.ctx.counters.snapshot().dropped == 2
+
+
+def test_what_the_cluster_lost_is_not_brought_back_by_a_replay(
+    driver: SimulatedDriver, make_worker: MakeWorker
+) -> None:
+    worker, other = make_worker(**REPLAY), make_worker(**LOCAL)
+    session_id = worker.store(n=0)
+    lose(driver, worker)
+    change(worker, session_id, n=1)
+    heal(driver)
+    logout = loaded(other, session_id)
+    logout.invalidate()
+    other.save(logout)
+    heal(driver, worker)
+    assert worker.load(session_id) is None
+    assert other.load(session_id) is None
+
+
+@pytest.mark.parametrize("settings", [LOCAL, REPLAY])
+def test_a_session_that_was_ended_meanwhile_is_ended_before_anything_is_read(
+    driver: SimulatedDriver, make_worker: MakeWorker, settings: dict[str, Any]
+) -> None:
+    worker, other = make_worker(**settings), make_worker(**LOCAL)
+    session_id = worker.store(user="ada")
+    lose(driver, worker)
+    slow, logout = loaded(worker, session_id), loaded(worker, session_id)
+    logout.invalidate()
+    assert worker.save(logout).status == "invalidated"
+    slow["late"] = True
+    assert worker.save(slow).status == "invalidated"
+    assert worker.load(session_id) is None
+    heal(driver, worker)
+    assert worker.load(session_id) is None
+    assert other.load(session_id) is None
+
+
+def test_a_replay_that_loses_the_cluster_again_loses_nothing(driver: SimulatedDriver, make_worker: MakeWorker) -> None:
+    worker = make_worker(**REPLAY)
+    lose(driver, worker)
+    sessions = [worker.create(n=n) for n in range(5)]
+    for session in sessions:
+        worker.save(session)
+    heal(driver)
+    exchanges = 0
+
+    def lose_again(_: object) -> None:
+        nonlocal exchanges
+        exchanges += 1
+        if exchanges == 6:
+            for node in driver.nodes.values():
+                node.fault = "refused"
+
+    driver.before_exchange = lose_again
+    for node in worker.ctx.health.down():
+        worker.probe(node)
+    driver.before_exchange = None
+    assert worker.ctx.state() is DistributionState.LOCAL
+    for n, session in enumerate(sessions):
+        assert read(worker, session.id) == {"n": n}
+    heal(driver, worker)
+    assert worker.ctx.state() is DistributionState.DISTRIBUTED
+    for n, session in enumerate(sessions):
+        assert read(worker, session.id) == {"n": n}
+
+
+# -- suspicion of ourselves
+
+
+def test_most_nodes_silent_means_that_this_host_is_cut_off(driver: SimulatedDriver, make_worker: MakeWorker) -> None:
+    worker = make_worker(**LOCAL)
+    for name in ("n1", "n2"):
+        driver.nodes[name].fault = "unreachable"
+        worker.load(str(SessionId.generate(name)))
+    assert worker.ctx.state() is DistributionState.LOCAL
+    assert worker.save(worker.create(n=1)).status == "local"
+    driver.nodes["n1"].fault = None
+    worker.probe("n1")
+    assert worker.ctx.state() is DistributionState.DEGRADED
+
+
+@pytest.mark.parametrize("how", ["refused", "not suspected"])
+def test_most_nodes_dead_by_their_hosts_word_leaves_the_others_in_use(
+    driver: SimulatedDriver, make_worker: MakeWorker, how: str
+) -> None:
+    worker = make_worker(**LOCAL, breaker=Breaker(suspect_self=how == "refused"))
+    for name in ("n1", "n2"):
+        driver.nodes[name].fault = "refused" if how == "refused" else "unreachable"
+        worker.load(str(SessionId.generate(name)))
+    assert worker.ctx.state() is DistributionState.DEGRADED
+    assert worker.save(worker.create(n=1)).node == "n3"
+
+
+# -- stopped by an operator
+
+
+def test_distribution_can_be_stopped_and_started_while_requests_are_served(
+    driver: SimulatedDriver, make_worker: MakeWorker
+) -> None:
+    worker = make_worker(**LOCAL)
+    session_id = worker.store(n=0)
+    worker.ctx.distribution.stop("maintenance")
+    assert worker.ctx.state() is DistributionState.STOPPED
+    before = driver.exchanges
+    assert change(worker, session_id, n=1) == "local"
+    made_meanwhile = worker.create(n=5)
+    worker.save(made_meanwhile)
+    assert "-" not in made_meanwhile.id
+    assert driver.exchanges == before
+    worker.ctx.distribution.start()
+    assert worker.ctx.state() is DistributionState.LOCAL
+    assert worker.reconnect()
+    assert worker.ctx.state() is DistributionState.DISTRIBUTED
+    assert read(worker, session_id) == {"n": 0}
+
+
+def test_a_node_that_comes_back_does_not_start_what_an_operator_stopped(
+    driver: SimulatedDriver, make_worker: MakeWorker
+) -> None:
+    worker = make_worker(**LOCAL)
+    lose(driver, worker)
+    worker.ctx.distribution.stop("maintenance")
+    heal(driver, worker)
+    assert worker.ctx.state() is DistributionState.STOPPED
+    worker.ctx.distribution.start()
+    assert worker.reconnect()
+    assert worker.ctx.state() is DistributionState.DISTRIBUTED

@@ -1,0 +1,140 @@
+"""Both local stores: in memory, and in a file that processes share."""
+
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from msm_fast import ConfigurationError, NearCacheSettings, SessionUnavailable
+from msm_fast._core.attributes import AttributeMap
+from msm_fast.drivers.sqlite_store import SqliteStore
+from msm_fast.local_store import LocalRecord, LocalStore, MemoryStore
+from tests.simulation.clock import VirtualClock
+
+MakeStore = Callable[..., LocalStore]
+
+
+@pytest.fixture
+def clock() -> VirtualClock:
+    return VirtualClock()
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+def make_store(request: pytest.FixtureRequest, clock: VirtualClock, tmp_path: Path) -> MakeStore:
+    def make(max_sessions: int = 100, max_bytes: int = 1 << 20) -> LocalStore:
+        bounds = NearCacheSettings(max_sessions=max_sessions, max_bytes=max_bytes)
+        if request.param == "memory":
+            return MemoryStore(bounds, clock.monotonic)
+        return SqliteStore(str(tmp_path / "sessions.db"), bounds, clock.wall)
+
+    return make
+
+
+@pytest.fixture
+def store(make_store: MakeStore) -> LocalStore:
+    return make_store()
+
+
+def test_a_record_is_found_as_it_was_stored(store: LocalStore) -> None:
+    record = LocalRecord(3, b"data", 1234, "provisional", b"base")
+    assert store.swap(b"key", 0, record, ttl_s=60)
+    assert store.load(b"key") == record
+    assert store.load(b"other") is None
+    assert len(store) == 1
+    assert store.all_keys() == [b"key"]
+
+
+def test_only_one_of_two_that_swap_the_same_generation_wins(store: LocalStore) -> None:
+    assert store.swap(b"key", 0, LocalRecord(1, b"a", 0), ttl_s=60)
+    assert not store.swap(b"key", 0, LocalRecord(1, b"b", 0), ttl_s=60)
+    assert store.swap(b"key", 1, LocalRecord(2, b"c", 0), ttl_s=60)
+    assert not store.swap(b"key", 1, LocalRecord(2, b"d", 0), ttl_s=60)
+    found = store.load(b"key")
+    assert found is not None
+    assert found.data == b"c"
+
+
+def test_a_record_is_gone_when_its_time_is_over_and_a_touch_extends_it(store: LocalStore, clock: VirtualClock) -> None:
+    for key in (b"left", b"touched", b"unlimited"):
+        store.swap(key, 0, LocalRecord(1, b"data", 0), ttl_s=0 if key == b"unlimited" else 60)
+    clock.advance(50)
+    store.touch(b"touched", 60, accessed_ms=50_000)
+    store.touch(b"nothing", 60, accessed_ms=50_000)
+    clock.advance(20)
+    assert store.load(b"left") is None
+    found = store.load(b"touched")
+    assert found is not None
+    assert found.accessed_ms == 50_000
+    assert sorted(store.all_keys()) == [b"touched", b"unlimited"]
+
+
+def test_a_delete_may_be_bound_to_a_generation(store: LocalStore) -> None:
+    store.swap(b"key", 0, LocalRecord(2, b"data", 0), ttl_s=60)
+    store.delete(b"key", 1)
+    assert store.load(b"key") is not None
+    store.delete(b"key", 2)
+    assert store.load(b"key") is None
+    store.delete(b"key")
+    assert len(store) == 0
+
+
+@pytest.mark.parametrize("bounds", [{"max_sessions": 200}, {"max_bytes": 200 * 1000}])
+def test_the_least_recently_used_go_first_when_there_is_no_room(
+    make_store: MakeStore, clock: VirtualClock, bounds: dict[str, int]
+) -> None:
+    store = make_store(**{"max_sessions": 10_000, **bounds})
+    for i in range(400):
+        clock.advance(1)
+        store.swap(b"%d" % i, 0, LocalRecord(1, bytes(1000), int(clock.elapsed * 1000)), ttl_s=0)
+    kept = {int(key) for key in store.all_keys()}
+    assert len(kept) <= 201
+    assert store.dropped == 400 - len(kept)
+    assert min(kept) == 400 - len(kept)
+
+
+def test_a_value_that_cannot_be_encoded_is_kept_beside_its_record(store: LocalStore) -> None:
+    attributes = AttributeMap({"lock": object()})
+    store.swap(b"key", 0, LocalRecord(1, b"", 0, "tagged", live=attributes), ttl_s=60)
+    found = store.load(b"key")
+    assert found is not None
+    assert found.live is attributes
+    store.swap(b"key", 1, LocalRecord(2, b"", 0), ttl_s=60)
+    found = store.load(b"key")
+    assert found is not None
+    assert found.live is None
+
+
+def test_processes_share_the_file_and_nobody_else_reads_it(tmp_path: Path) -> None:
+    path = tmp_path / "sessions.db"
+    one, two = SqliteStore(str(path), NearCacheSettings()), SqliteStore(str(path), NearCacheSettings())
+    one.swap(b"key", 0, LocalRecord(1, b"data", 0), ttl_s=60)
+    found = two.load(b"key")
+    assert found is not None
+    assert found.data == b"data"
+    assert {file.stat().st_mode & 0o077 for file in tmp_path.iterdir()} == {0}
+    one.close()
+    two.close()
+
+
+def test_a_file_that_is_no_store_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "letter.txt"
+    path.write_text("Dear Ada, this is not a database. " * 20)
+    with pytest.raises(ConfigurationError, match="a file that SQLite can open"):
+        SqliteStore(str(path), NearCacheSettings())
+    assert path.read_text().startswith("Dear Ada")
+    with pytest.raises(ConfigurationError):
+        SqliteStore(str(tmp_path / "no" / "such" / "folder"), NearCacheSettings())
+
+
+def test_a_file_that_is_held_by_another_too_long_is_said_to_be_unavailable(tmp_path: Path) -> None:
+    path = tmp_path / "sessions.db"
+    store = SqliteStore(str(path), NearCacheSettings())
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN EXCLUSIVE")
+    with pytest.raises(SessionUnavailable, match="the local store"):
+        store.load(b"key")
+    other.execute("ROLLBACK")
+    assert store.load(b"key") is None
+    other.close()
+    store.close()
