@@ -8,7 +8,8 @@ import random
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -25,7 +26,7 @@ from msm_fast.engine.reconnecting import reconnect
 from msm_fast.engine.serving import find, store
 from msm_fast.errors import ApplicationStopped, ConfigurationError
 from msm_fast.local_store import LocalStore
-from msm_fast.node import Node
+from msm_fast.node import Node, parse_failover_nodes, parse_nodes
 from msm_fast.policies import DistributionState, SaveResult
 from msm_fast.session import Session, SessionState
 from msm_fast.settings import Settings
@@ -137,6 +138,7 @@ class SessionManager:
         self._ctx = Context(self.settings, clock, random.SystemRandom(), _open_local_store(self.settings))
         self._driver = BlockingDriver(self._ctx.topology.nodes, self.settings.timeouts)
         self._prober = Prober(self._ctx, self._probe, self._reconnect)
+        self._change_lock = threading.Lock()
         self._stop_lock = threading.Lock()
         self._was_stopped = False
         self._ctx.events.subscribe(self._react)
@@ -200,10 +202,40 @@ class SessionManager:
                 address=node.address,
                 is_up=self._ctx.health.is_up(node.node_id),
                 is_failover=node.node_id in self.settings.failover_nodes,
+                is_draining=node.node_id in self._ctx.topology.draining,
                 last_failure=self._ctx.health.of(node.node_id).last_failure,
             )
             for node in self.settings.nodes
         ]
+
+    def set_nodes(
+        self, nodes: str | Iterable[str | Node] | None, failover_nodes: str | Iterable[str] | None = None
+    ) -> None:
+        """Use these nodes from now on; one that is in both lists keeps its id, its health and whether it drains.
+
+        Sessions of a node that is gone are found by their backup copies and move at their next request: drain a node
+        before you remove it, and remove no more nodes at once than sessions have backups.
+        nodes, failover_nodes: as for the manager itself.
+        Raises: ConfigurationError, and nothing has changed.
+        """
+        parsed = parse_nodes(nodes)
+        failover = parse_failover_nodes(failover_nodes, parsed)
+        self._change_topology(
+            replace(self.settings, nodes=parsed, failover_nodes=failover), self._ctx.topology.draining
+        )
+
+    def drain(self, node_id: str, is_draining: bool = True) -> None:
+        """Give the node no session any more, and let its sessions move at their next request; False takes it back.
+
+        Raises: ConfigurationError for an id that no node has, or if no other node would be left.
+        """
+        ids = {node.node_id for node in self.settings.nodes}
+        if node_id not in ids:
+            raise ConfigurationError("drain", node_id, f"the id of a node: {', '.join(sorted(ids)) or 'there is none'}")
+        draining = self._ctx.topology.draining - {node_id} | ({node_id} if is_draining else set())
+        if draining == ids:
+            raise ConfigurationError("drain", node_id, "a node that is not the last one in use")
+        self._change_topology(self.settings, draining)
 
     def statistics(self) -> Statistics:
         """Return the counts of this process since the manager was made."""
@@ -268,6 +300,13 @@ class SessionManager:
         timeouts = self.settings.timeouts
         self._driver.run(probe(self._ctx, node), time.monotonic() + timeouts.connect + timeouts.operation)
 
+    def _change_topology(self, settings: Settings, draining: Collection[str]) -> None:
+        with self._change_lock:
+            self._driver.change_nodes({node.node_id: node for node in settings.nodes})
+            self._ctx.change_topology(settings, draining)
+            self.settings = settings
+        self._prober.wake()
+
     def _reconnect(self) -> None:
         self._driver.run(reconnect(self._ctx), math.inf)
 
@@ -288,7 +327,7 @@ class SessionManager:
                 self.settings.on_stop()
 
     def _renew_after_fork(self) -> None:
-        self._stop_lock = threading.Lock()
+        self._stop_lock, self._change_lock = threading.Lock(), threading.Lock()
         self._ctx.renew_locks()
         self._driver.abandon_connections()
         self._prober.renew()

@@ -16,6 +16,7 @@ class NodeStatus:
     address: str
     is_up: bool
     is_failover: bool
+    is_draining: bool
     last_failure: str
 
 

@@ -27,7 +27,7 @@ class BlockingDriver:
     """
 
     def __init__(self, nodes: Mapping[str, Node], timeouts: Timeouts) -> None:
-        self._nodes = nodes
+        self._nodes = dict(nodes)
         self._timeouts = timeouts
         self._idle: dict[str, list[Connection]] = {node: [] for node in nodes}
         self._lock = threading.Lock()
@@ -43,6 +43,17 @@ class BlockingDriver:
             time.sleep(max(min(effect.seconds, deadline - time.monotonic()), 0))
 
         return carry_out(flow, exchange, sleep)
+
+    def change_nodes(self, nodes: Mapping[str, Node]) -> None:
+        """Talk to these nodes from now on; connections to others, or to other addresses, are closed."""
+        with self._lock:
+            before = self._nodes
+            kept = {name: before[name] for name, node in nodes.items() if before.get(name) == node}
+            self._nodes = {**nodes, **kept}
+            gone = [connection for name, idle in self._idle.items() if name not in kept for connection in idle]
+            self._idle = {name: self._idle[name] if name in kept else [] for name in nodes}
+        for connection in gone:
+            connection.close()
 
     def close(self) -> None:
         """Close all connections; those in use are closed when they come back."""
@@ -90,18 +101,22 @@ class BlockingDriver:
     def _acquire(self, node: str, deadline: float) -> Connection:
         while True:
             with self._lock:
-                idle = self._idle[node]
+                configured = self._nodes.get(node)
+                idle = self._idle.get(node)
                 connection = idle.pop() if idle else None
+            if configured is None:
+                raise ConnectionFailed("refused", False, "the node is not configured any more")
             if connection is None:
-                return Connection.open(self._nodes[node], self._timeouts.connect, deadline)
+                return Connection.open(configured, self._timeouts.connect, deadline)
             if not connection.is_stale():
                 return connection
             connection.close()
 
     def _release(self, node: str, connection: Connection) -> None:
         with self._lock:
-            idle = self._idle[node]
-            if not self._is_closed and len(idle) < _MOST_IDLE:
+            idle = self._idle.get(node)
+            is_current = self._nodes.get(node) is connection.node
+            if idle is not None and is_current and not self._is_closed and len(idle) < _MOST_IDLE:
                 idle.append(connection)
                 return
         connection.close()
@@ -121,6 +136,6 @@ class BlockingDriver:
     def _drop_idle(self, node: str) -> None:
         """Close the node's idle connections: what broke one has most likely broken all."""
         with self._lock:
-            idle, self._idle[node] = self._idle[node], []
+            idle, self._idle[node] = self._idle.get(node, []), []
         for connection in idle:
             connection.close()

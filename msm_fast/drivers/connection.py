@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import re
 import select
@@ -19,6 +20,7 @@ from msm_fast.node import Node
 __all__ = ["Connection", "ConnectionFailed"]
 
 _OLDEST_VERSION = (1, 6, 18)
+_NO_WAY_THERE = {errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN, errno.ENETDOWN}
 _CHUNK = 65536
 _READABLE = select.POLLIN | select.POLLHUP | select.POLLERR
 
@@ -41,9 +43,10 @@ class Connection:
     Thread-safety: one user at a time.
     """
 
-    __slots__ = ("_client", "_opaque", "_parser", "_poller", "_sock", "_unsent")
+    __slots__ = ("_client", "_opaque", "_parser", "_poller", "_sock", "_unsent", "node")
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, node: Node, client: Client) -> None:
+        self.node = node
         self._client = client
         self._sock: socket.socket = client.sock
         self._sock.setblocking(False)
@@ -71,8 +74,9 @@ class Connection:
         except TimeoutError:
             raise ConnectionFailed("timeout", False, f"no connection within {timeout_s:.3f} s") from None
         except OSError as error:
-            raise ConnectionFailed("refused", False, f"cannot connect: {error}") from error
-        connection = cls(client)
+            kind: FailureKind = "unreachable" if error.errno in _NO_WAY_THERE else "refused"
+            raise ConnectionFailed(kind, False, f"cannot connect: {error}") from error
+        connection = cls(node, client)
         try:
             connection._check_version(min(deadline, time.monotonic() + timeout_s))
         except BaseException:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import random
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from msm_fast._core import wire
@@ -183,7 +183,7 @@ class Context:
 
     def label(self, node: str) -> str:
         """Return a node's name for messages, with its address."""
-        return self.topology.nodes[node].label
+        return self.topology.label(node)
 
     def state(self) -> DistributionState:
         """Return where sessions are kept now."""
@@ -197,6 +197,21 @@ class Context:
         self.missed.renew_lock()
         self.distribution.renew_lock()
         self.local.renew_after_fork()
+
+    def change_topology(self, settings: Settings, draining: Collection[str]) -> None:
+        """Use other nodes from now on; what is under way with the old ones may end there.
+
+        settings: with the new nodes. An id that names a node that is gone is looked for on the others.
+        """
+        before = self.topology
+        former = {**before.former, **before.nodes}.values()
+        topology = Topology(settings.nodes, settings.failover_nodes, draining, former)
+        moved = {id_ for id_, node in topology.nodes.items() if before.nodes.get(id_, node).address != node.address}
+        self.health.change_nodes(topology.nodes, moved)
+        self.settings, self.topology = settings, topology
+        names = ", ".join(node.label for node in topology.nodes.values()) or "none"
+        self.tell("nodes_changed", f"the nodes are {names}; draining: {', '.join(sorted(topology.draining)) or 'none'}")
+        self.distribution.refresh("the nodes were changed")
 
     def _looks_lost(self) -> bool:
         return self.health.looks_lost(self.topology.primaries)

@@ -14,6 +14,7 @@ _log = logging.getLogger("msm_fast")
 EventKind = Literal[
     "node_down",
     "node_up",
+    "nodes_changed",
     "state_changed",
     "reset",
     "fallback",
@@ -28,6 +29,7 @@ EventKind = Literal[
 _LEVELS: dict[EventKind, int] = {
     "node_down": logging.WARNING,
     "node_up": logging.INFO,
+    "nodes_changed": logging.WARNING,
     "state_changed": logging.WARNING,
     "reset": logging.WARNING,
     "fallback": logging.INFO,

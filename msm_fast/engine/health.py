@@ -34,6 +34,9 @@ class NodeHealth:
     last_failure: str = ""
 
 
+_GONE = NodeHealth(is_up=False)
+
+
 class ClusterHealth:
     """The breakers of all nodes.
 
@@ -49,7 +52,7 @@ class ClusterHealth:
         rng: random.Random,
         on_change: Callable[[str, bool, str], None],
     ) -> None:
-        self._nodes = {node: NodeHealth() for node in nodes}
+        self._nodes = {node: NodeHealth() for node in nodes}  # replaced, never changed: readers take no lock
         self._breaker = breaker
         self._reconnect = reconnect
         self._rng = rng
@@ -58,16 +61,16 @@ class ClusterHealth:
 
     def is_up(self, node: str) -> bool:
         """Whether requests may use the node."""
-        return self._nodes[node].is_up
+        return self.of(node).is_up
 
     def is_steady(self, node: str) -> bool:
         """Whether the node answered when it was last asked."""
-        health = self._nodes[node]
+        health = self.of(node)
         return health.is_up and not health.failures_in_a_row
 
     def of(self, node: str) -> NodeHealth:
-        """Return the node's breaker, to be read only."""
-        return self._nodes[node]
+        """Return the node's breaker, to be read only; one that is not configured any more is down."""
+        return self._nodes.get(node, _GONE)
 
     def down(self) -> list[str]:
         """Return the nodes whose breaker is open."""
@@ -81,7 +84,7 @@ class ClusterHealth:
         """
         if all(not health.is_up for health in self._nodes.values()):
             return True
-        silent = sum(self._nodes[node].is_silent for node in primaries)
+        silent = sum(self.of(node).is_silent for node in primaries)
         return self._breaker.suspect_self and len(primaries) >= 3 and 2 * silent > len(primaries)
 
     def has_returned_within(self, node: str, seconds: float | None, now: float) -> bool:
@@ -89,13 +92,13 @@ class ClusterHealth:
 
         Its copies may be older than those that were written elsewhere while it was away.
         """
-        returned_at = self._nodes[node].returned_at
+        returned_at = self.of(node).returned_at
         return returned_at is not None and (seconds is None or now - returned_at < seconds)
 
     def succeeded(self, node: str, now: float) -> None:
         """Note that the node answered."""
-        health = self._nodes[node]
-        if health.is_up and not health.failures_in_a_row:
+        health = self._nodes.get(node)
+        if health is None or (health.is_up and not health.failures_in_a_row):
             return
         with self._lock:
             health.failures_in_a_row = 0
@@ -109,8 +112,10 @@ class ClusterHealth:
         """Note that the node did not answer; open its breaker if that was enough, or if opens_at_once."""
         if kind == "deadline" and not opens_at_once:
             return
+        health = self._nodes.get(node)
+        if health is None:
+            return
         with self._lock:
-            health = self._nodes[node]
             health.failures_in_a_row += 1
             health.last_failure = detail
             is_enough = kind in _OPENS_AT_ONCE or health.failures_in_a_row >= self._breaker.timeouts
@@ -137,6 +142,13 @@ class ClusterHealth:
     def next_probe_at(self) -> float | None:
         """Return when the next probe is due, or None if every node is up."""
         return min((h.probe_at for h in self._nodes.values() if not h.is_up), default=None)
+
+    def change_nodes(self, nodes: Iterable[str], fresh: Collection[str]) -> None:
+        """Have these nodes from now on; new ones, and those that are at another address (fresh), are taken to be up."""
+        with self._lock:
+            before = self._nodes
+            self._nodes = {node: before.get(node) or NodeHealth() for node in nodes if node not in fresh}
+            self._nodes.update((node, NodeHealth()) for node in fresh)
 
     def renew_lock(self) -> None:
         """Replace the lock in a forked child, where another thread may have held it."""

@@ -91,7 +91,18 @@ def _find(
             for node, (_, peeked) in findings.peeked.items()
             if peeked != nonce and (_is_doubted(ctx, home) or _is_doubted(ctx, node))
         ]
-        yield from _ask(ctx, findings, key, ttl_s, doubtful, [])
+        yield from _ask(ctx, findings, key, ttl_s, [*doubtful, *_moved_to(ctx, findings, home)], [])
+
+
+def _moved_to(ctx: Context, findings: _Findings, home: str) -> list[str]:
+    """Return the node that the home's copy names as the session's home, if that is another and can be asked.
+
+    The client came with an id from before the session was moved away; what is left here may be old.
+    """
+    actual = ctx.topology.node_of_digest(findings.copies[home].record.home)
+    if actual is None or actual == home or actual in findings.copies or not ctx.health.is_up(actual):
+        return []
+    return [actual]
 
 
 def _is_doubted(ctx: Context, node: str) -> bool:
@@ -187,7 +198,8 @@ def _build_state(ctx: Context, session_id: SessionId, home: str, findings: _Find
         epoch=ctx.distribution.epoch,
     )
     home = follow_home(ctx, state, home, record)
-    if not ctx.health.is_up(home) or home in findings.failed or home in findings.unreadable:
+    cannot_stay = home in findings.failed or home in findings.unreadable or home in ctx.topology.draining
+    if cannot_stay or not ctx.health.is_up(home):
         new_home = next((n for n in ctx.topology.ranked(session_id.plain, ctx.health.is_up) if n != home), None)
         if new_home is not None:
             move_home(ctx, state, new_home)

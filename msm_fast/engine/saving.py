@@ -158,6 +158,10 @@ def _plan(ctx: Context, state: SessionState, body: bytes, progress: _Progress) -
         move_home(ctx, state, home)
     others = sorted((n for n in ranked if n != home), key=lambda n: not ctx.health.is_steady(n))
     unseen = ABSENT if progress.expected is None else UNKNOWN
+    known = progress.expected or {}
+    left_behind = [
+        n for n in ctx.topology.draining if n != home and known.get(n, ABSENT) > 0 and n not in progress.lost
+    ]
     generation = progress.generation + 1
     if state.has_moved:
         generation = max(generation, progress.base_generation + _BEATS_THE_OLD_HOME)
@@ -173,7 +177,8 @@ def _plan(ctx: Context, state: SessionState, body: bytes, progress: _Progress) -
         base_generation=progress.base_generation,
         base_nonce=progress.base_nonce,
         home=home,
-        expected={n: (progress.expected or {}).get(n, unseen) for n in [home, *others[: ctx.settings.replicas]]},
+        # What stays on a node that the session leaves must say where it went.
+        expected={n: known.get(n, unseen) for n in [home, *others[: ctx.settings.replicas], *left_behind]},
         spares=others[ctx.settings.replicas :],
     )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from xxhash import xxh32_intdigest
 
@@ -14,27 +14,42 @@ __all__ = ["Topology", "home_digest"]
 
 
 class Topology:
-    """The configured nodes and each session's order of preference among them.
+    """The nodes and each session's order of preference among them.
 
     A session's order is that of its plain id by rendezvous hashing, primaries before failover nodes. It is the same
     in every worker, so two that relocate a session choose the same node.
+
+    draining: ids of nodes that get no session any more; their sessions move at their next request. former: nodes that
+    were configured once; an id that names one is looked for on the others.
     Thread-safety: immutable.
     """
 
-    def __init__(self, nodes: tuple[Node, ...], failover_nodes: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        nodes: Collection[Node],
+        failover_nodes: Collection[str] = (),
+        draining: Collection[str] = (),
+        former: Collection[Node] = (),
+    ) -> None:
         self.nodes = {node.node_id: node for node in nodes}
+        self.draining = frozenset(draining) & self.nodes.keys()
+        self.former = {node.node_id: node for node in former if node.node_id not in self.nodes}
         self.encodes_node = any(self.nodes)
         """Whether ids carry their node: all do but those of a single node without an id."""
-        self._by_digest = {home_digest(node_id): node_id for node_id in self.nodes}
+        self._by_digest = {home_digest(node_id): node_id for node_id in {**self.former, **self.nodes}}
         failover = {node.node_id: node.weight for node in nodes if node.node_id in failover_nodes}
         primaries = {node.node_id: node.weight for node in nodes if node.node_id not in failover_nodes}
         self.primaries = frozenset(primaries)
         self._rings = [_ring(primaries), _ring(failover)]
 
     def home(self, node: str | None) -> str | None:
-        """Return the id of the node that an id's suffix names, or None if it names none of ours."""
-        home = node if self.encodes_node else "" if node is None else None
-        return home if home in self.nodes else None
+        """Return the id of the node that an id's suffix names, or None if it names none that is or was ours."""
+        home = node or ("" if not self.encodes_node else None)
+        return home if home in self.nodes or home in self.former else None
+
+    def label(self, node: str) -> str:
+        """Return a node's name for messages, with its address."""
+        return (self.nodes.get(node) or self.former[node]).label
 
     def accepts(self, session_id: SessionId) -> bool:
         """Whether a session may have this id: it names one of our nodes, or none."""
@@ -49,12 +64,15 @@ class Topology:
         return self.ranked(plain, lambda node: True)[0]
 
     def ranked(self, plain: str, is_up: Callable[[str], bool]) -> list[str]:
-        """Return the nodes for plain that are up, in order of preference: failover nodes only if no primary is."""
+        """Return the nodes that plain may be stored on and that are up, in order of preference.
+
+        Failover nodes only if no primary is up; draining ones only if nothing else is.
+        """
         for ring in self._rings:
-            up = [node for node in ring(plain) if is_up(node)]
+            up = [node for node in ring(plain) if node not in self.draining and is_up(node)]
             if up:
                 return up
-        return []
+        return self.ranked_with_failover(plain, is_up) if self.draining else []
 
     def ranked_with_failover(self, plain: str, is_up: Callable[[str], bool]) -> list[str]:
         """Return all nodes for plain that are up, primaries before failover nodes: wherever a copy may be."""

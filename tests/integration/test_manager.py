@@ -11,7 +11,16 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from msm_fast import DistributionState, Event, Reconnect, Session, SessionId, SessionManager, SessionUnavailable
+from msm_fast import (
+    ConfigurationError,
+    DistributionState,
+    Event,
+    Reconnect,
+    Session,
+    SessionId,
+    SessionManager,
+    SessionUnavailable,
+)
 from tests.integration.conftest import Nodes
 from tests.memcached import Memcached
 
@@ -404,3 +413,49 @@ def test_idle_connections_that_the_server_closed_cost_no_request(nodes: Nodes) -
             assert manager.statistics().node_failures == 0
     finally:
         server.stop()
+
+
+# -- other nodes while it runs
+
+
+def test_nodes_are_added_drained_and_removed_while_sessions_are_served(nodes: Nodes) -> None:
+    two = f"n1:{nodes['n1'].address},n2:{nodes['n2'].address}"
+    with SessionManager(two) as manager:
+        ids = [store(manager, n=n) for n in range(12)]
+        manager.set_nodes(f"{two},n3:{nodes['n3'].address}")
+        manager.drain("n1")
+        assert [status.is_draining for status in manager.nodes()] == [True, False, False]
+        for n, session_id in enumerate(ids):
+            with manager.request(session_id) as session:
+                assert session["n"] == n
+            ids[n] = session.id
+        assert "n1" not in {home_of(session_id) for session_id in ids}
+        manager.set_nodes(f"n2:{nodes['n2'].address},n3:{nodes['n3'].address}")
+        nodes["n1"].kill()
+        for n, session_id in enumerate(ids):
+            assert loaded(manager, session_id)["n"] == n
+        assert manager.distribution.state is DistributionState.DISTRIBUTED
+
+
+@pytest.mark.parametrize("node", ["n9", "n1"])
+def test_a_drain_that_makes_no_sense_is_refused(nodes: Nodes, node: str) -> None:
+    with SessionManager(f"n1:{nodes['n1'].address}") as manager:
+        with pytest.raises(ConfigurationError):
+            manager.drain(node)
+        with pytest.raises(ConfigurationError):
+            manager.set_nodes("n1")
+        assert store(manager, n=1)
+
+
+def test_a_manager_without_nodes_can_be_given_some(nodes: Nodes) -> None:
+    with SessionManager() as manager:
+        assert manager.save(_with_something(manager)).status == "local"
+        manager.set_nodes(f"n1:{nodes['n1'].address}")
+        wait_until(lambda: manager.distribution.state is DistributionState.DISTRIBUTED)
+        assert manager.save(_with_something(manager)).status == "stored"
+
+
+def _with_something(manager: SessionManager) -> Session:
+    session = manager.create()
+    session["n"] = 1
+    return session

@@ -1,0 +1,112 @@
+"""Nodes that are added, drained and removed while sessions are served."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from msm_fast import DistributionState, Node
+from tests.simulation.driver import SimulatedDriver
+from tests.simulation.test_loading import backup_of, holders, home_of
+from tests.simulation.test_saving import loaded, read
+from tests.simulation.worker import Worker
+
+MakeWorker = Callable[..., Worker]
+
+
+def change(worker: Worker, *names: str, draining: tuple[str, ...] = (), failover: tuple[str, ...] = ()) -> None:
+    nodes = tuple(Node(name, "127.0.0.1", 11000 + int(name[1:])) for name in names)
+    worker.ctx.change_topology(replace(worker.ctx.settings, nodes=nodes, failover_nodes=failover), draining)
+
+
+def store_on(worker: Worker, home: str) -> str:
+    while True:
+        session_id = worker.store(user="ada")
+        if home_of(session_id) == home:
+            return session_id
+
+
+def test_a_draining_node_gets_no_new_session_and_no_backup(driver: SimulatedDriver, worker: Worker) -> None:
+    change(worker, "n1", "n2", "n3", draining=("n2",))
+    for _ in range(20):
+        assert holders(driver, worker.store(user="ada")) == {"n1", "n3"}
+
+
+def test_its_sessions_move_at_their_next_request(driver: SimulatedDriver, worker: Worker) -> None:
+    session_id = store_on(worker, "n2")
+    change(worker, "n1", "n2", "n3", draining=("n2",))
+    session = loaded(worker, session_id)
+    assert session.id_changed
+    assert home_of(session.id) in ("n1", "n3")
+    assert worker.save(session).status == "stored"
+    driver.nodes["n2"].fault = "refused"
+    assert read(worker, session.id) == {"user": "ada"}
+
+
+def test_an_id_from_before_the_move_leads_to_what_was_written_since(driver: SimulatedDriver, worker: Worker) -> None:
+    session_id = store_on(worker, "n2")
+    change(worker, "n1", "n2", "n3", draining=("n2",))
+    session = loaded(worker, session_id)
+    worker.save(session)
+    for page in (1, 2):
+        later = loaded(worker, session.id)
+        later["page"] = page
+        worker.save(later)
+    assert read(worker, session_id)["page"] == 2
+
+
+def test_a_session_of_a_node_that_was_removed_is_found_by_its_backup(driver: SimulatedDriver, worker: Worker) -> None:
+    session_id = store_on(worker, "n2")
+    change(worker, "n1", "n3")
+    before = driver.nodes["n2"].batches
+    session = loaded(worker, session_id)
+    assert dict(session) == {"user": "ada"}
+    assert home_of(session.id) == backup_of(driver, session_id)
+    assert worker.save(session).status == "stored"
+    assert driver.nodes["n2"].batches == before
+    assert worker.ctx.state() is DistributionState.DISTRIBUTED
+
+
+def test_a_node_that_was_added_gets_new_sessions_and_old_ones_stay_where_they_are(worker: Worker) -> None:
+    change(worker, "n1", "n2")
+    session_id = worker.store(user="ada")
+    change(worker, "n1", "n2", "n3")
+    assert not loaded(worker, session_id).id_changed
+    assert {home_of(worker.store(user="ada")) for _ in range(40)} == {"n1", "n2", "n3"}
+
+
+def test_a_session_survives_its_home_that_dies_after_nodes_were_added(driver: SimulatedDriver, worker: Worker) -> None:
+    change(worker, "n1", "n2")
+    ids = [worker.store(user="ada") for _ in range(20)]
+    change(worker, "n1", "n2", "n3")
+    driver.nodes["n1"].fault = "refused"
+    for session_id in ids:
+        assert read(worker, session_id) == {"user": "ada"}
+
+
+def test_failover_nodes_can_be_others_from_now_on(worker: Worker) -> None:
+    change(worker, "n1", "n2", "n3", failover=("n2", "n3"))
+    assert {home_of(worker.store(user="ada")) for _ in range(10)} == {"n1"}
+    change(worker, "n1", "n2", "n3", failover=("n1", "n2"))
+    assert {home_of(worker.store(user="ada")) for _ in range(10)} == {"n3"}
+
+
+def test_a_save_under_way_to_a_node_that_is_removed_moves_the_session(driver: SimulatedDriver, worker: Worker) -> None:
+    session_id = store_on(worker, "n2")
+    session = loaded(worker, session_id)
+    change(worker, "n1", "n3")
+    session["page"] = 1
+    assert worker.save(session).status == "stored"
+    assert home_of(session.id) in ("n1", "n3")
+    assert read(worker, session_id)["page"] == 1
+
+
+@pytest.mark.parametrize("draining", [("n1", "n2", "n3"), ("n1", "n2")])
+def test_draining_nodes_are_used_when_nothing_else_is_left(
+    driver: SimulatedDriver, worker: Worker, draining: tuple[str, ...]
+) -> None:
+    driver.nodes["n3"].fault = "refused"
+    worker.store(user="ada")
+    change(worker, "n1", "n2", "n3", draining=draining)
+    for _ in range(10):
+        assert read(worker, worker.store(user="ada")) == {"user": "ada"}
