@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from msm_fast._core import wire
 from msm_fast._core.attributes import AttributeMap
 from msm_fast._core.near_cache import NearCache
-from msm_fast._core.record import Record
 from msm_fast._core.serializers import resolve_serializers
 from msm_fast._core.session_id import SessionId
 from msm_fast.engine.distribution import DistributionSwitch
@@ -26,7 +25,7 @@ from msm_fast.session import SessionState
 from msm_fast.settings import Settings
 from msm_fast.statistics import Counters
 
-__all__ = ["Clock", "Context", "KnownCopies", "digest"]
+__all__ = ["Clock", "Context", "NearCopy", "digest"]
 
 _TTL_MARGIN_S = 1
 """memcached counts in whole seconds and may drop an item one early."""
@@ -46,19 +45,18 @@ class Clock:
 
 
 @dataclass(frozen=True, slots=True)
-class KnownCopies:
-    """What this process last saw of a session's copies; right as long as the primary still has this nonce."""
-
-    nonce: int
-    copies: dict[str, int]
-    max_inactive_s: int
-
-
-@dataclass(frozen=True, slots=True)
 class NearCopy:
-    """What this process last saw of a session."""
+    """What this process last saw of a session in the cluster.
 
-    record: Record
+    data: its record. copies: what was known of the nodes' copies; right as long as the home still has this nonce.
+    asked_at: when the backups were asked last, monotonic seconds.
+    """
+
+    data: bytes
+    nonce: int
+    max_inactive_s: int
+    copies: dict[str, int]
+    asked_at: float
 
 
 def digest(session_id: SessionId) -> str:
@@ -87,7 +85,9 @@ class Context:
         self.missed = MissedCommands()
         self.serializers = resolve_serializers(settings.serializer)
         self.default_max_inactive_s = int(settings.max_inactive or 0)
-        self.known: NearCache = NearCache(settings.near_cache.max_sessions, clock=clock.monotonic)
+        self._near: NearCache = NearCache(
+            settings.near_cache.max_sessions, max_bytes=settings.near_cache.max_bytes, clock=clock.monotonic
+        )
         self.local: LocalStore = local_store or MemoryStore(settings.near_cache, clock=clock.monotonic)
         self.distribution = DistributionSwitch(
             self.health,
@@ -132,22 +132,31 @@ class Context:
         """Whether the id has the form of those that this library makes: 32 hexadecimal digits."""
         return _ISSUED.fullmatch(session_id.plain) is not None
 
+    # -- what was seen of them
+
     def near_copy(self, key: bytes) -> NearCopy | None:
-        """Return what this process last saw of the session in the cluster."""
-        return None
+        """Return what this process last saw of the session in the cluster, unless it must have expired since."""
+        near: NearCopy | None = self._near.get(key)
+        return near
+
+    def keep_near(self, key: bytes, near: NearCopy) -> None:
+        """Keep what was seen of a session for as long as it lives unused."""
+        self._near.put(key, near, size=len(near.data), ttl=near.max_inactive_s or None)
+
+    def must_ask_backups(self, near: NearCopy | None) -> bool:
+        """Whether the backups' turn to be asked has come: when a tenth of the session's lifetime has gone."""
+        if near is None:
+            return True
+        interval_s = near.max_inactive_s / 10 if near.max_inactive_s else _UNLIMITED_CHECK_S
+        return self.clock.monotonic() - near.asked_at >= interval_s
 
     def forget(self, key: bytes) -> None:
-        """Drop what is known of the session's copies."""
-        self.known.pop(key)
+        """Drop what was seen of the session."""
+        self._near.pop(key)
 
     def forget_all(self) -> None:
-        """Drop what is known of any session's copies."""
-        self.known.clear()
-
-    def remember(self, key: bytes, known: KnownCopies) -> None:
-        """Keep what is known of a session's copies for a tenth of its lifetime; then they are asked again."""
-        ttl = known.max_inactive_s / 10 if known.max_inactive_s else _UNLIMITED_CHECK_S
-        self.known.put(key, known, ttl=ttl)
+        """Drop what was seen of any session."""
+        self._near.clear()
 
     # -- time
 

@@ -33,8 +33,12 @@ _BEYOND_ALL_GENERATIONS = 2**64 - 1
 
 @dataclass(frozen=True, slots=True)
 class Copy:
-    """One node's copy of a session, as a reply brought it. ttl_s: what was left of its life before this request."""
+    """One node's copy of a session, as a reply brought it.
 
+    data: the record as it came. ttl_s: what was left of its life before this request.
+    """
+
+    data: bytes
     record: Record
     cas: int
     nonce: int
@@ -44,7 +48,7 @@ class Copy:
 def read_copy(reply: Reply, key: bytes) -> Copy:
     """Return the copy in a reply with a value. Raises: CorruptRecord, UnknownFormat."""
     assert reply.value is not None
-    return Copy(decode_record(reply.value, key), reply.cas, reply.client_flags, reply.ttl_s)
+    return Copy(reply.value, decode_record(reply.value, key), reply.cas, reply.client_flags, reply.ttl_s)
 
 
 def is_over(ctx: Context, record: Record) -> bool:

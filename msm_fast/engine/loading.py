@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from msm_fast._core import wire
 from msm_fast._core.attributes import AttributeMap
 from msm_fast._core.session_id import SessionId
-from msm_fast.engine.context import Context, KnownCopies, digest
+from msm_fast.engine.context import Context, NearCopy, digest
 from msm_fast.engine.copies import Copy, is_over, read_copy, tell_corrupt
 from msm_fast.engine.effects import Batch, Flow, NodeFailure, Outcome
 from msm_fast.engine.exchanging import exchange
@@ -52,20 +52,22 @@ def load(ctx: Context, session_id: SessionId, expect_write: bool) -> Flow[Sessio
         ctx.counters.add("refused_ids")
         return None
     key = ctx.storage_key(session_id)
-    known: KnownCopies | None = ctx.known.get(key)
-    max_inactive_s = known.max_inactive_s if known else ctx.default_max_inactive_s
+    near = ctx.near_copy(key)
+    max_inactive_s = near.max_inactive_s if near else ctx.default_max_inactive_s
+    ask_backups = expect_write or ctx.must_ask_backups(near)
     findings = _Findings()
-    yield from _find(ctx, findings, key, session_id.plain, home, ctx.ttl_s(max_inactive_s), expect_write or not known)
+    yield from _find(ctx, findings, key, session_id.plain, home, ctx.ttl_s(max_inactive_s), ask_backups)
     best = _best(ctx, findings)
     if best is None:
         _check_that_there_is_none(ctx, session_id, home, findings)
     if best is None or best.record.is_tombstone or is_over(ctx, best.record):
         ctx.counters.add("not_found")
+        ctx.forget(key)
         return None
     state = _build_state(ctx, session_id, home, findings, best)
     if state.max_inactive_s != max_inactive_s:
         yield from _touch(ctx, key, state)
-    _remember(ctx, key, state, known, has_asked_backups=bool(findings.peeked or findings.absent))
+    _remember(ctx, key, state, best, near, has_asked_backups=bool(findings.peeked or findings.absent))
     ctx.counters.add("loaded")
     return state
 
@@ -245,12 +247,13 @@ def _touch(ctx: Context, key: bytes, state: SessionState) -> Flow[None]:
 
 
 def _remember(
-    ctx: Context, key: bytes, state: SessionState, known: KnownCopies | None, *, has_asked_backups: bool
+    ctx: Context, key: bytes, state: SessionState, best: Copy, near: NearCopy | None, *, has_asked_backups: bool
 ) -> None:
     """Add to the expectations what was known before, if it still holds, and keep what was learned now."""
     assert state.stored is not None
     stored = state.stored
-    if known is not None and known.nonce == stored.nonce:
-        stored.copies = {**known.copies, **stored.copies}
-    if known is None or has_asked_backups:
-        ctx.remember(key, KnownCopies(stored.nonce, dict(stored.copies), state.max_inactive_s))
+    now = ctx.clock.monotonic()
+    asked_at = now if near is None or has_asked_backups else near.asked_at
+    if near is not None and near.nonce == stored.nonce:
+        stored.copies = {**near.copies, **stored.copies}
+    ctx.keep_near(key, NearCopy(best.data, stored.nonce, state.max_inactive_s, dict(stored.copies), asked_at))

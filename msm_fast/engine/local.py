@@ -80,10 +80,11 @@ def state_of_record(ctx: Context, session_id: SessionId, found: LocalRecord) -> 
 
 def _seen_before(ctx: Context, session_id: SessionId) -> SessionState | None:
     """Return the session as the near cache last saw it in the cluster."""
-    near = ctx.near_copy(ctx.storage_key(session_id))
-    if near is None or is_over(ctx, near.record):
+    key = ctx.storage_key(session_id)
+    near = ctx.near_copy(key)
+    record = None if near is None else decode_record(near.data, key)
+    if record is None or is_over(ctx, record):
         return None
-    record = near.record
     state = _state(ctx, session_id, record, record.accessed_ms, "local")
     state.stored = Stored(record.generation, record.lineage, {}, record.body)
     return state

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from msm_fast.engine.changes import merge, needs_storing
-from msm_fast.engine.context import Context, KnownCopies, digest
+from msm_fast.engine.context import Context, NearCopy, digest
 from msm_fast.engine.copies import Copy, encode_state
 from msm_fast.engine.effects import Flow, Sleep
 from msm_fast.engine.ending import end_copies
@@ -219,4 +219,5 @@ def _commit(ctx: Context, state: SessionState, write: Write, body: bytes) -> Non
     state.stored = Stored(write.generation, write.lineage, copies, body)
     state.body = body
     state.must_store = state.has_moved = False
-    ctx.remember(write.key, KnownCopies(write.nonce, dict(copies), state.max_inactive_s))
+    now = ctx.clock.monotonic()
+    ctx.keep_near(write.key, NearCopy(write.record, write.nonce, state.max_inactive_s, dict(copies), now))

@@ -46,6 +46,31 @@ def change(worker: Worker, session_id: str, **attributes: Any) -> str:
 # -- connectivity lost
 
 
+def test_a_session_that_was_seen_before_is_served_as_it_was_last_seen(
+    driver: SimulatedDriver, make_worker: MakeWorker
+) -> None:
+    worker = make_worker(**LOCAL)
+    session_id = worker.store(user="ada")
+    read(worker, session_id)
+    lose(driver, worker)
+    session = loaded(worker, session_id)
+    assert dict(session) == {"user": "ada"}
+    assert session.is_local
+    assert not session.id_changed
+    assert not session.is_new
+
+
+def test_a_session_that_was_seen_to_be_gone_is_not_served(driver: SimulatedDriver, make_worker: MakeWorker) -> None:
+    worker, other = make_worker(**LOCAL), make_worker(**LOCAL)
+    session_id = worker.store(user="ada")
+    logout = loaded(other, session_id)
+    logout.invalidate()
+    other.save(logout)
+    assert worker.load(session_id) is None
+    lose(driver, worker)
+    assert read(worker, session_id) == {}
+
+
 def test_what_is_written_meanwhile_is_read_meanwhile(driver: SimulatedDriver, make_worker: MakeWorker) -> None:
     worker = make_worker(**LOCAL)
     session_id = worker.store(n=0)
@@ -219,6 +244,18 @@ def spoil(driver: SimulatedDriver, session_id: str) -> None:
             item.value = item.value[:-20] + bytes([item.value[-20] ^ 1]) + item.value[-19:]
 
 
+def test_of_a_session_that_nobody_can_read_what_was_last_seen_is_served(
+    driver: SimulatedDriver, make_worker: MakeWorker
+) -> None:
+    worker = make_worker(**LOCAL)
+    session_id = worker.store(user="ada")
+    spoil(driver, session_id)
+    session = loaded(worker, session_id)
+    assert dict(session) == {"user": "ada"}
+    assert session.is_local
+    assert worker.ctx.counters.snapshot().corrupt >= 1
+
+
 def test_where_it_was_never_seen_it_is_no_session_and_the_corrupt_item_is_left(
     driver: SimulatedDriver, make_worker: MakeWorker
 ) -> None:
@@ -253,6 +290,25 @@ def test_what_was_kept_here_is_dumped_when_the_cluster_is_back(
     assert worker.load(made_meanwhile.id) is None
     assert [event.kind for event in events if event.kind in ("state_changed", "reset")].count("reset") == 1
     assert worker.ctx.counters.snapshot().dropped == 2
+
+
+def test_with_the_policy_replay_it_is_stored_first(driver: SimulatedDriver, make_worker: MakeWorker) -> None:
+    worker, other = make_worker(**REPLAY), make_worker(**LOCAL)
+    session_id = worker.store(a=0, b=0)
+    lose(driver, worker)
+    change(worker, session_id, a=1)
+    made_meanwhile = worker.create(n=5)
+    worker.save(made_meanwhile)
+    heal(driver)
+    change(other, session_id, b=2)
+    heal(driver, worker)
+    assert read(other, session_id) == {"a": 1, "b": 2}
+    session = loaded(other, made_meanwhile.id)
+    assert dict(session) == {"n": 5}
+    assert session.id_changed
+    assert session.id.startswith(made_meanwhile.id + "-n")
+    assert len(worker.ctx.local) == 0
+    assert worker.ctx.counters.snapshot().replayed == 2
 
 
 def test_what_the_cluster_lost_is_not_brought_back_by_a_replay(
@@ -316,6 +372,23 @@ def test_a_replay_that_loses_the_cluster_again_loses_nothing(driver: SimulatedDr
     assert worker.ctx.state() is DistributionState.DISTRIBUTED
     for n, session in enumerate(sessions):
         assert read(worker, session.id) == {"n": n}
+
+
+def test_a_request_that_began_before_the_reconnection_is_not_lost(
+    driver: SimulatedDriver, make_worker: MakeWorker
+) -> None:
+    worker, other = make_worker(**LOCAL), make_worker(**LOCAL)
+    session_id = worker.store(a=0, b=0)
+    lose(driver, worker)
+    slow = loaded(worker, session_id)
+    made_meanwhile = worker.create(n=5)
+    heal(driver, worker)
+    change(other, session_id, b=2)
+    slow["a"] = 1
+    assert worker.save(slow).status == "merged"
+    assert read(other, session_id) == {"a": 1, "b": 2}
+    assert worker.save(made_meanwhile).status == "stored"
+    assert read(other, made_meanwhile.id) == {"n": 5}
 
 
 # -- suspicion of ourselves
