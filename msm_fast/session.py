@@ -30,8 +30,8 @@ class Stored:
     """What the store holds of a session, as far as this view of it knows.
 
     generation: grows with each save. lineage: the nonces of the write that this view is based on and of those before
-    it, newest first; the copies of one write have one nonce. copies: per node id the CAS value of its copy, or ABSENT;
-    a node that is not there is UNKNOWN. body: the encoded attributes of that generation.
+    it, newest first; the copies of one write have one nonce. copies: per node id the version of its copy, or ABSENT; a
+    node that is not there is UNKNOWN. body: the encoded attributes of that generation.
     """
 
     generation: int

@@ -64,6 +64,8 @@ class Statistics:
     """Waits for memcached; several nodes asked together are one."""
     retries: int = 0
     node_failures: int = 0
+    restarts: int = 0
+    """Nodes that were found to have lost their memory."""
 
 
 class Counters:

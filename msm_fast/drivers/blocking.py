@@ -30,6 +30,7 @@ class BlockingDriver:
         self._nodes = dict(nodes)
         self._timeouts = timeouts
         self._idle: dict[str, list[Connection]] = {node: [] for node in nodes}
+        self._lives: dict[str, tuple[bytes | None, int]] = {}
         self._lock = threading.Lock()
         self._is_closed = False
 
@@ -78,7 +79,12 @@ class BlockingDriver:
         try:
             for i, batch in enumerate(effect.batches):
                 try:
-                    open_connections[i] = connection = self._acquire(batch.node, deadline)
+                    connection = self._acquire(batch.node, deadline)
+                    if batch.life not in (None, connection.life):
+                        self._release(batch.node, connection)
+                        outcomes[i] = NodeFailure("restarted", False, "the node has lost its memory since")
+                        continue
+                    open_connections[i] = connection
                     connection.start(batch.commands)
                 except ConnectionFailed as failure:
                     outcomes[i] = self._fail(batch, open_connections.pop(i, None), failure, deadline)
@@ -107,15 +113,26 @@ class BlockingDriver:
             if configured is None:
                 raise ConnectionFailed("refused", False, "the node is not configured any more")
             if connection is None:
-                return Connection.open(configured, self._timeouts.connect, deadline)
+                connection = Connection.open(configured, self._timeouts.connect, deadline)
+                self._note_life(node, connection)
+                return connection
             if not connection.is_stale():
                 return connection
             connection.close()
 
+    def _note_life(self, node: str, connection: Connection) -> None:
+        """Give a new connection the number of the life that its node is in."""
+        with self._lock:
+            token, life = self._lives.get(node, (None, 0))
+            if token is None or connection.token != token:
+                life += 1
+                self._lives[node] = (connection.token, life)
+            connection.life = life
+
     def _release(self, node: str, connection: Connection) -> None:
         with self._lock:
             idle = self._idle.get(node)
-            is_current = self._nodes.get(node) is connection.node
+            is_current = self._nodes.get(node) is connection.node and self._lives[node][1] == connection.life
             if idle is not None and is_current and not self._is_closed and len(idle) < _MOST_IDLE:
                 idle.append(connection)
                 return

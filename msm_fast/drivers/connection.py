@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import math
 import re
+import secrets
 import select
 import socket
 import time
@@ -13,12 +14,14 @@ from collections.abc import Sequence
 from pymemcache.client.base import Client
 
 from msm_fast._core import wire
-from msm_fast._core.wire import Command, ProtocolError, Reply, ReplyParser
-from msm_fast.engine.effects import FailureKind
+from msm_fast._core.wire import Command, ProtocolError, ReplyParser
+from msm_fast.engine.effects import FailureKind, Replies
 from msm_fast.node import Node
 
 __all__ = ["Connection", "ConnectionFailed"]
 
+_TOKEN_KEY = b"msm_fast:life:"
+"""No session's key ends in a colon."""
 _OLDEST_VERSION = (1, 6, 18)
 _NO_WAY_THERE = {errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN, errno.ENETDOWN}
 _CHUNK = 65536
@@ -43,10 +46,14 @@ class Connection:
     Thread-safety: one user at a time.
     """
 
-    __slots__ = ("_client", "_opaque", "_parser", "_poller", "_sock", "_unsent", "node")
+    __slots__ = ("_client", "_opaque", "_parser", "_poller", "_sock", "_unsent", "life", "node", "token")
 
     def __init__(self, node: Node, client: Client) -> None:
         self.node = node
+        self.token: bytes | None = None
+        """What tells this life of the node from others; None if the node would not say."""
+        self.life = 0
+        """The number of that life, which the driver gives."""
         self._client = client
         self._sock: socket.socket = client.sock
         self._sock.setblocking(False)
@@ -78,26 +85,32 @@ class Connection:
             raise ConnectionFailed(kind, False, f"cannot connect: {error}") from error
         connection = cls(node, client)
         try:
-            connection._check_version(min(deadline, time.monotonic() + timeout_s))
+            connection._introduce(min(deadline, time.monotonic() + timeout_s))
         except BaseException:
             connection.close()
             raise
         return connection
 
-    def _check_version(self, deadline: float) -> None:
+    def _introduce(self, deadline: float) -> None:
+        """Learn the server's version and which of its lives this is.
+
+        The first connection to a server that has just been started leaves a random token there, which the others find.
+        """
+        token = secrets.token_hex(8).encode()
+        self.start([wire.version(), wire.store(_TOKEN_KEY, token, 0, 0, add=True), wire.get(_TOKEN_KEY)])
+        parser = self._parser
+        assert parser is not None
         try:
-            self.start([wire.version()])
-            (reply,) = self.finish(deadline)
+            replies = self.finish(deadline)
         except ConnectionFailed as failure:
+            if parser.replies:
+                _check_version(parser.replies[0].text)  # one that is too old does not understand the rest
             if failure.kind == "protocol":
                 detail = f"this is not a memcached server: {failure.detail}"
                 raise ConnectionFailed("unsupported", False, detail) from failure
             raise ConnectionFailed(failure.kind, False, failure.detail) from failure
-        numbers = re.match(r"(\d+)\.(\d+)\.(\d+)", reply.text)
-        if numbers is None or tuple(map(int, numbers.groups())) < _OLDEST_VERSION:
-            oldest = ".".join(map(str, _OLDEST_VERSION))
-            detail = f"memcached {reply.text} is not supported; install {oldest} or newer"
-            raise ConnectionFailed("unsupported", False, detail)
+        _check_version(replies[0].text)
+        self.token = replies[2].value
 
     def start(self, commands: Sequence[Command]) -> None:
         """Write a batch as far as the socket takes it at once. Raises: ConnectionFailed."""
@@ -114,7 +127,7 @@ class Connection:
             self._unsent = memoryview(data)[n:]
             self._poller.modify(self._sock, _READABLE | select.POLLOUT)
 
-    def finish(self, deadline: float) -> list[Reply]:
+    def finish(self, deadline: float) -> Replies:
         """Wait for the batch's replies, writing what is left of it meanwhile. Raises: ConnectionFailed.
 
         Replies that are there already are taken even after the deadline: another node may have used up the time.
@@ -141,7 +154,7 @@ class Connection:
                 raise ConnectionFailed("protocol", True, f"the answer makes no sense: {error.reason}") from error
             if is_complete:
                 self._parser = None
-                return parser.replies
+                return Replies(parser.replies, self.life)
 
     def _send_rest(self, unsent: memoryview) -> None:
         try:
@@ -159,6 +172,13 @@ class Connection:
     def close(self) -> None:
         """Close the socket; may be called again."""
         self._client.close()
+
+
+def _check_version(text: str) -> None:
+    numbers = re.match(r"(\d+)\.(\d+)\.(\d+)", text)
+    if numbers is None or tuple(map(int, numbers.groups())) < _OLDEST_VERSION:
+        oldest = ".".join(map(str, _OLDEST_VERSION))
+        raise ConnectionFailed("unsupported", False, f"memcached {text} is not supported; install {oldest} or newer")
 
 
 class _Dialer(Client):  # type: ignore[misc]

@@ -80,7 +80,9 @@ class Context:
         self.counters = Counters()
         self.events = Events()
         self.topology = Topology(settings.nodes, settings.failover_nodes)
-        self.health = ClusterHealth(self.topology.nodes, settings.breaker, settings.reconnect, rng, self._node_changed)
+        self.health = ClusterHealth(
+            self.topology.nodes, settings.breaker, settings.reconnect, rng, self._node_changed, self._node_restarted
+        )
         self.retry_budget = RetryBudget(settings.retry.budget)
         self.missed = MissedCommands()
         self.serializers = resolve_serializers(settings.serializer)
@@ -229,6 +231,10 @@ class Context:
         sentence = f"node {self.label(node)} is {'up' if is_up else 'down'}"
         self.tell("node_up" if is_up else "node_down", f"{sentence}: {detail}", node=node)
         self.distribution.refresh(sentence)
+
+    def _node_restarted(self, node: str) -> None:
+        self.counters.add("restarts")
+        self.tell("node_restarted", f"node {self.label(node)} has lost its memory: restarted or flushed", node=node)
 
     def _state_changed(self, state: DistributionState, before: DistributionState, reason: str) -> None:
         self.tell("state_changed", f"sessions are {state.value} now, {before.value} before: {reason}")

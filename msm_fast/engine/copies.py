@@ -6,10 +6,11 @@ from dataclasses import dataclass
 
 from msm_fast._core import wire
 from msm_fast._core.record import Record, decode_record, encode_record
-from msm_fast._core.wire import Command, Reply
 from msm_fast.engine.context import Context, digest
+from msm_fast.engine.effects import Batch, Replies
 from msm_fast.engine.serialization import refuse
 from msm_fast.engine.topology import home_digest
+from msm_fast.engine.versions import cas_of, life_of, version
 from msm_fast.errors import CorruptRecord, SessionTooLarge
 from msm_fast.session import ABSENT, SessionState
 
@@ -35,20 +36,22 @@ _BEYOND_ALL_GENERATIONS = 2**64 - 1
 class Copy:
     """One node's copy of a session, as a reply brought it.
 
-    data: the record as it came. ttl_s: what was left of its life before this request.
+    data: the record as it came. version: with the node's life. ttl_s: what was left of its life before this request.
     """
 
     data: bytes
     record: Record
-    cas: int
+    version: int
     nonce: int
     ttl_s: int
 
 
-def read_copy(reply: Reply, key: bytes) -> Copy:
-    """Return the copy in a reply with a value. Raises: CorruptRecord, UnknownFormat."""
+def read_copy(replies: Replies, key: bytes) -> Copy:
+    """Return the copy in the first reply, which has a value. Raises: CorruptRecord, UnknownFormat."""
+    reply = replies[0]
     assert reply.value is not None
-    return Copy(reply.value, decode_record(reply.value, key), reply.cas, reply.client_flags, reply.ttl_s)
+    found = version(replies.life, reply.cas)
+    return Copy(reply.value, decode_record(reply.value, key), found, reply.client_flags, reply.ttl_s)
 
 
 def is_over(ctx: Context, record: Record) -> bool:
@@ -121,8 +124,8 @@ def encode_tombstone(ctx: Context, key: bytes, max_inactive_s: int) -> bytes:
     )
 
 
-def put(key: bytes, record: bytes, nonce: int, exptime: int, expected: int) -> Command:
-    """Return the command that writes a copy if the node's copy is as expected: a CAS value, or ABSENT."""
+def put(node: str, key: bytes, record: bytes, nonce: int, exptime: int, expected: int) -> Batch:
+    """Return the batch that writes a node's copy if it is as expected: a version, or ABSENT."""
     if expected == ABSENT:
-        return wire.store(key, record, nonce, exptime, add=True)
-    return wire.store(key, record, nonce, exptime, cas=expected)
+        return Batch(node, [wire.store(key, record, nonce, exptime, add=True)])
+    return Batch(node, [wire.store(key, record, nonce, exptime, cas=cas_of(expected))], life_of(expected))

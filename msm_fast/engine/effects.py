@@ -2,31 +2,57 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias, TypeVar
 
 from msm_fast._core.wire import Command, Reply
 
-__all__ = ["Batch", "Effect", "Exchange", "FailureKind", "Flow", "NodeFailure", "Outcome", "Sleep", "carry_out"]
+__all__ = [
+    "Batch",
+    "Effect",
+    "Exchange",
+    "FailureKind",
+    "Flow",
+    "NodeFailure",
+    "Outcome",
+    "Replies",
+    "Sleep",
+    "carry_out",
+]
 
 T = TypeVar("T")
 
-FailureKind = Literal["refused", "unreachable", "reset", "timeout", "protocol", "unsupported", "deadline"]
+FailureKind = Literal["refused", "unreachable", "reset", "timeout", "protocol", "unsupported", "deadline", "restarted"]
 """Why a node gave no replies.
 
 refused: no connection, by its host's word. unreachable: its host is not reached. reset: the connection was lost.
 timeout: no answer within timeouts.operation (or timeouts.connect). protocol: the answer was nonsense. unsupported: the
-server is no memcached, or too old. deadline: the request's own time was over; says nothing about the node.
+server is no memcached, or too old. deadline: the request's own time was over; says nothing about the node. restarted:
+the node is up, but not in the life that the batch was for; nothing was sent.
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Commands for one node, written together."""
+    """Commands for one node, written together.
+
+    life: send them only if the node has not lost its memory since this life: CAS values from before mean nothing after.
+    """
 
     node: str
     commands: Sequence[Command]
+    life: int | None = None
+
+
+class Replies(list[Reply]):
+    """The replies to one batch. life: of the node that gave them; it grows each time the node loses its memory."""
+
+    __slots__ = ("life",)
+
+    def __init__(self, replies: Iterable[Reply] = (), life: int = 1) -> None:
+        super().__init__(replies)
+        self.life = life
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +79,7 @@ class NodeFailure:
 
 
 Effect: TypeAlias = Exchange | Sleep
-Outcome: TypeAlias = list[Reply] | NodeFailure
+Outcome: TypeAlias = Replies | NodeFailure
 Flow: TypeAlias = Generator[Effect, Any, T]
 
 

@@ -14,6 +14,7 @@ _log = logging.getLogger("msm_fast")
 EventKind = Literal[
     "node_down",
     "node_up",
+    "node_restarted",
     "nodes_changed",
     "state_changed",
     "reset",
@@ -29,6 +30,7 @@ EventKind = Literal[
 _LEVELS: dict[EventKind, int] = {
     "node_down": logging.WARNING,
     "node_up": logging.INFO,
+    "node_restarted": logging.WARNING,
     "nodes_changed": logging.WARNING,
     "state_changed": logging.WARNING,
     "reset": logging.WARNING,

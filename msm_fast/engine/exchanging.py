@@ -65,8 +65,10 @@ def probe(ctx: Context, node: str) -> Flow[bool]:
 def _note_health(ctx: Context, batches: Sequence[Batch], outcomes: Sequence[Outcome]) -> None:
     now = ctx.clock.monotonic()
     for batch, outcome in zip(batches, outcomes, strict=True):
+        if isinstance(outcome, NodeFailure) and outcome.kind == "restarted":
+            continue
         if isinstance(outcome, NodeFailure):
             ctx.counters.add("node_failures")
             ctx.health.failed(batch.node, outcome.kind, outcome.detail, now)
         else:
-            ctx.health.succeeded(batch.node, now)
+            ctx.health.succeeded(batch.node, outcome.life, now)

@@ -25,6 +25,8 @@ class NodeHealth:
     """
 
     is_up: bool = True
+    life: int = 0
+    """Grows each time the node loses its memory; 0 before it was first heard of."""
     is_silent: bool = False
     """It is down, and neither it nor its host answers."""
     failures_in_a_row: int = 0
@@ -40,7 +42,8 @@ _GONE = NodeHealth(is_up=False)
 class ClusterHealth:
     """The breakers of all nodes.
 
-    on_change is called with (node, is_up, detail) at each opening and closing, outside the lock.
+    on_change is called with (node, is_up, detail) at each opening and closing, on_restart with a node that has lost its
+    memory; both outside the lock.
     Thread-safety: reading is_up takes no lock; changes are made under one.
     """
 
@@ -51,12 +54,14 @@ class ClusterHealth:
         reconnect: Reconnect,
         rng: random.Random,
         on_change: Callable[[str, bool, str], None],
+        on_restart: Callable[[str], None],
     ) -> None:
         self._nodes = {node: NodeHealth() for node in nodes}  # replaced, never changed: readers take no lock
         self._breaker = breaker
         self._reconnect = reconnect
         self._rng = rng
         self._on_change = on_change
+        self._on_restart = on_restart
         self._lock = threading.Lock()
 
     def is_up(self, node: str) -> bool:
@@ -95,16 +100,21 @@ class ClusterHealth:
         returned_at = self.of(node).returned_at
         return returned_at is not None and (seconds is None or now - returned_at < seconds)
 
-    def succeeded(self, node: str, now: float) -> None:
-        """Note that the node answered."""
+    def succeeded(self, node: str, life: int, now: float) -> None:
+        """Note that the node answered, in this life."""
         health = self._nodes.get(node)
-        if health is None or (health.is_up and not health.failures_in_a_row):
+        if health is None or (health.is_up and not health.failures_in_a_row and life == health.life):
             return
         with self._lock:
-            health.failures_in_a_row = 0
-            health.returned_at = now
+            was_restarted = 0 < health.life < life
+            health.life = max(health.life, life)
             was_open = not health.is_up
+            if was_open or health.failures_in_a_row:
+                health.returned_at = now
+            health.failures_in_a_row = 0
             health.is_up, health.is_silent = True, False
+        if was_restarted:
+            self._on_restart(node)
         if was_open:
             self._on_change(node, True, f"answers again after: {health.last_failure}")
 

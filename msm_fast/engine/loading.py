@@ -13,6 +13,7 @@ from msm_fast.engine.copies import Copy, is_over, read_copy, tell_corrupt
 from msm_fast.engine.effects import Batch, Flow, NodeFailure, Outcome
 from msm_fast.engine.exchanging import exchange
 from msm_fast.engine.relocation import follow_home, move_home
+from msm_fast.engine.versions import version
 from msm_fast.errors import CorruptRecord, SessionUnavailable, UnknownFormat
 from msm_fast.session import ABSENT, SessionState, Stored
 
@@ -23,8 +24,8 @@ __all__ = ["load"]
 class _Findings:
     """What the nodes answered so far.
 
-    wanted: the nodes that should have a copy. copies: readable ones. peeked: (cas, nonce) where no value was asked
-    for. corrupt: (cas, error). unreadable: of another format, to be left alone. failed: no answer.
+    wanted: the nodes that should have a copy. copies: readable ones. peeked: (version, nonce) where no value was
+    asked for. corrupt: (version, error). unreadable: of another format, to be left alone. failed: no answer.
     """
 
     wanted: set[str] = field(default_factory=set)
@@ -132,19 +133,20 @@ def _note(ctx: Context, findings: _Findings, key: bytes, node: str, outcome: Out
         findings.failed.add(node)
         return
     (reply,) = outcome
+    found = version(outcome.life, reply.cas)
     findings.failed.discard(node)
     findings.peeked.pop(node, None)
     if reply.status == "EN":
         findings.absent.add(node)
     elif is_peek:
-        findings.peeked[node] = (reply.cas, reply.client_flags)
+        findings.peeked[node] = (found, reply.client_flags)
     else:
         try:
-            findings.copies[node] = read_copy(reply, key)
+            findings.copies[node] = read_copy(outcome, key)
         except UnknownFormat as error:
             findings.unreadable[node] = error
         except CorruptRecord as error:
-            findings.corrupt[node] = (reply.cas, error)
+            findings.corrupt[node] = (found, error)
             tell_corrupt(ctx, node, error)
 
 
@@ -232,9 +234,9 @@ def _expectations(findings: _Findings, best: Copy) -> dict[str, int]:
     """
     lineage = best.record.lineage
     expected = dict.fromkeys(findings.absent, ABSENT)
-    expected.update((node, cas) for node, (cas, nonce) in findings.peeked.items() if nonce in lineage)
-    expected.update((node, cas) for node, (cas, _) in findings.corrupt.items())
-    expected.update((node, copy.cas) for node, copy in findings.copies.items() if copy.nonce in lineage)
+    expected.update((node, found) for node, (found, nonce) in findings.peeked.items() if nonce in lineage)
+    expected.update((node, found) for node, (found, _) in findings.corrupt.items())
+    expected.update((node, copy.version) for node, copy in findings.copies.items() if copy.nonce in lineage)
     return expected
 
 
@@ -242,7 +244,7 @@ def _touch(ctx: Context, key: bytes, state: SessionState) -> Flow[None]:
     """Extend the life of a session whose lifetime is its own, which could not be known before it was read."""
     assert state.stored is not None
     ttl_s = ctx.ttl_s(state.max_inactive_s, state.created_ms, state.absolute_lifetime_s)
-    nodes = [node for node, cas in state.stored.copies.items() if cas != ABSENT and ctx.health.is_up(node)]
+    nodes = [node for node, found in state.stored.copies.items() if found != ABSENT and ctx.health.is_up(node)]
     yield from exchange(ctx, [Batch(n, [wire.get(key, ctx.exptime(ttl_s), value=False)]) for n in nodes])
 
 

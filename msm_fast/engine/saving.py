@@ -140,7 +140,7 @@ def _learn(progress: _Progress, write: Write) -> None:
 def _stand_on(progress: _Progress, write: Write, winner: Copy) -> None:
     """Let the next attempt stand on what another request stored first."""
     assert progress.expected is not None
-    progress.expected.update((n, copy.cas) for n, copy in write.strange.items() if copy.nonce == winner.nonce)
+    progress.expected.update((n, copy.version) for n, copy in write.strange.items() if copy.nonce == winner.nonce)
     progress.base_generation = winner.record.generation
     progress.base_nonce = winner.nonce
     progress.generation = max(progress.generation, winner.record.generation)
@@ -214,7 +214,7 @@ def _commit_superseded(ctx: Context, state: SessionState, write: Write, body: by
 
 def _commit(ctx: Context, state: SessionState, write: Write, body: bytes) -> None:
     """Note that the session is stored as written."""
-    copies = {node: cas for node, cas in write.done.items() if cas != UNKNOWN}
+    copies = {node: written for node, written in write.done.items() if written != UNKNOWN}
     state.attributes.mark_saved(body)
     state.stored = Stored(write.generation, write.lineage, copies, body)
     state.body = body

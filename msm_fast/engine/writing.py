@@ -15,12 +15,13 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from msm_fast._core import wire
-from msm_fast._core.wire import Command, Reply
+from msm_fast._core.wire import Reply
 from msm_fast.engine.context import Context
 from msm_fast.engine.copies import Copy, put, read_copy, tell_corrupt
-from msm_fast.engine.effects import Batch, Flow, NodeFailure, Outcome
+from msm_fast.engine.effects import Batch, Flow, NodeFailure, Outcome, Replies
 from msm_fast.engine.exchanging import exchange
 from msm_fast.engine.topology import home_digest
+from msm_fast.engine.versions import version
 from msm_fast.errors import CorruptRecord, UnknownFormat
 from msm_fast.session import ABSENT, UNKNOWN
 
@@ -40,8 +41,8 @@ class Write:
     """One attempt to store one record.
 
     lineage: nonces, this write's first. own_nonces: those of all attempts of this save. base_generation, base_nonce: of
-    the copy that the record is based on; 0 and None for a new session. expected: per node to write to, its copy's CAS
-    value, ABSENT or UNKNOWN; brought up to date as answers come. spares: nodes for backups whose node fails, best
+    the copy that the record is based on; 0 and None for a new session. expected: per node to write to, its copy's
+    version, ABSENT or UNKNOWN; brought up to date as answers come. spares: nodes for backups whose node fails, best
     first.
     """
 
@@ -57,7 +58,7 @@ class Write:
     expected: dict[str, int]
     spares: list[str]
     done: dict[str, int] = field(default_factory=dict)
-    """What was written: the node's new CAS value, or UNKNOWN where another write already stands on this one."""
+    """What was written: the copy's new version, or UNKNOWN where another write already stands on this one."""
     superseded_by: Copy | None = None
     """What stands on this write at its own home: this one had succeeded, and nothing more is to be written."""
     failed: set[str] = field(default_factory=set)
@@ -79,6 +80,10 @@ class Write:
         """Whether it is the first of its session."""
         return self.base_nonce is None
 
+    def lineages_differ(self, copy: Copy) -> bool:
+        """Whether no write that this one stands on is one that the copy stands on, as far as lineages reach."""
+        return set(self.lineage).isdisjoint(copy.record.lineage)
+
     def decider(self) -> str | None:
         """Return the node that decides between writers, or None if no node has a copy any more.
 
@@ -87,7 +92,7 @@ class Write:
         """
         if self.is_new or self.home in self.done or self.expected[self.home] != ABSENT:
             return self.home
-        return next((n for n, cas in self.expected.items() if cas != ABSENT and n not in self.failed), None)
+        return next((n for n, copy in self.expected.items() if copy != ABSENT and n not in self.failed), None)
 
 
 def write_copies(ctx: Context, write: Write) -> Flow[Verdict]:
@@ -99,15 +104,15 @@ def write_copies(ctx: Context, write: Write) -> Flow[Verdict]:
     may be `done`. unsettled: too much happened meanwhile; try again.
     """
     for _ in range(_ROUNDS):
-        commands = _next_round(write)
-        if not commands:
+        batches = _next_round(write)
+        if not batches:
             return _verdict(write)
         decider = write.decider()
-        outcomes = yield from exchange(ctx, [Batch(node, [command]) for node, command in commands.items()])
-        if any(command.verb == "ms" for command in commands.values()):
+        outcomes = yield from exchange(ctx, batches)
+        if any(batch.commands[0].verb == "ms" for batch in batches):
             write.fresh.clear()
-        for (node, command), outcome in zip(commands.items(), outcomes, strict=True):
-            _take(ctx, write, node, command, outcome)
+        for batch, outcome in zip(batches, outcomes, strict=True):
+            _take(ctx, write, batch, outcome)
         if write.decider() != decider:
             write.fresh.clear()  # what was won while another node decided proves nothing
         _judge_strangers(write)
@@ -133,26 +138,26 @@ def _verdict(write: Write) -> Verdict:
 # -- what to do next
 
 
-def _next_round(write: Write) -> dict[str, Command]:
-    """Return the commands of the next round, by node; none when all is done."""
+def _next_round(write: Write) -> list[Batch]:
+    """Return the batches of the next round; none when all is done."""
     left = [node for node in write.expected if node not in write.done and node not in write.failed]
     unknown = [node for node in left if write.expected[node] == UNKNOWN]
     if unknown:
         return _looks(write, unknown, value=True)
     if write.superseded_by is not None:
-        return {}
+        return []
     decider = write.decider()
-    stale = [node for node, cas in write.done.items() if node not in write.fresh and cas != UNKNOWN]
+    stale = [node for node, written in write.done.items() if node not in write.fresh and written != UNKNOWN]
     if decider != write.home and decider in stale:
         return _looks(write, [decider], value=False)
     ready = [node for node in left if _may_be_written(write, node)]
     if ready:
-        return {n: put(write.key, write.record, write.nonce, write.exptime, write.expected[n]) for n in ready}
+        return [put(n, write.key, write.record, write.nonce, write.exptime, write.expected[n]) for n in ready]
     return _looks(write, stale, value=False)
 
 
-def _looks(write: Write, nodes: list[str], *, value: bool) -> dict[str, Command]:
-    return {node: wire.get(write.key, write.exptime, value=value) for node in nodes}
+def _looks(write: Write, nodes: list[str], *, value: bool) -> list[Batch]:
+    return [Batch(node, [wire.get(write.key, write.exptime, value=value)]) for node in nodes]
 
 
 def _may_be_written(write: Write, node: str) -> bool:
@@ -170,22 +175,27 @@ def _may_be_written(write: Write, node: str) -> bool:
 # -- what the nodes say
 
 
-def _take(ctx: Context, write: Write, node: str, command: Command, outcome: Outcome) -> None:
+def _take(ctx: Context, write: Write, batch: Batch, outcome: Outcome) -> None:
     """Note one node's answer."""
-    if isinstance(outcome, NodeFailure) or outcome[0].status == "SERVER_ERROR":
+    node = batch.node
+    if isinstance(outcome, NodeFailure) and outcome.kind == "restarted":
+        write.expected[node] = UNKNOWN
+        write.strange.pop(node, None)
+    elif isinstance(outcome, NodeFailure) or outcome[0].status == "SERVER_ERROR":
         # After a failed store the server may have dropped the old value as well: its copy counts as gone.
         _give_up(write, node)
-    elif command.verb == "ms":
-        _take_written(write, node, outcome[0])
+    elif batch.commands[0].verb == "ms":
+        _take_written(write, node, outcome)
     elif node in write.done:
         _take_second_look(write, node, outcome[0])
     else:
-        _take_copy(ctx, write, node, outcome[0])
+        _take_copy(ctx, write, node, outcome)
 
 
-def _take_written(write: Write, node: str, reply: Reply) -> None:
+def _take_written(write: Write, node: str, replies: Replies) -> None:
+    (reply,) = replies
     if reply.status == "HD":
-        write.done[node] = reply.cas
+        write.done[node] = version(replies.life, reply.cas)
         write.fresh.add(node)
     elif reply.status == "NF":
         write.expected[node] = ABSENT
@@ -203,14 +213,15 @@ def _take_second_look(write: Write, node: str, reply: Reply) -> None:
         write.expected[node] = UNKNOWN
 
 
-def _take_copy(ctx: Context, write: Write, node: str, reply: Reply) -> None:
+def _take_copy(ctx: Context, write: Write, node: str, replies: Replies) -> None:
     """Note a copy that was asked for because it is not, or not known to be, the expected one."""
+    (reply,) = replies
     if reply.status == "EN":
         write.expected[node] = ABSENT
         return
-    write.expected[node] = reply.cas
+    write.expected[node] = version(replies.life, reply.cas)
     try:
-        copy = read_copy(reply, write.key)
+        copy = read_copy(replies, write.key)
     except UnknownFormat:
         _give_up(write, node)
         return
@@ -221,7 +232,7 @@ def _take_copy(ctx: Context, write: Write, node: str, reply: Reply) -> None:
         write.has_tombstone = True
         return
     if copy.nonce == write.nonce:
-        write.done[node] = reply.cas
+        write.done[node] = copy.version
         write.fresh.add(node)
     elif copy.nonce in write.own_nonces or copy.nonce == write.base_nonce:
         pass
@@ -242,12 +253,15 @@ def _judge_strangers(write: Write) -> None:
     """Decide which copies that are not the base are newer; the others will be overwritten.
 
     Older is what the base stands on already, and any lower generation. Where the race is decided anything else is
-    newer. Elsewhere it is the copy of a writer that lost there, where this one won; unless it was written by one for
-    whom another node was the home: one that could not reach this one and moved the session away.
+    newer, and so is what goes back to a write that the base stands on too: then both were made side by side, and the
+    generation, which a move advances, says nothing. Elsewhere it is the copy of a writer that lost there, where this
+    one won; unless it was written by one for whom another node was the home: one that could not reach this one and
+    moved the session away.
     """
     decider = write.decider()
     for node, copy in write.strange.items():
-        is_older = copy.nonce in write.lineage or copy.record.generation < write.base_generation
+        is_fork = node == decider and not write.lineages_differ(copy)
+        is_older = copy.nonce in write.lineage or (copy.record.generation < write.base_generation and not is_fork)
         if is_older or node in write.done:
             continue
         moved = decider in write.done and copy.record.home != home_digest(write.home)

@@ -96,3 +96,30 @@ def test_a_sleep_ends_with_the_deadline(driver: BlockingDriver) -> None:
     started = time.monotonic()
     assert driver.run(flow(), started + 0.05) == "awake"
     assert time.monotonic() - started < 0.05 + MARGIN_S
+
+
+def test_a_batch_for_a_nodes_former_life_is_not_sent_into_its_next(driver: BlockingDriver, nodes: Nodes) -> None:
+    (stored,) = exchange(driver, Batch("n1", [wire.store(b"k", b"before", 1, 0)]))
+    assert not isinstance(stored, NodeFailure)
+    life, cas = stored.life, stored[0].cas
+    nodes["n1"].kill()
+    nodes["n1"].start()
+    (again,) = exchange(driver, Batch("n1", [wire.store(b"k", b"after", 2, 0)]))
+    assert not isinstance(again, NodeFailure)
+    assert again.life == life + 1
+    assert again[0].cas == cas, "memcached is expected to repeat CAS values after a restart"
+    (fenced,) = exchange(driver, Batch("n1", [wire.store(b"k", b"overwritten", 3, 0, cas=cas)], life))
+    assert isinstance(fenced, NodeFailure)
+    assert (fenced.kind, fenced.sent) == ("restarted", False)
+    (found,) = exchange(driver, Batch("n1", [wire.get(b"k")], again.life))
+    assert not isinstance(found, NodeFailure)
+    assert found[0].value == b"after"
+
+
+def test_two_connections_to_one_life_of_a_node_agree_on_it(driver: BlockingDriver) -> None:
+    lives = set()
+    for _ in range(3):
+        for outcome in exchange(driver, Batch("n1", [wire.noop()]), Batch("n1", [wire.noop()])):
+            assert not isinstance(outcome, NodeFailure)
+            lives.add(outcome.life)
+    assert len(lives) == 1

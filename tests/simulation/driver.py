@@ -6,7 +6,17 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from msm_fast._core import wire
-from msm_fast.engine.effects import Batch, Exchange, FailureKind, Flow, NodeFailure, Outcome, Sleep, carry_out
+from msm_fast.engine.effects import (
+    Batch,
+    Exchange,
+    FailureKind,
+    Flow,
+    NodeFailure,
+    Outcome,
+    Replies,
+    Sleep,
+    carry_out,
+)
 from msm_fast.policies import Timeouts
 from tests.simulation.clock import VirtualClock
 from tests.simulation.server import SimulatedServer
@@ -28,6 +38,8 @@ class SimulatedNode:
 
     def answer(self, batch: Batch, opaque: int, timeouts: Timeouts, deadline: float) -> Outcome:
         self.batches += 1
+        if self.fault is None and batch.life not in (None, self.server.life):
+            return NodeFailure("restarted", False, "simulated: restarted")
         data = wire.encode(batch.commands, opaque)
         if self.fault is not None:
             if self.carries_out_before_failing:
@@ -35,7 +47,7 @@ class SimulatedNode:
             return self._fail(self.fault, timeouts, deadline)
         parser = wire.ReplyParser(batch.commands, opaque)
         assert parser.feed(self.server.handle(data))
-        return parser.replies
+        return Replies(parser.replies, self.server.life)
 
     def _fail(self, fault: FailureKind, timeouts: Timeouts, deadline: float) -> NodeFailure:
         if fault == "timeout":

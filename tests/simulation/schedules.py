@@ -14,7 +14,7 @@ from typing import Any
 from msm_fast import SessionUnavailable
 from msm_fast._core import wire
 from msm_fast._core.session_id import SessionId
-from msm_fast.engine.effects import Batch, Effect, Exchange, FailureKind, NodeFailure, Outcome
+from msm_fast.engine.effects import Batch, Effect, Exchange, FailureKind, NodeFailure, Outcome, Replies
 from msm_fast.engine.loading import load
 from msm_fast.engine.saving import save
 from msm_fast.session import Session
@@ -177,10 +177,12 @@ class Schedule:
         node = self.driver.nodes[batch.node]
         data = wire.encode(batch.commands, 1)
         fault = node.fault
+        if fault is None and batch.life not in (None, node.server.life):
+            return NodeFailure("restarted", False, "simulated: restarted")
         if fault is None:
             parser = wire.ReplyParser(batch.commands, 1)
             assert parser.feed(node.server.handle(data))
-            return parser.replies
+            return Replies(parser.replies, node.server.life)
         if fault == "timeout":
             self.zombies.append(data)
         elif fault != "refused" and self.rng.random() < 0.5:

@@ -26,9 +26,11 @@ class SimulatedServer:
         self._clock = clock
         self._items: dict[bytes, Item] = {}
         self._last_cas = 0
+        self.life = 1
 
     def restart(self) -> None:
         """Lose everything, as after SIGKILL; CAS values repeat."""
+        self.life += 1
         self._items.clear()
         self._last_cas = 0
 

@@ -399,3 +399,25 @@ def test_a_save_that_others_outrun_again_and_again_gives_up_with_an_error(
         one.save(session)
     driver.before_exchange = None
     assert read(two, session_id)["a"] == 0
+
+
+def test_a_cas_value_from_before_a_restart_is_not_used_after_it(
+    driver: SimulatedDriver, make_worker: MakeWorker
+) -> None:
+    one, two = make_worker(replicas=0), make_worker(replicas=0)
+    session_id = one.store(n=0)
+    slow = loaded(one, session_id)
+    slow["slow"] = True
+    node = driver.nodes[home_of(session_id)]
+    item = node.server.peek(key_of(session_id))
+    assert item is not None
+    node.server.restart()
+    rival = two.create(rival=True)
+    rival.state.session_id = slow.state.session_id
+    assert two.save(rival).status == "stored"
+    repeated = node.server.peek(key_of(session_id))
+    assert repeated is not None
+    assert repeated.cas == item.cas
+    assert one.save(slow).status == "merged"
+    assert read(two, session_id) == {"rival": True, "slow": True}
+    assert one.ctx.counters.snapshot().restarts == 1

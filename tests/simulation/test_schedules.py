@@ -1,7 +1,7 @@
 """What must hold whatever happens to one node, over many seeded schedules.
 
 A failing seed is named in the error; `python -m tests.simulation.test_schedules 4711` runs it alone and prints every
-exchange. docs/architecture.md names the seeds beyond SEEDS that are known to fail, and why.
+exchange.
 """
 
 import sys
@@ -35,6 +35,11 @@ def test_no_acknowledged_write_is_lost_and_no_ended_session_comes_back(first: in
             check(seed)
         except AssertionError as error:
             raise AssertionError(f"seed {seed}: {error}") from error
+
+
+@pytest.mark.parametrize("seed", [3119, 31070, 39686, 45574])
+def test_what_once_lost_a_write_does_so_no_more(seed: int) -> None:
+    check(seed)
 
 
 def main() -> None:

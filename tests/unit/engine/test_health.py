@@ -17,7 +17,12 @@ def changes() -> list[Change]:
 @pytest.fixture
 def health(changes: list[Change]) -> ClusterHealth:
     return ClusterHealth(
-        ["n1", "n2"], Breaker(timeouts=3), Reconnect(first=1, factor=2, cap=5), random.Random(1), _recorder(changes)
+        ["n1", "n2"],
+        Breaker(timeouts=3),
+        Reconnect(first=1, factor=2, cap=5),
+        random.Random(1),
+        on_change=_recorder(changes),
+        on_restart=lambda node: changes.append((node, True, "restarted")),
     )
 
 
@@ -49,8 +54,15 @@ def test_an_answer_between_timeouts_starts_the_count_anew(health: ClusterHealth)
     for _ in range(5):
         health.failed("n1", "timeout", "late", 0)
         health.failed("n1", "timeout", "late", 0)
-        health.succeeded("n1", 0)
+        health.succeeded("n1", 1, 0)
     assert health.is_up("n1")
+
+
+def test_a_node_that_lost_its_memory_is_told_once(health: ClusterHealth, changes: list[Change]) -> None:
+    for life in (1, 1, 2, 2, 1):
+        health.succeeded("n1", life, 0)
+    assert changes == [("n1", True, "restarted")]
+    assert not health.has_returned_within("n1", None, 0)
 
 
 def test_a_requests_own_deadline_says_nothing_about_a_node(health: ClusterHealth) -> None:
@@ -71,7 +83,7 @@ def test_a_probe_that_is_answered_closes_it_and_the_node_has_returned(
 ) -> None:
     health.failed("n1", "refused", "no", 0)
     assert not health.has_returned_within("n1", 1800, 0)
-    health.succeeded("n1", 10)
+    health.succeeded("n1", 1, 10)
     assert health.is_up("n1")
     assert changes[-1] == ("n1", True, "answers again after: no")
     assert health.has_returned_within("n1", 1800, 1809)
