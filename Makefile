@@ -8,6 +8,7 @@ PYTHON ?=
 TEST_ARGS ?=
 BENCH_ARGS ?=
 DEMO_ARGS ?=
+MINUTES ?= 10
 
 # Servers are often installed where an ordinary user's PATH does not look.
 export PATH := $(PATH):/usr/local/bin:/usr/local/sbin:/usr/sbin:/opt/homebrew/bin:/home/linuxbrew/.linuxbrew/bin
@@ -16,7 +17,7 @@ export PYTHON
 python = .venv/bin/python
 sanitized = build/sanitize
 
-.PHONY: help demo test unit lint bench sanitize wheel clean setup memcached
+.PHONY: help demo test unit lint bench sanitize soak wheel clean setup memcached
 .DEFAULT_GOAL = help
 
 help: ## list the targets
@@ -53,6 +54,9 @@ sanitize: setup ## unit and property tests under AddressSanitizer and UndefinedB
 	cd $(sanitized) && LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libstdc++.so)" \
 		PYTHONMALLOC=malloc ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
 		$(CURDIR)/$(python) -m pytest tests/unit tests/property -m "not slow and not memcached" $(TEST_ARGS)
+
+soak: setup memcached ## several workers for MINUTES=10 while something breaks every few seconds
+	$(python) -m tests.soak --minutes $(MINUTES)
 
 wheel: setup ## a wheel of this tree, in dist/
 	$(python) -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .

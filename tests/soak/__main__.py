@@ -1,0 +1,167 @@
+"""Run the soak: `python -m tests.soak --minutes 10`; `make soak MINUTES=10`.
+
+Browsers send requests to several workers while something breaks every few seconds. Each browser checks each answer
+against what was acknowledged to it. The exit status is 1 if any check failed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from concurrent.futures import Future, ThreadPoolExecutor
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+from tests.soak.browsers import Browser
+from tests.soak.cluster import LONGEST_PROBE_INTERVAL_S, Cluster, Fault, WorkerProcess
+from tests.soak.report import Report, Sample
+from tests.soak.worker import Answer, Request
+
+BUDGET_S = 0.25
+N_CLIENTS = 4
+BROWSERS_PER_CLIENT = 15
+PAUSE_S = 0.008
+"""Between two turns of a client: the machine is to have time left, or the figures show a queue."""
+
+
+class Client:
+    """A thread that plays some browsers in turn, each request at any worker."""
+
+    def __init__(self, soak: Soak, seed: int) -> None:
+        self._soak = soak
+        self._rng = random.Random(seed)
+        self.browsers = [Browser(seed * 1000 + i, random.Random(seed * 1000 + i)) for i in range(BROWSERS_PER_CLIENT)]
+        self._lines: list[dict[str, Connection]] = [{}, {}]
+        self._side = ThreadPoolExecutor(1)
+
+    def run(self) -> None:
+        while not self._soak.is_over.is_set():
+            browser = self._rng.choice(self.browsers)
+            requests = browser.next_requests()
+            second: Future[Answer | None] | None = None
+            if len(requests) > 1:
+                second = self._side.submit(self._send, requests[1], self._lines[1])
+            answers = [self._send(requests[0], self._lines[0])]
+            if second is not None:
+                answers.append(second.result())
+            browser.take(requests, answers)
+            time.sleep(PAUSE_S)
+        self._side.shutdown()
+
+    def _send(self, request: Request, lines: dict[str, Connection]) -> Answer | None:
+        """Return the answer of a worker, or None if it died before it gave one."""
+        worker: WorkerProcess = self._rng.choice(self._soak.cluster.workers)
+        try:
+            line = lines.get(worker.name) or lines.setdefault(worker.name, worker.connect())
+            line.send(request)
+            answer: Answer = line.recv()
+        except (OSError, EOFError):
+            lines.pop(worker.name, None)
+            return None
+        self._soak.note(answer)
+        return answer
+
+
+class Soak:
+    def __init__(self, cluster: Cluster, duration_s: float, seed: int) -> None:
+        self.cluster = cluster
+        self.is_over = threading.Event()
+        self.report = Report(duration_s, BUDGET_S)
+        self._rng = random.Random(seed)
+        self._started = time.monotonic()
+        self._lock = threading.Lock()
+        self._clients = [Client(self, seed * 100 + i) for i in range(1, N_CLIENTS + 1)]
+
+    def note(self, answer: Answer) -> None:
+        with self._lock:
+            self.report.samples.append(Sample(self._now(), answer.took_s, answer.is_local))
+            self.report.statuses[answer.error or answer.status] += 1
+
+    def run(self) -> Report:
+        threads = [threading.Thread(target=client.run) for client in self._clients]
+        for thread in threads:
+            thread.start()
+        try:
+            time.sleep(1)
+            while self._now() < self.report.duration_s - 4:
+                self._strike(self.cluster.random_fault(self._rng))
+            time.sleep(max(self.report.duration_s - self._now(), 0))
+        finally:
+            self.is_over.set()
+            for thread in threads:
+                thread.join()
+        self._measure()
+        for client in self._clients:
+            for browser in client.browsers:
+                self.report.violations += browser.violations
+                self.report.near_after_logout += browser.near_after_logout
+        return self.report
+
+    def _strike(self, fault: Fault) -> None:
+        """Let one thing break and heal, and wait until its harm is mended: one fault at a time is what is promised."""
+        began = self._now()
+        fault.begin()
+        time.sleep(self._rng.uniform(0.5, 3.0))
+        fault.end()
+        healed = self._now()
+        self.report.faults.append((began, healed, fault.name))
+        self._measure_until_normal(healed)
+        if fault.destroys:
+            self._wait_for_writes()
+        time.sleep(self._rng.uniform(0.2, 1.5))
+
+    def _measure_until_normal(self, healed: float) -> None:
+        while not all(measured["state"] == "distributed" for measured in self._measure()):
+            if self._now() - healed > 10 * LONGEST_PROBE_INTERVAL_S:
+                self.report.violations.append("the workers did not return to normal")
+                return
+            time.sleep(0.05)
+        self.report.back_to_normal_s.append(self._now() - healed)
+
+    def _wait_for_writes(self) -> None:
+        """Wait until each session was stored once more, and so has all its copies again."""
+        browsers = [browser for client in self._clients for browser in client.browsers]
+        for browser in browsers:
+            browser.writes_since_heal = 0
+        while any(browser.writes_since_heal < 2 for browser in browsers) and self._now() < self.report.duration_s:
+            time.sleep(0.05)
+
+    def _measure(self) -> list[dict[str, object]]:
+        measured = [worker.measure() for worker in self.cluster.workers]
+        self.report.resources += measured
+        self.report.statistics = sum((Counter(m["statistics"]) for m in measured), Counter())
+        return measured
+
+    def _now(self) -> float:
+        return time.monotonic() - self._started
+
+
+def run(duration_s: float, seed: int, n_workers: int = 3) -> Report:
+    with tempfile.TemporaryDirectory() as folder:
+        cluster = Cluster(Path(folder), n_workers, {})
+        try:
+            return Soak(cluster, duration_s, seed).run()
+        finally:
+            cluster.close()
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--minutes", type=float, default=10)
+    parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10_000))
+    options = parser.parse_args()
+    print(f"seed {options.seed}, {options.minutes} minutes", flush=True)
+    report = run(options.minutes * 60, options.seed)
+    print(report.table(), report.timeline(), sep="\n\n")
+    for violation in report.violations[:20]:
+        print(violation)
+    return 1 if report.violations or report.n_late else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
