@@ -19,8 +19,8 @@ from pathlib import Path
 
 from tests.soak.browsers import Browser
 from tests.soak.cluster import LONGEST_PROBE_INTERVAL_S, Cluster, Fault, WorkerProcess
+from tests.soak.messages import Answer, Request
 from tests.soak.report import Report, Sample
-from tests.soak.worker import Answer, Request
 
 BUDGET_S = 0.25
 N_CLIENTS = 4

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass, field
 
-from tests.soak.worker import Answer, Request
+from tests.soak.messages import Answer, Request
 
 ACKNOWLEDGED = ("stored", "merged")
 

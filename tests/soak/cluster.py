@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.memcached import Memcached
-from tests.soak.worker import AUTH_KEY
+from tests.soak.messages import AUTH_KEY
 
 START_TIMEOUT_S = 20.0
 RECONNECT = {"first": 0.5, "factor": 1.5, "cap": 1.0}

@@ -7,8 +7,8 @@ import pytest
 
 from tests.soak.__main__ import run
 from tests.soak.browsers import Browser
+from tests.soak.messages import Answer, Request
 from tests.soak.report import Report, Sample
-from tests.soak.worker import Answer, Request
 
 
 @pytest.mark.memcached

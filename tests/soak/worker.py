@@ -12,42 +12,15 @@ import sys
 import threading
 import time
 from collections import deque
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from multiprocessing.connection import Connection, Listener
 from pathlib import Path
 from typing import Any
 
 from msm_fast import Breaker, MsmError, NearCacheSettings, Reconnect, SessionManager
+from tests.soak.messages import AUTH_KEY, Answer, Request
 
-AUTH_KEY = b"msm_fast soak"
 TICK_S = 0.005
-
-
-@dataclass(frozen=True)
-class Request:
-    """What a browser asks for. changes: attributes to set. action: "logout", "rotate" or none."""
-
-    cookie: str | None
-    method: str = "GET"
-    changes: dict[str, int] = field(default_factory=dict)
-    action: str = ""
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What the application was given and told.
-
-    found: the attributes before the changes. status: of the save. error: the class of what was raised, "" for none.
-    took_s: the request's time on the worker's clock, less what the machine did not give the process meanwhile.
-    """
-
-    cookie: str | None = None
-    found: dict[str, Any] = field(default_factory=dict)
-    status: str = ""
-    is_new: bool = False
-    is_local: bool = False
-    error: str = ""
-    took_s: float = 0.0
 
 
 class StallClock:
