@@ -254,6 +254,22 @@ def test_a_node_that_slept_through_a_save_does_not_serve_its_old_copy(driver: Si
     assert worker.load(session_id, expect_write=False)["step"] == 2  # type: ignore[index]
 
 
+def test_a_node_that_missed_a_save_but_was_never_down_does_not_serve_its_old_copy(
+    driver: SimulatedDriver, worker: Worker
+) -> None:
+    session_id = worker.store(step=1)
+    session = worker.load(session_id)
+    assert session is not None
+    session["step"] = 2
+    driver.nodes[home_of(session_id)].fault = "timeout"  # once: not enough to give the node up
+    worker.save(session)
+    driver.nodes[home_of(session_id)].fault = None
+    assert session.id_changed
+    again = worker.load(session_id, expect_write=False)
+    assert again is not None
+    assert again["step"] == 2
+
+
 def corrupt(driver: SimulatedDriver, node: str, session_id: str) -> None:
     item = driver.nodes[node].server.peek(key_of(session_id))
     assert item is not None
