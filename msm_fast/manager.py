@@ -136,7 +136,7 @@ class SessionManager:
             self.settings = Settings.build(nodes, **settings)
         clock = Clock(monotonic=time.monotonic, wall=time.time)
         self._ctx = Context(self.settings, clock, random.SystemRandom(), _open_local_store(self.settings))
-        self._driver = BlockingDriver(self._ctx.topology.nodes, self.settings.timeouts)
+        self._driver = BlockingDriver(self._ctx.topology.nodes, self.settings.timeouts, self._ctx.item_limits.learn)
         self._prober = Prober(self._ctx, self._probe, self._reconnect)
         self._change_lock = threading.Lock()
         self._stop_lock = threading.Lock()

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 from msm_fast.drivers.connection import Connection, ConnectionFailed
+from msm_fast.drivers.greeting import greet
 from msm_fast.engine.effects import Batch, Exchange, Flow, NodeFailure, Outcome, Sleep, carry_out
 from msm_fast.node import Node
 from msm_fast.policies import Timeouts
@@ -23,12 +24,19 @@ _MOST_IDLE = 64
 class BlockingDriver:
     """Runs flows; keeps connections to each node.
 
+    learn_item_limit: called with a node and the size of the largest item that it takes, when a connection is made.
     Thread-safety: shared by all threads; each exchange has connections of its own while it lasts.
     """
 
-    def __init__(self, nodes: Mapping[str, Node], timeouts: Timeouts) -> None:
+    def __init__(
+        self,
+        nodes: Mapping[str, Node],
+        timeouts: Timeouts,
+        learn_item_limit: Callable[[str, int], None] = lambda node, item_bytes: None,
+    ) -> None:
         self._nodes = dict(nodes)
         self._timeouts = timeouts
+        self._learn_item_limit = learn_item_limit
         self._idle: dict[str, list[Connection]] = {node: [] for node in nodes}
         self._lives: dict[str, tuple[bytes | None, int]] = {}
         self._lock = threading.Lock()
@@ -113,21 +121,28 @@ class BlockingDriver:
             if configured is None:
                 raise ConnectionFailed("refused", False, "the node is not configured any more")
             if connection is None:
-                connection = Connection.open(configured, self._timeouts.connect, deadline)
-                self._note_life(node, connection)
-                return connection
+                return self._connect(configured, deadline)
             if not connection.is_stale():
                 return connection
             connection.close()
 
-    def _note_life(self, node: str, connection: Connection) -> None:
-        """Give a new connection the number of the life that its node is in."""
+    def _connect(self, node: Node, deadline: float) -> Connection:
+        """Make a connection, and note what the node says of itself."""
+        connection = Connection.open(node, self._timeouts.connect, deadline)
+        try:
+            greeting = greet(connection, min(deadline, time.monotonic() + self._timeouts.connect))
+        except BaseException:
+            connection.close()
+            raise
+        if greeting.item_limit is not None:
+            self._learn_item_limit(node.node_id, greeting.item_limit)
         with self._lock:
-            token, life = self._lives.get(node, (None, 0))
-            if token is None or connection.token != token:
+            token, life = self._lives.get(node.node_id, (None, 0))
+            if token is None or greeting.token != token:
                 life += 1
-                self._lives[node] = (connection.token, life)
+                self._lives[node.node_id] = (greeting.token, life)
             connection.life = life
+        return connection
 
     def _release(self, node: str, connection: Connection) -> None:
         with self._lock:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import errno
 import math
-import re
-import secrets
 import select
 import socket
 import time
@@ -20,9 +18,6 @@ from msm_fast.node import Node
 
 __all__ = ["Connection", "ConnectionFailed"]
 
-_TOKEN_KEY = b"msm_fast:life:"
-"""No session's key ends in a colon."""
-_OLDEST_VERSION = (1, 6, 18)
 _NO_WAY_THERE = {errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN, errno.ENETDOWN}
 _CHUNK = 65536
 _READABLE = select.POLLIN | select.POLLHUP | select.POLLERR
@@ -46,14 +41,12 @@ class Connection:
     Thread-safety: one user at a time.
     """
 
-    __slots__ = ("_client", "_opaque", "_parser", "_poller", "_sock", "_unsent", "life", "node", "token")
+    __slots__ = ("_client", "_opaque", "_parser", "_poller", "_sock", "_unsent", "life", "node")
 
     def __init__(self, node: Node, client: Client) -> None:
         self.node = node
-        self.token: bytes | None = None
-        """What tells this life of the node from others; None if the node would not say."""
         self.life = 0
-        """The number of that life, which the driver gives."""
+        """The number of the life that the node is in, which the driver gives."""
         self._client = client
         self._sock: socket.socket = client.sock
         self._sock.setblocking(False)
@@ -65,10 +58,7 @@ class Connection:
 
     @classmethod
     def open(cls, node: Node, connect_timeout_s: float, deadline: float) -> Connection:
-        """Connect to node and make sure that it is a memcached that this library can use.
-
-        Raises: ConnectionFailed; its kind is "unsupported" for a server that is too old or something else.
-        """
+        """Connect to node; it must be greeted before it is used. Raises: ConnectionFailed."""
         timeout_s = max(min(connect_timeout_s, deadline - time.monotonic()), 0.001)
         client = _Dialer(
             node.host if node.is_unix else (node.host, node.port),
@@ -83,40 +73,17 @@ class Connection:
         except OSError as error:
             kind: FailureKind = "unreachable" if error.errno in _NO_WAY_THERE else "refused"
             raise ConnectionFailed(kind, False, f"cannot connect: {error}") from error
-        connection = cls(node, client)
-        try:
-            connection._introduce(min(deadline, time.monotonic() + timeout_s))
-        except BaseException:
-            connection.close()
-            raise
-        return connection
-
-    def _introduce(self, deadline: float) -> None:
-        """Learn the server's version and which of its lives this is.
-
-        The first connection to a server that has just been started leaves a random token there, which the others find.
-        """
-        token = secrets.token_hex(8).encode()
-        self.start([wire.version(), wire.store(_TOKEN_KEY, token, 0, 0, add=True), wire.get(_TOKEN_KEY)])
-        parser = self._parser
-        assert parser is not None
-        try:
-            replies = self.finish(deadline)
-        except ConnectionFailed as failure:
-            if parser.replies:
-                _check_version(parser.replies[0].text)  # one that is too old does not understand the rest
-            if failure.kind == "protocol":
-                detail = f"this is not a memcached server: {failure.detail}"
-                raise ConnectionFailed("unsupported", False, detail) from failure
-            raise ConnectionFailed(failure.kind, False, failure.detail) from failure
-        _check_version(replies[0].text)
-        self.token = replies[2].value
+        return cls(node, client)
 
     def start(self, commands: Sequence[Command]) -> None:
         """Write a batch as far as the socket takes it at once. Raises: ConnectionFailed."""
         data = wire.encode(commands, self._opaque)
         self._parser = ReplyParser(commands, self._opaque)
         self._opaque += len(commands)
+        self.write(data)
+
+    def write(self, data: bytes) -> None:
+        """Write as much of data as the socket takes, and keep the rest for `read`. Raises: ConnectionFailed."""
         try:
             n = self._sock.send(data)
         except BlockingIOError:
@@ -135,6 +102,21 @@ class Connection:
         parser = self._parser
         assert parser is not None
         while True:
+            data = self.read(deadline)
+            try:
+                is_complete = parser.feed(data)
+            except ProtocolError as error:
+                raise ConnectionFailed("protocol", True, f"the answer makes no sense: {error.reason}") from error
+            if is_complete:
+                self._parser = None
+                return Replies(parser.replies, self.life)
+
+    def read(self, deadline: float) -> bytes:
+        """Wait for what the server says next, writing what is left meanwhile; at least one byte.
+
+        Raises: ConnectionFailed.
+        """
+        while True:
             wait_s = max(deadline - time.monotonic(), 0)
             if not self._poller.poll(math.ceil(wait_s * 1000)):
                 raise ConnectionFailed("timeout", True, "no answer in time")
@@ -148,13 +130,7 @@ class Connection:
                 raise ConnectionFailed("reset", True, f"connection lost: {error}") from error
             if not data:
                 raise ConnectionFailed("reset", True, "the server closed the connection")
-            try:
-                is_complete = parser.feed(data)
-            except ProtocolError as error:
-                raise ConnectionFailed("protocol", True, f"the answer makes no sense: {error.reason}") from error
-            if is_complete:
-                self._parser = None
-                return Replies(parser.replies, self.life)
+            return data
 
     def _send_rest(self, unsent: memoryview) -> None:
         try:
@@ -165,6 +141,11 @@ class Connection:
         if self._unsent is None:
             self._poller.modify(self._sock, _READABLE)
 
+    @property
+    def answered(self) -> Replies:
+        """What has been answered of the batch that is under way, or failed."""
+        return Replies(self._parser.replies if self._parser is not None else (), self.life)
+
     def is_stale(self) -> bool:
         """Whether the idle connection was closed by the server, or has bytes that nobody asked for."""
         return bool(self._poller.poll(0))
@@ -172,13 +153,6 @@ class Connection:
     def close(self) -> None:
         """Close the socket; may be called again."""
         self._client.close()
-
-
-def _check_version(text: str) -> None:
-    numbers = re.match(r"(\d+)\.(\d+)\.(\d+)", text)
-    if numbers is None or tuple(map(int, numbers.groups())) < _OLDEST_VERSION:
-        oldest = ".".join(map(str, _OLDEST_VERSION))
-        raise ConnectionFailed("unsupported", False, f"memcached {text} is not supported; install {oldest} or newer")
 
 
 class _Dialer(Client):  # type: ignore[misc]

@@ -16,6 +16,7 @@ from msm_fast._core.session_id import SessionId
 from msm_fast.engine.distribution import DistributionSwitch
 from msm_fast.engine.events import Event, EventKind, Events
 from msm_fast.engine.health import ClusterHealth
+from msm_fast.engine.limits import ItemLimits
 from msm_fast.engine.missed import MissedCommands
 from msm_fast.engine.retries import RetryBudget
 from msm_fast.engine.topology import Topology
@@ -85,6 +86,7 @@ class Context:
         )
         self.retry_budget = RetryBudget(settings.retry.budget)
         self.missed = MissedCommands()
+        self.item_limits = ItemLimits()
         self.serializers = resolve_serializers(settings.serializer)
         self.default_max_inactive_s = int(settings.max_inactive or 0)
         self._near: NearCache = NearCache(

@@ -25,10 +25,6 @@ __all__ = [
     "tell_corrupt",
 ]
 
-MAX_ITEM_BYTES = 1_048_064
-"""memcached's default item limit of 1 MiB less room for its item header and the key (1,048,515 was the largest
-payload seen for a key of 2 bytes). A larger one is refused before sending: the server would delete the old value."""
-
 _BEYOND_ALL_GENERATIONS = 2**64 - 1
 
 
@@ -81,15 +77,16 @@ def encode_state(
         lineage=lineage,
         home=home_digest(state.session_id.node or ""),
     )
-    if len(record) > MAX_ITEM_BYTES:
+    limit = ctx.item_limits.record_bytes(ctx.topology.nodes)
+    if len(record) > limit:
         name = digest(state.session_id)
         refuse(
             ctx,
             SessionTooLarge(
-                f"session {name} is {len(record):,} bytes, over memcached's limit of {MAX_ITEM_BYTES:,}; what is "
+                f"session {name} is {len(record):,} bytes, over the limit of {limit:,} that memcached sets; what is "
                 "stored stays as it was. Keep large data elsewhere and its key in the session",
                 size=len(record),
-                limit=MAX_ITEM_BYTES,
+                limit=limit,
                 session=name,
             ),
         )

@@ -110,7 +110,8 @@ def _moved_to(ctx: Context, findings: _Findings, home: str) -> list[str]:
 
 def _is_doubted(ctx: Context, node: str) -> bool:
     """Whether the node was away for a while, or did not answer lately: its copy may be older than another node's."""
-    return not ctx.health.is_steady(node) or ctx.health.has_returned_within(node, ctx.settings.max_inactive, ctx.clock.monotonic())
+    now = ctx.clock.monotonic()
+    return not ctx.health.is_steady(node) or ctx.health.has_returned_within(node, ctx.settings.max_inactive, now)
 
 
 def _ask(
