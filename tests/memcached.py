@@ -8,7 +8,10 @@ import signal
 import subprocess
 import tempfile
 import time
+from contextlib import closing
 from pathlib import Path
+
+from pymemcache.client.base import Client
 
 START_TIMEOUT_S = 10.0
 
@@ -71,6 +74,10 @@ class Memcached:
         """End it, whatever state it is in."""
         if self._process is not None and self._process.poll() is None:
             self.kill()
+
+    def client(self) -> closing[Client]:
+        """Return a plain client, to look at items and to tamper with them: `with server.client() as client: …`."""
+        return closing(Client(("127.0.0.1", self.port), default_noreply=False, timeout=START_TIMEOUT_S))
 
     def _signal(self, number: signal.Signals) -> None:
         assert self._process is not None
