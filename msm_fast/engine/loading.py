@@ -170,13 +170,13 @@ def _best(ctx: Context, findings: _Findings) -> Copy | None:
 def _check_that_there_is_none(ctx: Context, session_id: SessionId, home: str, findings: _Findings) -> None:
     """Raise if the session may still be where nobody could look, or where it could not be read.
 
-    A stored session has replicas + 1 copies: if no more nodes than it has backups are out of reach and the others
-    have none, it does not exist.
+    If no more nodes than a session has backups are out of reach and the others have none, it does not exist. It has
+    as many as settings.replicas, and as there are other primaries: failover nodes hold no backups.
     """
     for error in (*findings.unreadable.values(), *(error for _, error in findings.corrupt.values())):
         raise error
     out_of_reach = {*ctx.health.down(), *findings.failed}
-    if len(out_of_reach) <= ctx.settings.replicas:
+    if len(out_of_reach) <= min(ctx.settings.replicas, len(ctx.topology.primaries) - 1):
         return
     ctx.counters.add("unavailable")
     nodes = tuple(sorted(out_of_reach))

@@ -5,8 +5,9 @@ from collections.abc import Callable
 import pytest
 
 from msm_fast import CorruptRecord, SessionId, SessionUnavailable
+from tests.simulation.clock import VirtualClock
 from tests.simulation.driver import SimulatedDriver
-from tests.simulation.worker import Worker
+from tests.simulation.worker import Worker, make_settings
 
 MakeWorker = Callable[..., Worker]
 
@@ -210,6 +211,18 @@ def test_without_backups_a_node_that_is_down_says_nothing_about_its_sessions(
     driver.nodes["n1"].fault = "refused"
     with pytest.raises(SessionUnavailable):
         worker.load(str(SessionId.generate("n1")))
+
+
+@pytest.mark.parametrize(("n_nodes", "failover_nodes"), [(1, None), (2, "n2"), (3, "n2 n3")])
+def test_a_session_on_the_only_primary_has_no_backup_that_could_say_it_is_gone(
+    n_nodes: int, failover_nodes: str | None
+) -> None:
+    driver = SimulatedDriver([f"n{i}" for i in range(1, n_nodes + 1)], VirtualClock())
+    settings = make_settings(n_nodes, failover_nodes=failover_nodes)
+    session_id = Worker(driver, settings).store(user="ada")
+    driver.nodes["n1"].fault = "refused"
+    with pytest.raises(SessionUnavailable):
+        Worker(driver, settings).load(session_id)
 
 
 def test_a_home_that_restarted_empty_gets_its_copy_back_from_the_backup(
