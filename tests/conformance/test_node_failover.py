@@ -1,0 +1,123 @@
+"""Real nodes are killed and started again under a worker of the site."""
+
+import time
+from collections.abc import Callable
+
+import pytest
+from pymemcache.client.base import Client as MemcachedClient
+
+from msm_fast import DistributionState, Reconnect, SessionId, SessionManager
+from tests.conformance.client import Client, WebWorker
+from tests.integration.conftest import Nodes
+from tests.integration.test_manager import home_of, wait_until
+
+pytestmark = pytest.mark.memcached
+
+MakeWebWorker = Callable[..., WebWorker]
+
+QUICK = Reconnect(first=0.05, cap=0.1)
+
+
+def plain_of(session_id: str) -> str:
+    return SessionId(session_id).plain
+
+
+def has_item(nodes: Nodes, name: str, session_id: str) -> bool:
+    """Whether a node has an item of the session, asked for in memcached's classic protocol."""
+    client = MemcachedClient(("127.0.0.1", nodes[name].port))
+    try:
+        return client.get(plain_of(session_id)) is not None
+    finally:
+        client.close()
+
+
+def test_msm_122_when_its_node_is_gone_a_session_moves_once_and_stays(
+    nodes: Nodes, make_web_worker: MakeWebWorker
+) -> None:
+    client, web_worker = Client(), make_web_worker()
+    before = client.post(web_worker, user="ada").id
+    nodes[home_of(before)].kill()
+    moved = client.get(web_worker)
+    assert moved.attributes == {"user": "ada"}
+    assert plain_of(moved.id) == plain_of(before)
+    assert home_of(moved.id) != home_of(before)
+    assert client.id == moved.id
+    assert has_item(nodes, home_of(moved.id), moved.id)
+    after = client.get(web_worker)
+    assert after.id == moved.id
+    assert after.header("set-cookie") is None
+    assert after.attributes == {"user": "ada"}
+
+
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_msm_123_with_two_of_three_nodes_gone_the_session_is_on_the_third(
+    nodes: Nodes, make_web_worker: MakeWebWorker, replicas: int
+) -> None:
+    client, web_worker = Client(), make_web_worker(replicas=replicas)
+    before = client.post(web_worker, user="ada").id
+    home = home_of(before)
+    backups = [name for name in nodes if name != home and has_item(nodes, name, before)]
+    assert len(backups) == replicas
+    backup = backups[-1]
+    for name in nodes:
+        if name != backup:
+            nodes[name].kill()
+    moved = client.get(web_worker)
+    assert moved.attributes == {"user": "ada"}
+    assert moved.id == before.replace(f"-{home}", f"-{backup}")
+    assert client.get(web_worker).id == moved.id
+
+
+def test_msm_124_a_backup_that_was_lost_is_made_again_by_a_request_that_changes_nothing(nodes: Nodes) -> None:
+    text = f"n1:{nodes['n1'].address},n2:{nodes['n2'].address}"
+    client = Client()
+    with SessionManager(text, reconnect=QUICK) as first, SessionManager(text, reconnect=QUICK) as second:
+        one, two = WebWorker(first), WebWorker(second)
+        before = client.post(one, user="ada").id
+        home = home_of(before)
+        backup = "n2" if home == "n1" else "n1"
+        nodes[backup].kill()
+        assert client.post(one, page="2").attributes == {"user": "ada", "page": "2"}
+        nodes[backup].start()
+        wait_until(lambda: first.distribution.state is DistributionState.DISTRIBUTED)
+        assert not has_item(nodes, backup, before)
+        assert client.get(two).id == before
+        assert has_item(nodes, backup, before)
+        nodes[home].kill()
+        moved = client.get(two)
+        assert moved.id == before.replace(f"-{home}", f"-{backup}")
+        assert moved.attributes == {"user": "ada", "page": "2"}
+
+
+def test_msm_127_with_its_only_primary_gone_the_worker_uses_its_failover_node(nodes: Nodes) -> None:
+    text = f"n1:{nodes['n1'].address},n2:{nodes['n2'].address}"
+    with SessionManager(text, failover_nodes="n1") as manager:
+        web_worker, client = WebWorker(manager), Client()
+        nodes["n2"].kill()
+        first = client.post(web_worker, user="ada")
+        given = client.id
+        assert given is not None
+        assert home_of(given) == "n1"
+        assert len(first.all("set-cookie")) == 1
+        second = client.get(web_worker)
+        assert second.id == client.id == given
+        assert second.all("set-cookie") == []
+        assert second.attributes == {"user": "ada"}
+
+
+def test_msm_126_with_every_node_gone_a_new_session_gets_one_cookie_without_a_node(
+    nodes: Nodes, make_web_worker: MakeWebWorker
+) -> None:
+    web_worker, client = make_web_worker(), Client()
+    for server in nodes.values():
+        server.kill()
+    Client().post(web_worker, user="the first to notice")
+    first = client.post(web_worker, user="ada")
+    assert SessionId(first.id).node is None
+    assert len(first.all("set-cookie")) == 1
+    started = time.monotonic()
+    second = client.get(web_worker)
+    assert time.monotonic() - started < 0.25
+    assert second.id == first.id
+    assert second.all("set-cookie") == []
+    assert second.attributes == {"user": "ada"}
