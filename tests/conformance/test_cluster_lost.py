@@ -110,17 +110,20 @@ def test_msm_173_a_session_that_cannot_be_asked_for_is_not_taken_for_gone(
     assert read(make_worker(), session_id) == {"user": "ada"}
 
 
-def test_msm_172_an_unreadable_copy_is_left_for_inspection_and_the_backup_serves(
+def test_msm_172_the_backup_serves_for_an_unreadable_copy_and_mends_it(
     driver: SimulatedDriver, make_worker: MakeWorker
 ) -> None:
     worker = make_worker()
     session_id = worker.store(user="ada")
     item = driver.nodes[home_of(session_id)].server.peek(key_of(session_id))
     assert item is not None
-    item.value = broken = item.value[:-1] + bytes([item.value[-1] ^ 1])
+    item.value = item.value[:-1] + bytes([item.value[-1] ^ 1])
+    session = loaded(worker, session_id)
+    assert dict(session) == {"user": "ada"}
+    assert worker.ctx.counters.snapshot().corrupt == 1
+    assert worker.save(session).status == "stored"
     assert read(worker, session_id) == {"user": "ada"}
     assert worker.ctx.counters.snapshot().corrupt == 1
-    assert item.value == broken
 
 
 def test_msm_172_a_session_of_which_no_copy_can_be_read_is_followed_by_a_new_one(
@@ -132,9 +135,10 @@ def test_msm_172_a_session_of_which_no_copy_can_be_read_is_followed_by_a_new_one
         item = driver.nodes[node].server.peek(key_of(session_id))
         assert item is not None
         item.value = b"no record"
-    session = worker.load(session_id)
-    assert session is None
+    assert worker.load(session_id) is None
     assert len(holders(driver, session_id)) == 2, "nothing is deleted"
+    assert worker.ctx.counters.snapshot().corrupt == 2
+    assert read(worker, worker.store(user="grace")) == {"user": "grace"}
 
 
 def test_msm_176_where_there_is_no_room_the_session_that_was_used_least_recently_goes() -> None:
