@@ -1,7 +1,10 @@
 """The blocking driver alone, on real memcached processes."""
 
+import socketserver
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import closing
 
 import pytest
 
@@ -123,3 +126,32 @@ def test_two_connections_to_one_life_of_a_node_agree_on_it(driver: BlockingDrive
             assert not isinstance(outcome, NodeFailure)
             lives.add(outcome.life)
     assert len(lives) == 1
+
+
+class _Full(socketserver.BaseRequestHandler):
+    """A memcached that has no memory left for anything."""
+
+    def handle(self) -> None:
+        asked = b""
+        while data := self.request.recv(65536):
+            asked += data
+            if asked.endswith(b" O2\r\n"):
+                self.request.sendall(b"VERSION 1.6.18\r\nSERVER_ERROR out of memory storing object\r\nEN O2\r\n")
+                asked = b""
+            elif asked == b"mn\r\n":
+                self.request.sendall(b"MN\r\n")
+                asked = b""
+
+
+def test_a_node_that_cannot_keep_a_token_is_used_and_each_connection_is_a_life_of_its_own() -> None:
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), _Full) as server:
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        with closing(BlockingDriver({"n1": Node("n1", "127.0.0.1", server.server_address[1])}, Timeouts())) as driver:
+            one, other = exchange(driver, Batch("n1", [wire.noop()]), Batch("n1", [wire.noop()]))
+            assert not isinstance(one, NodeFailure)
+            assert not isinstance(other, NodeFailure)
+            assert one.life != other.life
+            (fenced,) = exchange(driver, Batch("n1", [wire.noop()], one.life))
+            assert isinstance(fenced, NodeFailure)
+            assert fenced.kind == "restarted"
+        server.shutdown()

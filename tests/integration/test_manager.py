@@ -21,6 +21,7 @@ from msm_fast import (
     SessionManager,
     SessionUnavailable,
 )
+from msm_fast.engine.versions import cas_of
 from tests.integration.conftest import Nodes
 from tests.memcached import Memcached
 
@@ -52,6 +53,11 @@ def home_of(session_id: str) -> str:
     return parsed.node
 
 
+def _cas_values(session: Session) -> list[int]:
+    assert session.state.stored is not None
+    return [cas_of(version) for version in session.state.stored.copies.values()]
+
+
 def wait_until(condition: Callable[[], bool], timeout_s: float = 10) -> None:
     deadline = time.monotonic() + timeout_s
     while not condition():
@@ -73,6 +79,27 @@ def test_a_request_gets_stores_and_finds_its_session(manager: SessionManager) ->
     with manager.request(session.id) as once_more:
         assert once_more["cart"] == [1, 2]
         assert not once_more.id_changed
+
+
+def test_what_was_seen_before_a_node_lost_its_memory_is_not_taken_for_what_it_has_now(
+    make_manager: MakeManager, nodes: Nodes
+) -> None:
+    slow, rival = make_manager(replicas=0), make_manager(replicas=0)
+    session_id = store(slow, item="before")
+    stale = loaded(slow, session_id)
+    stale["slow"] = True
+    home = nodes[home_of(session_id)]
+    home.kill()
+    home.start()
+    wait_until(lambda: slow.load(session_id) is None and rival.load(session_id) is None)  # no breaker is open any more
+    newer = rival.create()
+    newer.state.session_id = stale.state.session_id
+    newer["item"] = "after"
+    assert rival.save(newer).status == "stored"
+    assert _cas_values(newer) == _cas_values(stale), "memcached is expected to repeat CAS values after a restart"
+    assert slow.save(stale).status == "merged"
+    assert dict(loaded(rival, session_id)) == {"item": "after", "slow": True}
+    assert slow.statistics().restarts == 1
 
 
 def test_a_request_that_fails_stores_nothing(manager: SessionManager) -> None:
