@@ -171,12 +171,13 @@ def _check_that_there_is_none(ctx: Context, session_id: SessionId, home: str, fi
     """Raise if the session may still be where nobody could look, or where it could not be read.
 
     If no more nodes than a session has backups are out of reach and the others have none, it does not exist. It has
-    as many as settings.replicas, and as there are other primaries: failover nodes hold no backups.
+    as many as settings.replicas, and as other nodes take any: while all are up, those for failover or draining do not.
     """
     for error in (*findings.unreadable.values(), *(error for _, error in findings.corrupt.values())):
         raise error
     out_of_reach = {*ctx.health.down(), *findings.failed}
-    if len(out_of_reach) <= min(ctx.settings.replicas, len(ctx.topology.primaries) - 1):
+    n_backups = min(ctx.settings.replicas, len(ctx.topology.ranked(session_id.plain, lambda node: True)) - 1)
+    if len(out_of_reach) <= n_backups:
         return
     ctx.counters.add("unavailable")
     nodes = tuple(sorted(out_of_reach))

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from msm_fast import DistributionState, Node
+from msm_fast import DistributionState, Node, SessionUnavailable
 from tests.simulation.driver import SimulatedDriver
 from tests.simulation.test_loading import backup_of, holders, home_of
 from tests.simulation.test_saving import loaded, read
@@ -99,6 +99,16 @@ def test_a_save_under_way_to_a_node_that_is_removed_moves_the_session(driver: Si
     assert worker.save(session).status == "stored"
     assert home_of(session.id) in ("n1", "n3")
     assert read(worker, session_id)["page"] == 1
+
+
+def test_a_draining_node_holds_no_backup_that_could_say_a_session_is_gone(
+    driver: SimulatedDriver, worker: Worker
+) -> None:
+    change(worker, "n1", "n2", draining=("n2",))
+    session_id = worker.store(user="ada")
+    driver.nodes["n1"].fault = "refused"
+    with pytest.raises(SessionUnavailable):
+        worker.load(session_id)
 
 
 @pytest.mark.parametrize("draining", [("n1", "n2", "n3"), ("n1", "n2")])
