@@ -126,15 +126,16 @@ def test_msm_172_the_backup_serves_for_an_unreadable_copy_and_mends_it(
     assert worker.ctx.counters.snapshot().corrupt == 1
 
 
-def test_msm_172_a_session_of_which_no_copy_can_be_read_is_followed_by_a_new_one(
+def test_msm_172_a_session_of_which_no_copy_can_be_read_is_served_as_last_seen_or_followed_by_a_new_one(
     driver: SimulatedDriver, make_worker: MakeWorker
 ) -> None:
-    worker = make_worker(**LOCAL)
-    session_id = worker.store(user="ada")
+    has_seen, worker = make_worker(**LOCAL), make_worker(**LOCAL)
+    session_id = has_seen.store(user="ada")
     for node in holders(driver, session_id):
         item = driver.nodes[node].server.peek(key_of(session_id))
         assert item is not None
         item.value = b"no record"
+    assert read(has_seen, session_id) == {"user": "ada"}
     assert worker.load(session_id) is None
     assert len(holders(driver, session_id)) == 2, "nothing is deleted"
     assert worker.ctx.counters.snapshot().corrupt == 2

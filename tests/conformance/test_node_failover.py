@@ -1,5 +1,7 @@
 """Real nodes are killed and started again under a worker of the site."""
 
+import os
+import threading
 import time
 from collections.abc import Callable
 
@@ -29,6 +31,10 @@ def has_item(nodes: Nodes, name: str, session_id: str) -> bool:
         return client.get(plain_of(session_id)) is not None
     finally:
         client.close()
+
+
+def addresses(nodes: Nodes, *names: str) -> str:
+    return ",".join(f"{name}:{nodes[name].address}" for name in names)
 
 
 def test_msm_122_when_its_node_is_gone_a_session_moves_once_and_stays(
@@ -70,7 +76,7 @@ def test_msm_123_with_two_of_three_nodes_gone_the_session_is_on_the_third(
 
 
 def test_msm_124_a_backup_that_was_lost_is_made_again_by_a_request_that_changes_nothing(nodes: Nodes) -> None:
-    text = f"n1:{nodes['n1'].address},n2:{nodes['n2'].address}"
+    text = addresses(nodes, "n1", "n2")
     client = Client()
     with SessionManager(text, reconnect=QUICK) as first, SessionManager(text, reconnect=QUICK) as second:
         one, two = WebWorker(first), WebWorker(second)
@@ -90,8 +96,22 @@ def test_msm_124_a_backup_that_was_lost_is_made_again_by_a_request_that_changes_
         assert moved.attributes == {"user": "ada", "page": "2"}
 
 
+def test_msm_125_with_every_node_gone_a_session_stays_under_its_id(
+    nodes: Nodes, make_web_worker: MakeWebWorker
+) -> None:
+    web_worker, client = make_web_worker(), Client()
+    before = client.post(web_worker, user="ada").id
+    for server in nodes.values():
+        server.kill()
+    for page in ("1", "2"):
+        response = client.post(web_worker, page=page)
+        assert response.attributes == {"user": "ada", "page": page}
+        assert response.id == client.id == before
+        assert response.all("set-cookie") == []
+
+
 def test_msm_127_with_its_only_primary_gone_the_worker_uses_its_failover_node(nodes: Nodes) -> None:
-    text = f"n1:{nodes['n1'].address},n2:{nodes['n2'].address}"
+    text = addresses(nodes, "n1", "n2")
     with SessionManager(text, failover_nodes="n1") as manager:
         web_worker, client = WebWorker(manager), Client()
         nodes["n2"].kill()
@@ -122,3 +142,50 @@ def test_msm_126_with_every_node_gone_a_new_session_gets_one_cookie_without_a_no
     assert second.id == first.id
     assert second.all("set-cookie") == []
     assert second.attributes == {"user": "ada"}
+
+
+# -- other nodes at run time
+
+
+def test_msm_128_a_node_that_was_added_takes_over_a_session(nodes: Nodes) -> None:
+    with SessionManager(addresses(nodes, "n1", "n2"), failover_nodes="n2") as manager:
+        web_worker, client = WebWorker(manager), Client()
+        before = client.post(web_worker, user="ada").id
+        assert home_of(before) == "n1"
+        manager.set_nodes(addresses(nodes, "n1", "n2", "n3"), failover_nodes="n2")
+        assert client.post(web_worker, page="2").id == before
+        nodes["n1"].kill()
+        moved = client.get(web_worker)
+        assert moved.id == before.replace("-n1", "-n3")
+        assert moved.attributes == {"user": "ada", "page": "2"}
+
+
+def test_msm_129_failover_nodes_can_be_exchanged(nodes: Nodes) -> None:
+    text = addresses(nodes, "n1", "n2", "n3")
+    with SessionManager(text, failover_nodes="n2 n3") as manager:
+        web_worker = WebWorker(manager)
+        before = [Client().post(web_worker, n=str(n)).id for n in range(10)]
+        manager.set_nodes(text, failover_nodes="n1 n2")
+        after = [Client().post(web_worker, n=str(n)).id for n in range(10)]
+        assert {home_of(session_id) for session_id in before} == {"n1"}
+        assert {home_of(session_id) for session_id in after} == {"n3"}
+        assert Client(before[3]).get(web_worker).attributes == {"n": "3"}
+
+
+def test_msm_184_changing_the_configuration_leaves_no_thread_and_no_connection(nodes: Nodes) -> None:
+    few, many = addresses(nodes, "n1"), addresses(nodes, "n1", "n2", "n3")
+    with SessionManager(few, reconnect=QUICK) as manager:
+        web_worker = WebWorker(manager)
+        Client().post(web_worker, user="ada")
+        threads, files = set(threading.enumerate()), len(os.listdir("/dev/fd"))
+        for _ in range(10):
+            manager.set_nodes(many)
+            for n in range(5):
+                Client().post(web_worker, n=str(n))
+            manager.distribution.stop("for a moment")
+            manager.distribution.start()
+            wait_until(lambda: manager.distribution.state is DistributionState.DISTRIBUTED)
+            manager.set_nodes(few)
+        Client().post(web_worker, user="ada")
+        wait_until(lambda: set(threading.enumerate()) == threads)
+        assert len(os.listdir("/dev/fd")) == files
