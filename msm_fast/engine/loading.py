@@ -172,10 +172,13 @@ def _check_that_there_is_none(ctx: Context, session_id: SessionId, home: str, fi
 
     If no more nodes than a session has backups are out of reach and the others have none, it does not exist. It has
     as many as settings.replicas, and as other nodes take any: while all are up, those for failover or draining do not.
+    While a node is out of reach, one that was away before says little: the session may have been stored without it.
     """
     for error in (*findings.unreadable.values(), *(error for _, error in findings.corrupt.values())):
         raise error
     out_of_reach = {*ctx.health.down(), *findings.failed}
+    if out_of_reach:
+        out_of_reach.update(node for node in ctx.topology.nodes if _is_doubted(ctx, node))
     n_backups = min(ctx.settings.replicas, len(ctx.topology.ranked(session_id.plain, lambda node: True)) - 1)
     if len(out_of_reach) <= n_backups:
         return

@@ -138,6 +138,9 @@ class _Full(socketserver.BaseRequestHandler):
             if asked.endswith(b" O2\r\n"):
                 self.request.sendall(b"VERSION 1.6.18\r\nSERVER_ERROR out of memory storing object\r\nEN O2\r\n")
                 asked = b""
+            elif asked == b"stats settings\r\n":
+                self.request.sendall(b"SERVER_ERROR out of memory\r\n")
+                asked = b""
             elif asked == b"mn\r\n":
                 self.request.sendall(b"MN\r\n")
                 asked = b""

@@ -141,8 +141,8 @@ def test_without_once_the_shop_stays_up_until_interrupted(demo):
         page = response.read().decode()
     assert "Served by worker w" in page
     process.send_signal(signal.SIGINT)
-    process.communicate(timeout=30)
-    assert process.returncode == 0
+    output, _ = process.communicate(timeout=30)
+    assert process.returncode == 0, output
     assert processes_with(process.token) == []
 
 

@@ -225,6 +225,22 @@ def test_a_session_on_the_only_primary_has_no_backup_that_could_say_it_is_gone(
         Worker(driver, settings).load(session_id)
 
 
+def test_a_node_that_was_away_when_a_session_was_stored_cannot_say_that_it_is_gone() -> None:
+    driver = SimulatedDriver(["n1", "n2"], VirtualClock())
+    worker = Worker(driver, make_settings(2))
+    driver.nodes["n1"].fault = "refused"
+    session_id = worker.store(user="ada")
+    driver.nodes["n1"].fault = None
+    assert worker.probe("n1")
+    driver.nodes["n2"].fault = "refused"
+    with pytest.raises(SessionUnavailable):
+        worker.load(session_id)
+    driver.nodes["n2"].fault = None
+    assert worker.probe("n2")
+    assert worker.load(session_id) is not None
+    assert worker.load(str(SessionId.generate("n1"))) is None
+
+
 def test_a_home_that_restarted_empty_gets_its_copy_back_from_the_backup(
     driver: SimulatedDriver, worker: Worker
 ) -> None:
