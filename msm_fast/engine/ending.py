@@ -27,10 +27,10 @@ def end_copies(ctx: Context, session_ids: Sequence[SessionId], max_inactive_s: i
     for session_id in session_ids:
         key = ctx.storage_key(session_id)
         tombstone = wire.store(key, encode_tombstone(ctx, key, max_inactive_s), ctx.nonce(), exptime)
+        for node in ctx.health.down():  # first: one that comes back meanwhile is then among the sites
+            ctx.missed.add(node, [tombstone])
         for node in _sites(ctx, session_id):
             commands.setdefault(node, []).append(tombstone)
-        for node in ctx.health.down():
-            ctx.missed.add(node, [tombstone])
         ctx.forget(key)
     batches = [Batch(node, todo) for node, todo in commands.items()]
     outcomes = yield from exchange(ctx, batches)

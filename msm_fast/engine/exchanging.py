@@ -50,16 +50,20 @@ def probe(ctx: Context, node: str) -> Flow[bool]:
 
     It is a request with a reply, since a server that hangs still accepts connections.
     """
-    while True:
+    is_up = False
+    while not is_up or ctx.missed.has_any(node):  # a logout may come in while the node is being told of others
         missed = ctx.missed.take(node, _MISSED_AT_ONCE)
         batch = Batch(node, [*missed, wire.noop()])
         outcomes: list[Outcome] = yield Exchange([batch])
-        if isinstance(outcomes[0], NodeFailure):
+        (outcome,) = outcomes
+        if isinstance(outcome, NodeFailure):
             ctx.missed.put_back(node, missed)
-        elif missed:
-            continue
-        _note_health(ctx, [batch], outcomes)
-        return not isinstance(outcomes[0], NodeFailure)
+            _note_health(ctx, [batch], outcomes)
+            return False
+        if not missed:
+            ctx.health.returned(node, outcome.life, ctx.clock.monotonic())
+            is_up = True
+    return True
 
 
 def _note_health(ctx: Context, batches: Sequence[Batch], outcomes: Sequence[Outcome]) -> None:

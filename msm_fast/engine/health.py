@@ -101,22 +101,42 @@ class ClusterHealth:
         return returned_at is not None and (seconds is None or now - returned_at < seconds)
 
     def succeeded(self, node: str, life: int, now: float) -> None:
-        """Note that the node answered, in this life."""
+        """Note that the node answered a request, in this life.
+
+        It does not close an open breaker: the answer is from before it opened, and the node may have missed something.
+        """
         health = self._nodes.get(node)
-        if health is None or (health.is_up and not health.failures_in_a_row and life == health.life):
+        if health is None or (not health.failures_in_a_row and life == health.life):
             return
         with self._lock:
-            was_restarted = 0 < health.life < life
-            health.life = max(health.life, life)
-            was_open = not health.is_up
-            if was_open or health.failures_in_a_row:
+            was_restarted = self._begins_life(health, life)
+            if health.is_up and health.failures_in_a_row:
                 health.returned_at = now
+                health.failures_in_a_row = 0
+        if was_restarted:
+            self._on_restart(node)
+
+    def returned(self, node: str, life: int, now: float) -> None:
+        """Note that the node answered a probe, in this life, and was told all that it had missed: close its breaker."""
+        health = self._nodes.get(node)
+        if health is None:
+            return
+        with self._lock:
+            was_restarted = self._begins_life(health, life)
+            was_open = not health.is_up
+            health.returned_at = now
             health.failures_in_a_row = 0
             health.is_up, health.is_silent = True, False
         if was_restarted:
             self._on_restart(node)
         if was_open:
             self._on_change(node, True, f"answers again after: {health.last_failure}")
+
+    @staticmethod
+    def _begins_life(health: NodeHealth, life: int) -> bool:
+        """Note the life that the node is in; return whether it has lost its memory since it was last heard of."""
+        before, health.life = health.life, max(health.life, life)
+        return 0 < before < life
 
     def failed(self, node: str, kind: FailureKind, detail: str, now: float, *, opens_at_once: bool = False) -> None:
         """Note that the node did not answer; open its breaker if that was enough, or if opens_at_once."""

@@ -32,6 +32,10 @@ class MissedCommands:
             queue = self._queues.get(node)
             return [queue.popleft() for _ in range(min(n, len(queue)))] if queue else []
 
+    def has_any(self, node: str) -> bool:
+        """Whether there is something that the node must be told."""
+        return bool(self._queues.get(node))
+
     def put_back(self, node: str, commands: Iterable[Command]) -> None:
         """Note commands again that could not be sent after all."""
         with self._lock:

@@ -183,6 +183,8 @@ class Schedule:
             parser = wire.ReplyParser(batch.commands, 1)
             assert parser.feed(node.server.handle(data))
             return Replies(parser.replies, node.server.life)
+        if batch.life not in (None, node.server.life):
+            return NodeFailure(fault, False, "simulated: no new connection")
         if fault == "timeout":
             self.zombies.append(data)
         elif fault != "refused" and self.rng.random() < 0.5:

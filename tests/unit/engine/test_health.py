@@ -58,6 +58,14 @@ def test_an_answer_between_timeouts_starts_the_count_anew(health: ClusterHealth)
     assert health.is_up("n1")
 
 
+def test_an_answer_from_before_a_node_went_down_does_not_bring_it_back(health: ClusterHealth) -> None:
+    health.failed("n1", "refused", "no", 0)
+    health.succeeded("n1", 1, 0)
+    assert not health.is_up("n1")
+    health.returned("n1", 1, 0)
+    assert health.is_up("n1")
+
+
 def test_a_node_that_lost_its_memory_is_told_once(health: ClusterHealth, changes: list[Change]) -> None:
     for life in (1, 1, 2, 2, 1):
         health.succeeded("n1", life, 0)
@@ -83,7 +91,7 @@ def test_a_probe_that_is_answered_closes_it_and_the_node_has_returned(
 ) -> None:
     health.failed("n1", "refused", "no", 0)
     assert not health.has_returned_within("n1", 1800, 0)
-    health.succeeded("n1", 1, 10)
+    health.returned("n1", 1, 10)
     assert health.is_up("n1")
     assert changes[-1] == ("n1", True, "answers again after: no")
     assert health.has_returned_within("n1", 1800, 1809)
