@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from dataclasses import dataclass
+
 from msm_fast._core.record import Record
 from msm_fast.engine.context import Context, digest
 from msm_fast.errors import ConflictError
 from msm_fast.session import SessionState
 
-__all__ = ["merge", "needs_storing"]
+__all__ = ["Base", "merge", "needs_storing"]
 
 
 def needs_storing(state: SessionState, body: bytes) -> bool:
@@ -20,10 +23,31 @@ def needs_storing(state: SessionState, body: bytes) -> bool:
     return state.must_store or body is not state.body
 
 
-def merge(ctx: Context, state: SessionState, winner: Record) -> None:
+@dataclass(frozen=True, slots=True)
+class Base:
+    """The write that a request's changes lie over: its generation, its nonce, and the lineage it stands in."""
+
+    generation: int
+    nonce: int
+    lineage: Collection[int]
+
+    def is_beside(self, winner: Record) -> bool:
+        """Whether the winner certainly does not stand on this write: both were stored on nodes that some did not reach.
+
+        A winner that goes back to what this write stands on, but not to this write, was made beside it. One with
+        another lineage altogether is a later one, unless its generation says that it cannot be.
+        """
+        if self.nonce in winner.lineage:
+            return False
+        return winner.generation <= self.generation or not set(self.lineage).isdisjoint(winner.lineage)
+
+
+def merge(ctx: Context, state: SessionState, winner: Record, base: Base | None = None) -> None:
     """Lay this request's changes over the record that another one stored first.
 
-    Two requests that changed different attributes both win; of one attribute the later value stays.
+    Two requests that changed different attributes both win; of one attribute the later value stays. If the winner was
+    stored beside the base, not over it, no attribute of either is dropped, and where they differ the higher generation
+    counts.
     Raises: ConflictError if settings.on_conflict is "error".
     """
     ctx.counters.add("conflicts")
@@ -34,4 +58,11 @@ def merge(ctx: Context, state: SessionState, winner: Record) -> None:
             f"session {name} was changed by another request first; nothing was saved. Load it and try again",
             session=name,
         )
+    if base is None or not base.is_beside(winner):
+        state.attributes.rebase(winner.body)
+        return
+    mine = dict(state.attributes)
     state.attributes.rebase(winner.body)
+    for name, value in mine.items():
+        if base.generation >= winner.generation or name not in state.attributes:
+            state.attributes[name] = value

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from msm_fast.engine.changes import merge, needs_storing
+from msm_fast.engine.changes import Base, merge, needs_storing
 from msm_fast.engine.context import Context, NearCopy, digest
 from msm_fast.engine.copies import Copy, encode_state
 from msm_fast.engine.effects import Flow, Sleep
@@ -113,7 +113,8 @@ def _store(ctx: Context, state: SessionState, body: bytes) -> Flow[SaveResult]:
             progress = _start(None)
         elif verdict == "conflict":
             winner = _winner(write)
-            merge(ctx, state, winner.record)
+            assert progress.base_nonce is not None
+            merge(ctx, state, winner.record, Base(progress.base_generation, progress.base_nonce, progress.lineage))
             follow_home(ctx, state, write.home, winner.record)
             body = encode_attributes(ctx, state)
             status = "merged"

@@ -419,5 +419,5 @@ def test_a_cas_value_from_before_a_restart_is_not_used_after_it(
     assert repeated is not None
     assert repeated.cas == item.cas
     assert one.save(slow).status == "merged"
-    assert read(two, session_id) == {"rival": True, "slow": True}
+    assert read(two, session_id) == {"n": 0, "rival": True, "slow": True}
     assert one.ctx.counters.snapshot().restarts == 1

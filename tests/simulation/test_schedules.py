@@ -37,7 +37,7 @@ def test_no_acknowledged_write_is_lost_and_no_ended_session_comes_back(first: in
             raise AssertionError(f"seed {seed}: {error}") from error
 
 
-@pytest.mark.parametrize("seed", [3119, 31070, 39686, 45574])
+@pytest.mark.parametrize("seed", [3119, 31070, 39686, 45574, 57239, 63242, 73246])
 def test_what_once_lost_a_write_does_so_no_more(seed: int) -> None:
     check(seed)
 
