@@ -92,7 +92,9 @@ class Context:
         self._near: NearCache = NearCache(
             settings.near_cache.max_sessions, max_bytes=settings.near_cache.max_bytes, clock=clock.monotonic
         )
-        self.local: LocalStore = local_store or MemoryStore(settings.near_cache, clock=clock.monotonic)
+        self.local: LocalStore = (
+            MemoryStore(settings.near_cache, clock=clock.monotonic) if local_store is None else local_store
+        )
         self.distribution = DistributionSwitch(
             self.health,
             self._looks_lost,
@@ -232,7 +234,7 @@ class Context:
     def _node_changed(self, node: str, is_up: bool, detail: str) -> None:
         sentence = f"node {self.label(node)} is {'up' if is_up else 'down'}"
         self.tell("node_up" if is_up else "node_down", f"{sentence}: {detail}", node=node)
-        self.distribution.refresh(sentence)
+        self.distribution.refresh(sentence, has_node_returned=is_up)
 
     def _node_restarted(self, node: str) -> None:
         self.counters.add("restarts")

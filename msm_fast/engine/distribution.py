@@ -37,6 +37,8 @@ class DistributionSwitch:
         self._lock = threading.Lock()
         self._stop_reason: str | None = None
         self._is_cut_off = looks_lost()
+        self._has_leftovers = False
+        self._must_try_leftovers = False
         self.epoch = 0
         """How often the cluster has been taken up again."""
         self.state = self._current_state()
@@ -50,12 +52,17 @@ class DistributionSwitch:
 
     @property
     def can_reconnect(self) -> bool:
-        """Whether the cluster was lost, or distribution stopped, and nothing keeps it from being used again."""
-        return self._is_cut_off and self._stop_reason is None and not self._looks_lost()
+        """Whether the cluster was lost, or distribution stopped, and nothing keeps it from being used again.
 
-    def refresh(self, reason: str) -> None:
+        Also when a node has come back while there are sessions that could not be stored yet for want of it.
+        """
+        is_due = self._is_cut_off or self._must_try_leftovers
+        return is_due and self._stop_reason is None and not self._looks_lost()
+
+    def refresh(self, reason: str, *, has_node_returned: bool = False) -> None:
         """Take note that a node went down or came back, or that the nodes are others now."""
         with self._lock:
+            self._must_try_leftovers |= has_node_returned and self._has_leftovers
             self._is_cut_off = self._is_cut_off or self._looks_lost()
             change = self._change()
         self._tell(change, reason)
@@ -78,9 +85,13 @@ class DistributionSwitch:
             change = self._change()
         self._tell(change, "distribution was started again")
 
-    def reconnected(self) -> None:
-        """Use the cluster again, unless it was lost or stopped once more meanwhile."""
+    def reconnected(self, *, has_leftovers: bool) -> None:
+        """Use the cluster again, unless it was lost or stopped once more meanwhile.
+
+        has_leftovers: sessions are kept here that could not be stored yet.
+        """
         with self._lock:
+            self._has_leftovers, self._must_try_leftovers = has_leftovers, False
             self._is_cut_off = self._looks_lost()
             if not self._is_cut_off:
                 self.epoch += 1

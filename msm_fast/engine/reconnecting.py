@@ -38,7 +38,7 @@ def reconnect(ctx: Context) -> Flow[bool]:
         return False
     n_dropped = _dump(ctx)
     ctx.tell("reset", f"the cluster is used as if new; {n_dropped} session(s) that were kept on this host are dropped")
-    ctx.distribution.reconnected()
+    ctx.distribution.reconnected(has_leftovers=any(record.kind == "local" for _, record in _records(ctx)))
     return ctx.distribution.is_on
 
 

@@ -311,6 +311,23 @@ def test_with_the_policy_replay_it_is_stored_first(driver: SimulatedDriver, make
     assert worker.ctx.counters.snapshot().replayed == 2
 
 
+def test_a_replay_goes_on_when_the_nodes_of_more_sessions_are_back(
+    driver: SimulatedDriver, make_worker: MakeWorker
+) -> None:
+    worker = make_worker(**REPLAY)
+    lose(driver, worker)
+    sessions = [worker.create(n=n) for n in range(10)]
+    for session in sessions:
+        worker.save(session)
+    for name in ("n1", "n2", "n3"):
+        driver.nodes[name].fault = None
+        worker.probe(name)
+    assert len(worker.ctx.local) == 0
+    other = make_worker(**LOCAL)
+    for n, session in enumerate(sessions):
+        assert read(other, session.id) == {"n": n}
+
+
 def test_what_the_cluster_lost_is_not_brought_back_by_a_replay(
     driver: SimulatedDriver, make_worker: MakeWorker
 ) -> None:
