@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import math
 import os
 import random
@@ -17,14 +18,17 @@ from msm_fast._core.session_id import SessionId
 from msm_fast.drivers.blocking import BlockingDriver
 from msm_fast.drivers.prober import Prober
 from msm_fast.drivers.sqlite_store import SqliteStore
+from msm_fast.drivers.write_behind import WriteBehind
 from msm_fast.engine.context import Clock, Context
 from msm_fast.engine.effects import Flow
 from msm_fast.engine.events import Event
 from msm_fast.engine.exchanging import probe
 from msm_fast.engine.local import find_locally, keep_locally
 from msm_fast.engine.reconnecting import reconnect
+from msm_fast.engine.serialization import StaysLocal
 from msm_fast.engine.serving import find, store
-from msm_fast.errors import ApplicationStopped, ConfigurationError
+from msm_fast.engine.sticky import LiveSessions, WriteNow
+from msm_fast.errors import ApplicationStopped, ConfigurationError, SessionUnavailable
 from msm_fast.local_store import LocalStore
 from msm_fast.node import Node, parse_failover_nodes, parse_nodes
 from msm_fast.policies import DistributionState, SaveResult
@@ -39,6 +43,10 @@ T = TypeVar("T")
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 """Methods whose requests are taken to read only (RFC 9110, 9.2.1). Those that write all the same may need one round
 trip more."""
+
+
+_AT_EXIT_S = 5.0
+"""How long the end of the interpreter may wait for writes that requests left behind."""
 
 
 class _Budget:
@@ -138,6 +146,10 @@ class SessionManager:
         self._ctx = Context(self.settings, clock, random.SystemRandom(), _open_local_store(self.settings))
         self._driver = BlockingDriver(self._ctx.topology.nodes, self.settings.timeouts, self._ctx.item_limits.learn)
         self._prober = Prober(self._ctx, self._probe, self._reconnect)
+        self._writer = WriteBehind(self._ctx, self._run_behind)
+        self._live = LiveSessions(self._ctx) if self.settings.sticky else None
+        if self._live is not None:
+            self._ctx.dump_live = self._live.dump
         self._change_lock = threading.Lock()
         self._stop_lock = threading.Lock()
         self._was_stopped = False
@@ -246,7 +258,8 @@ class SessionManager:
         self._ctx.events.subscribe(listener)
 
     def close(self, timeout: float = 5.0) -> None:
-        """Close all connections; wait at most timeout seconds for what is under way in the background."""
+        """Write what is still to be written, waiting at most timeout seconds for it, and close all connections."""
+        self._writer.close(timeout)
         self._ctx.is_closed = True
         self._prober.close(timeout)
         self._driver.close()
@@ -267,15 +280,58 @@ class SessionManager:
             if text:
                 self._ctx.counters.add("refused_ids")
             return None
+        live = self._live.find(session_id) if self._live is not None else None
+        if live is not None:
+            self._writer.wake()
+            return live
         if not self._ctx.distribution.is_on:
-            return find_locally(self._ctx, session_id)
-        return self._run(find(self._ctx, session_id, expect_write), budget)
+            state = find_locally(self._ctx, session_id)
+        else:
+            state = self._run(find(self._ctx, session_id, expect_write), budget)
+        if state is None or self._live is None or state.local_kind is not None:
+            return state
+        return self._live.adopt(state)
 
     def _save(self, state: SessionState, budget: _Budget) -> SaveResult:
         self._refuse_if_stopped()
+        if self._live is not None:
+            return self._save_live(self._live, state, budget)
+        return self._save_now(state, budget)
+
+    def _save_live(self, live: LiveSessions, state: SessionState, budget: _Budget) -> SaveResult:
+        """Leave what changed to the background, or store it now where that must be."""
+        ended = list(state.retired)
+        if not state.is_ended and not ended and state.local_kind is None and self._ctx.distribution.is_on:
+            try:
+                return live.keep(state)
+            except WriteNow:
+                return self._write_now(live, state, budget)
+            except StaysLocal:
+                pass
+            finally:
+                self._writer.wake()
+        result = self._save_now(state, budget)
+        for session_id in ended:
+            live.end(session_id)
+        if state.local_kind in (None, "tagged") and state.is_kept and result.status != "invalidated":
+            live.put(state)
+        return result
+
+    def _write_now(self, live: LiveSessions, state: SessionState, budget: _Budget) -> SaveResult:
+        try:
+            return self._run(live.write(state), budget)
+        except SessionUnavailable:
+            if self.settings.on_cluster_lost == "error":
+                raise
+            return keep_locally(self._ctx, state)
+
+    def _save_now(self, state: SessionState, budget: _Budget) -> SaveResult:
         if not self._ctx.distribution.is_on:
             return keep_locally(self._ctx, state)
-        return self._run(store(self._ctx, state), budget)
+        try:
+            return self._run(store(self._ctx, state), budget)
+        finally:
+            self._writer.wake()
 
     def _new_state(self) -> SessionState:
         return self._ctx.new_state()
@@ -307,6 +363,9 @@ class SessionManager:
             self.settings = settings
         self._prober.wake()
 
+    def _run_behind(self, flow: Flow[bool]) -> bool:
+        return self._driver.run(flow, time.monotonic() + self.settings.timeouts.request)
+
     def _reconnect(self) -> None:
         self._driver.run(reconnect(self._ctx), math.inf)
 
@@ -330,7 +389,10 @@ class SessionManager:
         self._stop_lock, self._change_lock = threading.Lock(), threading.Lock()
         self._ctx.renew_locks()
         self._driver.abandon_connections()
+        if self._live is not None:
+            self._live.renew_after_fork()
         self._prober.renew()
+        self._writer.renew()
 
 
 def _open_local_store(settings: Settings) -> LocalStore | None:
@@ -347,4 +409,11 @@ def _after_fork_in_child() -> None:
         manager._renew_after_fork()
 
 
+def _at_exit() -> None:
+    """Write what the queues of all managers still hold."""
+    for manager in list(_managers):
+        manager._writer.close(_AT_EXIT_S)
+
+
+atexit.register(_at_exit)
 os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -73,13 +73,19 @@ class SessionState:
     """Made in this request, not loaded."""
     is_ended: bool = False
     """Invalidated, here or by another request, and nothing written since."""
+    is_live: bool = False
+    """Sticky: it lives in this worker, which has the last word on whether it exists."""
+    was_ended: bool = False
+    """Sticky: another request that shares it has ended it; nothing of it is stored any more."""
+    merge_base: bytes | None = None
+    """The encoded attributes that its own changes go back to, where the attributes themselves do not know."""
     epoch: int = 0
     """How often the distribution had been taken up again when it was found."""
 
     @property
     def is_kept(self) -> bool:
-        """Whether there is a session of this id, stored in the cluster or kept locally."""
-        return self.stored is not None or self.local_generation > 0
+        """Whether there is a session of this id, stored in the cluster or kept here."""
+        return self.stored is not None or self.is_live or self.local_generation > 0
 
 
 class Session(MutableMapping[str, Any]):
@@ -191,7 +197,7 @@ class Session(MutableMapping[str, Any]):
         state.retired = _retire(state)
         state.session_id = fresh.session_id
         state.stored = None
-        state.local_kind, state.local_generation = fresh.local_kind, 0
+        state.local_kind, state.local_generation, state.is_live = fresh.local_kind, 0, False
         state.must_store |= bool(state.retired)
 
     # -- its attributes

@@ -23,6 +23,7 @@ _KEY_PREFIX = re.compile(r"[!-~]{0,80}")
 """With the longest id of 128 characters this leaves room under memcached's 250 bytes for a key."""
 
 
+_ROUTE = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _LOCAL_STORE = re.compile(r"memory|sqlite:///.+")
 
 
@@ -43,7 +44,7 @@ class Settings:
     locking: str = "merge"
     on_conflict: str = "merge"
     replicas: int = 1
-    backup: str = "sync"
+    backup: str | None = None
     timeouts: Timeouts = field(default_factory=Timeouts)
     retry: Retry = field(default_factory=Retry)
     breaker: Breaker = field(default_factory=Breaker)
@@ -67,6 +68,10 @@ class Settings:
         for name in ("sticky", "encrypt", "hash_ids"):
             if not isinstance(getattr(self, name), bool):
                 raise ConfigurationError(name, getattr(self, name), "True or False")
+        if self.route is not None and not (isinstance(self.route, str) and _ROUTE.fullmatch(self.route)):
+            raise ConfigurationError("route", self.route, "1 to 64 letters, digits, underscores or dashes")
+        if self.backup is None:
+            object.__setattr__(self, "backup", "async" if self.sticky else "sync")
         for name, (accepted, planned) in _CHOICES.items():
             _check_choice(name, getattr(self, name), accepted, planned)
         for name in ("max_inactive", "absolute_lifetime"):
@@ -124,11 +129,9 @@ class Settings:
 
 _CHOICES: dict[str, tuple[tuple[object, ...], str]] = {
     # setting: (what this version accepts, a pattern for what a later one will)
-    "sticky": ((False,), r"True"),
-    "route": ((None,), r"'[A-Za-z0-9_-]+'"),
     "locking": (("merge",), r"'(none|all|auto|uri:.*)'"),
     "on_conflict": (("merge", "error"), r"$^"),
-    "backup": (("sync",), r"'async'"),
+    "backup": ((None, "sync", "async"), r"$^"),
     "on_cluster_lost": (("local", "error"), r"$^"),
     "on_corrupt": (("local", "error"), r"$^"),
     "on_unserializable": (("stop_application",), r"'(local_session|stop_distribution|blacklist)'"),

@@ -38,6 +38,10 @@ class Statistics:
     """Changed sessions stored, merged ones included."""
     unchanged: int = 0
     """Saves that had nothing to write."""
+    queued: int = 0
+    """Saves whose writing was left to the background."""
+    written_behind: int = 0
+    """Writes that the background has done."""
     conflicts: int = 0
     """Saves that met another request's change first."""
     invalidated: int = 0

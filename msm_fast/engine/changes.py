@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
+from msm_fast._core.attributes import AttributeMap
 from msm_fast._core.record import Record
 from msm_fast.engine.context import Context, digest
 from msm_fast.errors import ConflictError
 from msm_fast.session import SessionState
 
-__all__ = ["Base", "merge", "needs_storing"]
+__all__ = ["Base", "lay_over", "merge", "needs_storing"]
 
 
 def needs_storing(state: SessionState, body: bytes) -> bool:
@@ -39,15 +40,32 @@ class Base:
         """
         if self.nonce in winner.lineage:
             return False
-        return winner.generation <= self.generation or not set(self.lineage).isdisjoint(winner.lineage)
+        return winner.generation <= self.generation or self._is_related_to(winner)
+
+    def prevails_over(self, winner: Record) -> bool:
+        """Whether, of two writes that were made beside each other, this one's values count."""
+        return self.generation >= winner.generation and self._is_related_to(winner)
+
+    def _is_related_to(self, winner: Record) -> bool:
+        return not set(self.lineage).isdisjoint(winner.lineage)
+
+
+def lay_over(attributes: AttributeMap, base: AttributeMap, mine: AttributeMap) -> None:
+    """Make the changes to attributes that lead from base to mine."""
+    for name, value in mine.items():
+        if name not in base or base[name] != value:
+            attributes[name] = value
+    for name in base:
+        if name not in mine:
+            attributes.pop(name, None)
 
 
 def merge(ctx: Context, state: SessionState, winner: Record, base: Base | None = None) -> None:
     """Lay this request's changes over the record that another one stored first.
 
     Two requests that changed different attributes both win; of one attribute the later value stays. If the winner was
-    stored beside the base, not over it, no attribute of either is dropped, and where they differ the higher generation
-    counts.
+    stored beside the base, not over it, no attribute of either is dropped, and where they differ the winner counts,
+    unless both go back to one write and the base has the higher generation.
     Raises: ConflictError if settings.on_conflict is "error".
     """
     ctx.counters.add("conflicts")
@@ -58,11 +76,16 @@ def merge(ctx: Context, state: SessionState, winner: Record, base: Base | None =
             f"session {name} was changed by another request first; nothing was saved. Load it and try again",
             session=name,
         )
+    if state.merge_base is not None:
+        before = AttributeMap.decode(state.merge_base, serializer=ctx.serializers)
+        mine_now, state.attributes = state.attributes, AttributeMap.decode(state.merge_base, serializer=ctx.serializers)
+        lay_over(state.attributes, before, mine_now)
+        state.merge_base = None
     if base is None or not base.is_beside(winner):
         state.attributes.rebase(winner.body)
         return
     mine = dict(state.attributes)
     state.attributes.rebase(winner.body)
     for name, value in mine.items():
-        if base.generation >= winner.generation or name not in state.attributes:
+        if base.prevails_over(winner) or name not in state.attributes:
             state.attributes[name] = value

@@ -13,6 +13,7 @@ from msm_fast._core.attributes import AttributeMap
 from msm_fast._core.near_cache import NearCache
 from msm_fast._core.serializers import resolve_serializers
 from msm_fast._core.session_id import SessionId
+from msm_fast.engine.behind import WorkBehind
 from msm_fast.engine.distribution import DistributionSwitch
 from msm_fast.engine.events import Event, EventKind, Events
 from msm_fast.engine.health import ClusterHealth
@@ -101,6 +102,9 @@ class Context:
             falls_back=settings.on_cluster_lost == "local" or not settings.nodes,
             on_change=self._state_changed,
         )
+        self.behind = WorkBehind(settings.near_cache.max_sessions)
+        self.dump_live: Callable[[bool], int] = lambda discards: 0
+        """Drops the live sessions of sticky mode that an outage has touched, or all; returns how many had changes."""
         self.is_stopped = False
         self.is_closed = False
 
@@ -111,7 +115,7 @@ class Context:
 
         While the cluster is not used its id names no node: it is placed when it is first stored there.
         """
-        session_id = SessionId.generate()
+        session_id = SessionId.generate(route=self.settings.route)
         is_on = self.distribution.is_on
         home = next(iter(self.topology.ranked(session_id.plain, self.health.is_up)), None) if is_on else None
         now_ms = self.now_ms()
@@ -211,6 +215,7 @@ class Context:
         self.retry_budget.renew_lock()
         self.missed.renew_lock()
         self.distribution.renew_lock()
+        self.behind.renew_after_fork()
         self.local.renew_after_fork()
 
     def change_topology(self, settings: Settings, draining: Collection[str]) -> None:

@@ -8,7 +8,7 @@ from msm_fast._core import wire
 from msm_fast.engine.context import Context
 from msm_fast.engine.effects import Batch, Exchange, Flow, NodeFailure, Outcome, Sleep
 
-__all__ = ["exchange", "jittered_wait", "probe"]
+__all__ = ["exchange", "jittered_wait", "probe", "wait_before_retry"]
 
 _MISSED_AT_ONCE = 200
 
@@ -43,6 +43,16 @@ def jittered_wait(ctx: Context, attempt: int) -> float:
     """
     retry = ctx.settings.retry
     return ctx.rng.random() * float(min(retry.cap, retry.base * 2**attempt))
+
+
+def wait_before_retry(ctx: Context, attempt: int) -> float:
+    """Return how long the background waits before it tries a write once more: as long as for a probe, with half jitter.
+
+    A retry at once would be one within the request's budget; this one waits for a node to be given up, or to come back.
+    """
+    reconnect = ctx.settings.reconnect
+    longest = min(reconnect.cap, 0.1 * reconnect.first * reconnect.factor**attempt)
+    return longest * (0.5 + ctx.rng.random())
 
 
 def probe(ctx: Context, node: str) -> Flow[bool]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from msm_fast._core.attributes import AttributeMap
 from msm_fast._core.record import decode_record
 from msm_fast._core.session_id import SessionId
+from msm_fast.engine.changes import lay_over
 from msm_fast.engine.context import Context, digest
 from msm_fast.engine.effects import Flow, Sleep
 from msm_fast.engine.ending import end_copies
@@ -89,6 +90,7 @@ def _dump(ctx: Context) -> int:
             ctx.local.delete(key, record.generation)
             n_dropped += record.kind != "ended"
     ctx.forget_all()
+    n_dropped += ctx.dump_live(ctx.settings.reconnect.on_reconnect == "discard")
     ctx.counters.add("dropped", n_dropped)
     return n_dropped
 
@@ -118,18 +120,8 @@ def catch_up(ctx: Context, session_id: SessionId, state: SessionState | None, ke
         mine.must_store = True
         return mine
     base = AttributeMap.decode(mine.stored.body if mine.stored else b"", serializer=ctx.serializers)
-    _lay_over(state.attributes, base, mine.attributes)
+    lay_over(state.attributes, base, mine.attributes)
     state.max_inactive_s = mine.max_inactive_s
     state.local_generation = kept.generation
     state.must_store = True
     return state
-
-
-def _lay_over(attributes: AttributeMap, base: AttributeMap, mine: AttributeMap) -> None:
-    """Make the changes to attributes that lead from base to mine."""
-    for name, value in mine.items():
-        if name not in base or base[name] != value:
-            attributes[name] = value
-    for name in base:
-        if name not in mine:
-            attributes.pop(name, None)

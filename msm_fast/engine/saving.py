@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 
 from msm_fast.engine.changes import Base, merge, needs_storing
 from msm_fast.engine.context import Context, NearCopy, digest
@@ -12,7 +13,7 @@ from msm_fast.engine.ending import end_copies
 from msm_fast.engine.exchanging import jittered_wait
 from msm_fast.engine.relocation import follow_home, move_home
 from msm_fast.engine.serialization import encode_attributes
-from msm_fast.engine.writing import LINEAGE, Write, write_copies
+from msm_fast.engine.writing import LINEAGE, Write, write_copies, write_deferred
 from msm_fast.errors import ConflictError, SessionUnavailable
 from msm_fast.policies import SaveResult, SaveStatus
 from msm_fast.session import ABSENT, UNKNOWN, SessionState, Stored
@@ -97,6 +98,8 @@ def _store(ctx: Context, state: SessionState, body: bytes) -> Flow[SaveResult]:
         verdict = yield from write_copies(ctx, write)
         if verdict == "stored":
             _commit(ctx, state, write, body)
+            if write.deferred and not ctx.behind.add(write.key, partial(write_deferred, ctx, write)):
+                yield from write_deferred(ctx, write)
             backups = tuple(node for node in write.done if node != write.home)
             return SaveResult(status, write.home or None, backups)
         if verdict == "superseded":
@@ -106,6 +109,8 @@ def _store(ctx: Context, state: SessionState, body: bytes) -> Flow[SaveResult]:
         _learn(progress, write)
         if verdict == "gone" and progress.lost:
             raise _unavailable(ctx, state, progress)
+        if verdict == "gone" and state.is_live:
+            continue  # evicted, or lost in a restart: it lives here
         if verdict in ("ended", "gone"):
             return SaveResult("invalidated")
         if verdict == "conflict" and progress.base_nonce is None:
@@ -168,6 +173,8 @@ def _plan(ctx: Context, state: SessionState, body: bytes, progress: _Progress) -
         generation = max(generation, progress.base_generation + _BEATS_THE_OLD_HOME)
     key = ctx.storage_key(state.session_id)
     lineage = (ctx.nonce(), *progress.lineage)[:LINEAGE]
+    backups = {n: known.get(n, unseen) for n in others[: ctx.settings.replicas]}
+    is_deferring = ctx.settings.backup == "async" and not ctx.settings.sticky
     return Write(
         key=key,
         record=encode_state(ctx, key, state, body, generation, lineage),
@@ -177,9 +184,15 @@ def _plan(ctx: Context, state: SessionState, body: bytes, progress: _Progress) -
         exptime=ctx.exptime(ctx.ttl_s(state.max_inactive_s, state.created_ms, state.absolute_lifetime_s)),
         base_generation=progress.base_generation,
         base_nonce=progress.base_nonce,
+        recreates=state.is_live,
         home=home,
         # What stays on a node that the session leaves must say where it went.
-        expected={n: known.get(n, unseen) for n in [home, *others[: ctx.settings.replicas], *left_behind]},
+        expected={
+            home: known.get(home, unseen),
+            **({} if is_deferring else backups),
+            **{n: known[n] for n in left_behind},
+        },
+        deferred=backups if is_deferring else {},
         spares=others[ctx.settings.replicas :],
     )
 

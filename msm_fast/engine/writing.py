@@ -25,7 +25,7 @@ from msm_fast.engine.versions import version
 from msm_fast.errors import CorruptRecord, UnknownFormat
 from msm_fast.session import ABSENT, UNKNOWN
 
-__all__ = ["LINEAGE", "Write", "write_copies"]
+__all__ = ["LINEAGE", "Write", "write_copies", "write_deferred"]
 
 LINEAGE = 8
 """How many writes a record's lineage names, itself included."""
@@ -54,9 +54,12 @@ class Write:
     exptime: int
     base_generation: int
     base_nonce: int | None
+    recreates: bool
     home: str
     expected: dict[str, int]
     spares: list[str]
+    deferred: dict[str, int] = field(default_factory=dict)
+    """Backups that are written behind the request: as `expected`."""
     done: dict[str, int] = field(default_factory=dict)
     """What was written: the copy's new version, or UNKNOWN where another write already stands on this one."""
     superseded_by: Copy | None = None
@@ -90,9 +93,16 @@ class Write:
         A session that was ended leaves tombstones, so a copy that is just gone was evicted, flushed or lost in a
         restart. It is put back only after another node, where the session lives, was won.
         """
-        if self.is_new or self.home in self.done or self.expected[self.home] != ABSENT:
+        if self.is_new or self.recreates or self.home in self.done or self.expected[self.home] != ABSENT:
             return self.home
         return next((n for n, copy in self.expected.items() if copy != ABSENT and n not in self.failed), None)
+
+
+def write_deferred(ctx: Context, write: Write) -> Flow[bool]:
+    """Write the backups of a write whose home is done; what fails is mended by the session's next request."""
+    write.expected.update(write.deferred)
+    yield from write_copies(ctx, write)
+    return True
 
 
 def write_copies(ctx: Context, write: Write) -> Flow[Verdict]:

@@ -50,11 +50,8 @@ def test_a_wrong_value_is_refused_with_its_name_and_what_is_accepted(setting: st
 @pytest.mark.parametrize(
     ("setting", "value"),
     [
-        ("sticky", True),
-        ("route", "w1"),
         ("locking", "all"),
         ("locking", "uri:/cart.*"),
-        ("backup", "async"),
         ("on_unserializable", "blacklist"),
         ("secrets", ("key",)),
         ("encrypt", True),
@@ -164,9 +161,22 @@ def test_settings_come_from_the_java_attributes(caplog: pytest.LogCaptureFixture
     assert "backupThreadCount has no meaning" in caplog.text
 
 
-def test_java_defaults_that_this_version_lacks_are_said_to_be_lacking() -> None:
-    with pytest.raises(ConfigurationError, match=r"sticky=True .*not available in this version"):
-        Settings.from_msm({"memcachedNodes": "n1:a:1,n2:b:2"})
+def test_what_the_java_system_does_by_default_is_done_where_nothing_else_is_said() -> None:
+    settings = Settings.from_msm({"memcachedNodes": "n1:a:1,n2:b:2"})
+    assert settings.sticky
+    assert settings.backup == "async"
+
+
+@pytest.mark.parametrize(("sticky", "backup"), [(False, "sync"), (True, "async")])
+def test_backups_are_written_behind_the_request_by_default_where_memory_is_the_truth(sticky: bool, backup: str) -> None:
+    assert Settings.build(sticky=sticky).backup == backup
+    assert Settings.build(sticky=sticky, backup="sync").backup == "sync"
+
+
+@pytest.mark.parametrize("route", ["", "a.b", "a b", "x" * 65, 1])
+def test_a_route_that_could_not_stand_in_an_id_is_refused(route: Any) -> None:
+    with pytest.raises(ConfigurationError, match="route"):
+        Settings.build(route=route)
 
 
 @pytest.mark.parametrize(

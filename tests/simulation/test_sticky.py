@@ -1,0 +1,433 @@
+"""Sticky mode: the worker's memory is the truth, the cluster the backup."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from msm_fast import DistributionState, Reconnect, SaveResult, Session, SessionId
+from msm_fast.engine.local import keep_locally
+from msm_fast.engine.sticky import LiveSessions, WriteNow
+from tests.simulation.driver import SimulatedDriver
+from tests.simulation.test_loading import holders, home_of, key_of
+from tests.simulation.worker import Worker
+
+MakeWorker = Callable[..., "StickyWorker"]
+LOCAL = {"on_cluster_lost": "local", "on_corrupt": "local"}
+
+
+class StickyWorker(Worker):
+    """Does for sticky sessions what the manager does, with the work behind the requests done when it is told to."""
+
+    def __init__(self, driver: SimulatedDriver, settings: Any, seed: int = 0) -> None:
+        super().__init__(driver, settings, seed)
+        self.live = LiveSessions(self.ctx)
+        self.ctx.dump_live = self.live.dump
+
+    def load(self, session_id: str, expect_write: bool = True) -> Session | None:
+        parsed = SessionId.parse(session_id)
+        assert parsed is not None
+        state = self.live.find(parsed)
+        if state is not None:
+            return self._session(state, presented=session_id)
+        session = super().load(session_id, expect_write)
+        if session is None or session.state.local_kind is not None:
+            return session
+        return self._session(self.live.adopt(session.state), presented=session_id)
+
+    def save(self, session: Session) -> SaveResult:
+        state = session.state
+        ended = list(state.retired)
+        if not ended and not state.is_ended and state.local_kind is None and self.ctx.distribution.is_on:
+            try:
+                return self.live.keep(state)
+            except WriteNow:
+                return self.driver.run(self.live.write(state))
+        result = super().save(session) if self.ctx.distribution.is_on else keep_locally(self.ctx, state)
+        for session_id in ended:
+            self.live.end(session_id)
+        if state.local_kind in (None, "tagged") and state.is_kept and result.status != "invalidated":
+            self.live.put(state)
+        return result
+
+    def store(self, **attributes: Any) -> str:
+        session = self.create(**attributes)
+        assert self.save(session).status == "queued"
+        return session.id
+
+    def catch_up(self) -> int:
+        """Do what is due behind the requests, each job once; return how many jobs there were."""
+        jobs = []
+        while (job := self.ctx.behind.take(self.driver.clock.monotonic())) is not None:
+            jobs.append((job, self.driver.run(job.run())))
+            self.ctx.behind.finish(job, None)
+        for job, is_done in jobs:
+            if not is_done:
+                self.ctx.behind.add(job.key, job.run)
+        return len(jobs)
+
+
+@pytest.fixture
+def make_worker(driver: SimulatedDriver) -> MakeWorker:
+    from tests.simulation.worker import make_settings
+
+    seeds = iter(range(1, 1000))
+
+    def make(**settings: Any) -> StickyWorker:
+        return StickyWorker(driver, make_settings(**{"sticky": True, **LOCAL, **settings}), seed=next(seeds))
+
+    return make
+
+
+@pytest.fixture
+def worker(make_worker: MakeWorker) -> StickyWorker:
+    return make_worker(route="w1")
+
+
+def loaded(worker: StickyWorker, session_id: str) -> Session:
+    session = worker.load(session_id)
+    assert session is not None
+    return session
+
+
+def change(worker: StickyWorker, session_id: str, **attributes: Any) -> str:
+    session = loaded(worker, session_id)
+    session.update(attributes)
+    return worker.save(session).status
+
+
+# -- requests
+
+
+def test_a_request_costs_no_round_trip(driver: SimulatedDriver, worker: StickyWorker) -> None:
+    session_id = worker.store(n=0)
+    for n in range(3):
+        assert change(worker, session_id, n=n + 1) == "queued"
+        assert loaded(worker, session_id)["n"] == n + 1
+    assert driver.exchanges == 0
+
+
+def test_what_changed_is_written_behind_once_however_often_it_changed(
+    driver: SimulatedDriver, worker: StickyWorker
+) -> None:
+    session_id = worker.store(n=0)
+    for n in range(5):
+        change(worker, session_id, n=n)
+    assert worker.catch_up() == 1
+    assert len(holders(driver, session_id)) == 2
+    assert driver.exchanges == 1
+    assert worker.catch_up() == 0
+
+
+def test_a_request_that_changed_nothing_queues_nothing(worker: StickyWorker) -> None:
+    session_id = worker.store(cart=["apple"])
+    worker.catch_up()
+    session = loaded(worker, session_id)
+    assert session["cart"] == ["apple"]
+    assert worker.save(session).status == "unchanged"
+    session["cart"].append("pear")
+    assert worker.save(session).status == "queued"
+
+
+def test_requests_at_once_share_the_live_session(worker: StickyWorker) -> None:
+    session_id = worker.store(n=0)
+    one, two = loaded(worker, session_id), loaded(worker, session_id)
+    one["a"] = 1
+    assert two["a"] == 1
+    two["b"] = 2
+    worker.save(one)
+    worker.save(two)
+    assert dict(loaded(worker, session_id)) == {"n": 0, "a": 1, "b": 2}
+
+
+def test_what_changes_while_it_is_written_is_written_too(driver: SimulatedDriver, worker: StickyWorker) -> None:
+    session_id = worker.store(n=0)
+    driver.before_exchange = lambda effect: change(worker, session_id, late=True) and None  # type: ignore[func-returns-value]
+    job = worker.ctx.behind.take(0)
+    assert job is not None
+    worker.driver.run(job.run())
+    worker.ctx.behind.finish(job, None)
+    driver.before_exchange = None
+    assert worker.catch_up() == 1
+    assert Worker(driver, worker.ctx.settings).load(session_id)["late"] is True  # type: ignore[index]
+
+
+def test_with_synchronous_backups_it_is_stored_when_the_request_ends(
+    driver: SimulatedDriver, make_worker: MakeWorker
+) -> None:
+    worker = make_worker(backup="sync")
+    session = worker.create(n=0)
+    assert worker.save(session).status == "stored"
+    assert len(holders(driver, session.id)) == 2
+
+
+def test_a_full_queue_makes_the_request_write_itself(driver: SimulatedDriver, make_worker: MakeWorker) -> None:
+    worker = make_worker()
+    worker.ctx.behind._max_jobs = 2
+    statuses = [worker.save(worker.create(n=n)).status for n in range(3)]
+    assert statuses == ["queued", "queued", "stored"]
+
+
+# -- lifetimes
+
+
+def test_a_session_that_is_only_read_stays_in_the_cluster(driver: SimulatedDriver, make_worker: MakeWorker) -> None:
+    worker = make_worker(max_inactive=100)
+    session_id = worker.store(n=0)
+    worker.catch_up()
+    for _ in range(40):
+        driver.clock.advance(9)
+        worker.save(loaded(worker, session_id))
+        worker.catch_up()
+    assert len(holders(driver, session_id)) == 2
+    driver.clock.advance(102)
+    assert holders(driver, session_id) == set()
+    assert worker.load(session_id) is None
+
+
+def test_the_absolute_limit_holds_in_memory_too(driver: SimulatedDriver, make_worker: MakeWorker) -> None:
+    worker = make_worker(max_inactive=100, absolute_lifetime=150)
+    session_id = worker.store(n=0)
+    worker.catch_up()
+    for _ in range(2):
+        driver.clock.advance(60)
+        loaded(worker, session_id)
+        worker.catch_up()
+    driver.clock.advance(40)
+    assert worker.load(session_id) is None
+
+
+@pytest.mark.parametrize("loss", ["evict", "flush", "restart"])
+def test_a_copy_that_is_gone_is_stored_again_from_memory(
+    driver: SimulatedDriver, make_worker: MakeWorker, loss: str
+) -> None:
+    worker = make_worker(max_inactive=100)
+    session_id = worker.store(n=0)
+    worker.catch_up()
+    for node in driver.nodes.values():
+        {
+            "evict": lambda s: s.evict(key_of(session_id)),
+            "flush": lambda s: s.flush(),
+            "restart": lambda s: s.restart(),
+        }[loss](node.server)
+    driver.clock.advance(20)
+    loaded(worker, session_id)
+    worker.catch_up()
+    assert len(holders(driver, session_id)) == 2
+    assert change(worker, session_id, n=1) == "queued"
+    for node in driver.nodes.values():
+        node.server.flush()
+    worker.catch_up()
+    assert Worker(driver, worker.ctx.settings).load(session_id)["n"] == 1  # type: ignore[index]
+
+
+# -- other workers
+
+
+def test_another_worker_takes_over_under_its_own_route(driver: SimulatedDriver, make_worker: MakeWorker) -> None:
+    one, two = make_worker(route="w1"), make_worker(route="w2")
+    session_id = one.store(user="ada")
+    assert session_id.endswith(".w1")
+    one.catch_up()
+    session = loaded(two, session_id)
+    assert dict(session) == {"user": "ada"}
+    assert session.id_changed
+    assert session.id == session_id.replace(".w1", ".w2")
+    session["page"] = 1
+    assert two.save(session).status == "queued"
+    assert loaded(two, session.id)["page"] == 1
+    two.catch_up()
+    assert len(holders(driver, session.id)) == 2
+
+
+def test_takeovers_at_once_get_one_session(make_worker: MakeWorker) -> None:
+    one, two = make_worker(route="w1"), make_worker(route="w2")
+    session_id = one.store(user="ada")
+    one.catch_up()
+    first, second = loaded(two, session_id), loaded(two, session_id)
+    assert first.state is second.state
+
+
+def test_a_client_that_comes_back_finds_what_it_did_elsewhere(make_worker: MakeWorker) -> None:
+    one, two = make_worker(route="w1"), make_worker(route="w2")
+    session_id = one.store(a=0, b=0)
+    one.catch_up()
+    elsewhere = loaded(two, session_id)
+    elsewhere["a"] = 1
+    two.save(elsewhere)
+    two.catch_up()
+    back = loaded(one, elsewhere.id)
+    assert dict(back) == {"a": 1, "b": 0}
+    assert back.id.endswith(".w1")
+
+
+def test_what_was_not_written_yet_is_laid_over_what_was_done_elsewhere(make_worker: MakeWorker) -> None:
+    one, two = make_worker(route="w1"), make_worker(route="w2")
+    session_id = one.store(a=0, b=0)
+    one.catch_up()
+    change(one, session_id, b=2)
+    elsewhere = loaded(two, session_id)
+    elsewhere["a"] = 1
+    two.save(elsewhere)
+    two.catch_up()
+    assert dict(loaded(one, elsewhere.id)) == {"a": 1, "b": 2}
+    one.save(loaded(one, elsewhere.id))
+    one.catch_up()
+    assert dict(loaded(two, session_id)) == {"a": 1, "b": 2}
+
+
+def test_writes_of_two_workers_are_merged_in_memory_too(make_worker: MakeWorker) -> None:
+    one, two = make_worker(), make_worker()
+    session_id = one.store(a=0, b=0)
+    one.catch_up()
+    loaded(two, session_id)
+    change(one, session_id, a=1)
+    change(two, session_id, b=2)
+    one.catch_up()
+    two.catch_up()
+    assert dict(loaded(two, session_id)) == {"a": 1, "b": 2}
+    assert change(two, session_id, c=3) == "queued"
+    two.catch_up()
+    assert dict(loaded(make_worker(), session_id)) == {"a": 1, "b": 2, "c": 3}
+
+
+def test_without_routes_an_old_copy_is_dropped_when_it_is_touched(
+    driver: SimulatedDriver, make_worker: MakeWorker
+) -> None:
+    one, two = make_worker(max_inactive=100), make_worker(max_inactive=100)
+    session_id = one.store(n=0)
+    one.catch_up()
+    change(two, session_id, n=1)
+    two.catch_up()
+    driver.clock.advance(20)
+    assert loaded(one, session_id)["n"] == 0
+    one.catch_up()
+    assert loaded(one, session_id)["n"] == 1
+
+
+def test_a_logout_at_another_worker_ends_the_live_session(make_worker: MakeWorker) -> None:
+    one, two = make_worker(), make_worker()
+    session_id = one.store(n=0)
+    one.catch_up()
+    logout = loaded(two, session_id)
+    logout.invalidate()
+    assert two.save(logout).status == "invalidated"
+    assert two.load(session_id) is None
+    change(one, session_id, n=1)
+    one.catch_up()
+    assert one.load(session_id) is None
+
+
+def test_a_request_that_shares_an_ended_session_stores_nothing(driver: SimulatedDriver, worker: StickyWorker) -> None:
+    session_id = worker.store(n=0)
+    worker.catch_up()
+    slow, logout = loaded(worker, session_id), loaded(worker, session_id)
+    logout.invalidate()
+    worker.save(logout)
+    slow["n"] = 1
+    assert worker.save(slow).status == "invalidated"
+    worker.catch_up()
+    assert worker.load(session_id) is None
+
+
+def test_a_new_id_at_login_ends_the_old_one(driver: SimulatedDriver, worker: StickyWorker) -> None:
+    session_id = worker.store(cart=["apple"])
+    worker.catch_up()
+    login = loaded(worker, session_id)
+    login.rotate_id()
+    login["user"] = "ada"
+    assert worker.save(login).status == "stored"
+    assert worker.load(session_id) is None
+    assert dict(loaded(worker, login.id)) == {"cart": ["apple"], "user": "ada"}
+
+
+# -- faults
+
+
+def test_a_write_that_failed_stays_to_be_written(driver: SimulatedDriver, worker: StickyWorker) -> None:
+    session_id = worker.store(n=0)
+    for node in driver.nodes.values():
+        node.fault = "timeout"
+    worker.catch_up()
+    assert loaded(worker, session_id)["n"] == 0
+    for node in driver.nodes.values():
+        node.fault = None
+    worker.catch_up()
+    assert len(holders(driver, session_id)) == 2
+
+
+def test_a_session_leaves_a_node_that_died_and_says_so_in_its_id(driver: SimulatedDriver, worker: StickyWorker) -> None:
+    session_id = worker.store(n=0)
+    worker.catch_up()
+    driver.nodes[home_of(session_id)].fault = "refused"
+    change(worker, session_id, n=1)
+    worker.catch_up()
+    session = loaded(worker, session_id)
+    assert session.id_changed
+    assert home_of(session.id) != home_of(session_id)
+    assert dict(session) == {"n": 1}
+    assert len(holders(driver, session.id)) >= 2
+    assert not loaded(worker, session.id).id_changed
+
+
+def lose(driver: SimulatedDriver, worker: StickyWorker) -> None:
+    for node in driver.nodes.values():
+        node.fault = "refused"
+    while worker.ctx.state() is not DistributionState.LOCAL:
+        Worker.load(worker, str(SessionId.generate("n1")))
+        Worker.load(worker, str(SessionId.generate("n2")))
+
+
+def heal(driver: SimulatedDriver, worker: StickyWorker) -> None:
+    for node in driver.nodes.values():
+        node.fault = None
+    for node in worker.ctx.health.down():
+        worker.probe(node)
+    assert worker.ctx.state() is DistributionState.DISTRIBUTED
+
+
+def test_in_an_outage_requests_go_on_from_memory(driver: SimulatedDriver, worker: StickyWorker) -> None:
+    session_id = worker.store(n=0)
+    worker.catch_up()
+    lose(driver, worker)
+    before = driver.exchanges
+    for n in range(1, 4):
+        assert change(worker, session_id, n=n) == "local"
+        assert loaded(worker, session_id)["n"] == n
+    login = worker.create(user="ada")
+    assert worker.save(login).status == "local"
+    assert dict(loaded(worker, login.id)) == {"user": "ada"}
+    assert driver.exchanges == before
+
+
+def test_after_it_what_was_kept_is_dumped(driver: SimulatedDriver, worker: StickyWorker) -> None:
+    session_id, untouched = worker.store(n=0), worker.store(n=7)
+    worker.catch_up()
+    lose(driver, worker)
+    change(worker, session_id, n=1)
+    heal(driver, worker)
+    assert loaded(worker, session_id)["n"] == 0
+    assert loaded(worker, untouched)["n"] == 7
+
+
+def test_after_it_what_was_kept_is_stored_with_the_policy_replay(
+    driver: SimulatedDriver, make_worker: MakeWorker
+) -> None:
+    worker = make_worker(route="w1", reconnect=Reconnect(on_reconnect="replay"))
+    session_id, unwritten = worker.store(n=0), worker.store(n=7)
+    job = worker.ctx.behind.take(math.inf)
+    assert job is not None
+    driver.run(job.run())
+    worker.ctx.behind.finish(job, None)
+    lose(driver, worker)
+    change(worker, session_id, n=1)
+    login = worker.create(user="ada")
+    worker.save(login)
+    heal(driver, worker)
+    worker.catch_up()
+    for id_, expected in ((session_id, {"n": 1}), (unwritten, {"n": 7}), (login.id, {"user": "ada"})):
+        assert dict(loaded(worker, id_)) == expected
+        assert dict(Worker(driver, worker.ctx.settings).load(id_)) == expected  # type: ignore[arg-type]
