@@ -1,4 +1,4 @@
-from collections.abc import ItemsView, Iterable, Iterator, KeysView, Mapping, MutableMapping, ValuesView
+from collections.abc import Callable, ItemsView, Iterable, Iterator, KeysView, Mapping, MutableMapping, ValuesView
 from typing import Any, final
 
 from msm_fast._core.serializers import AttributeFailure
@@ -11,8 +11,19 @@ class AttributeMap(MutableMapping[str, Any]):
         self, mapping: Mapping[str, Any] | Iterable[tuple[str, Any]] = (), serializer: object = "native"
     ) -> None: ...
     @classmethod
-    def decode(cls, body: bytes, serializer: object = "native") -> AttributeMap: ...
-    def encode(self) -> tuple[bytes, tuple[AttributeFailure, ...]]: ...
+    def decode(
+        cls,
+        body: bytes,
+        serializer: object = "native",
+        on_failure: Callable[[AttributeFailure], object] | None = None,
+    ) -> AttributeMap: ...
+    def encode(
+        self,
+        *,
+        keep: Callable[[str], object] | None = None,
+        nulls: dict[str, frozenset[str]] | None = None,
+    ) -> tuple[bytes, tuple[AttributeFailure, ...]]: ...
+    def null_out(self, body: bytes, names: Iterable[str]) -> bytes: ...
     @property
     def failures(self) -> tuple[AttributeFailure, ...]: ...
     @property

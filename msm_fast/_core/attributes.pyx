@@ -2,17 +2,19 @@
 # Annotations are for the reader: the bodies refuse a wrong argument with an error that says what is accepted.
 """The attributes of one session as a mapping, over the frames in the body of its record."""
 
-from collections.abc import Iterable, Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
 
 cimport cython
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from cpython.bytes cimport PyBytes_GET_SIZE
 from cpython.unicode cimport PyUnicode_AsUTF8AndSize
 from libc.stdint cimport uint32_t
 
 from msm_fast._core.c_record cimport msm_frame_t
 from msm_fast._core.codec cimport Writer
 from msm_fast._core.record cimport count_frames, find_frame, frame_end, index_names
-from msm_fast._core.slots cimport Slot, in_map_order, is_equal, is_unchanged, make_slot, read_slot, splice, write_frame
+from msm_fast._core.slots cimport (
+    Slot, encode_slots, is_unchanged, make_slot, move_slots, null_frames, read_slot, write_frame
+)
 
 from msm_fast._core.serializers import AttributeFailure, SerializerChain, resolve_serializers
 from msm_fast.errors import CorruptRecord
@@ -27,6 +29,8 @@ cdef enum:
     # An index of all names costs about as much as this many searches through the frames.
     SEARCHES_BEFORE_INDEX = 32
     SEARCHES_WITHOUT_INDEX = 8
+    # Rebasing compares again what was set meanwhile, this often; then it counts as changed.
+    COMPARISONS_MAX = 8
 
 cdef object _MISSING = object()
 cdef object NATIVE_CHAIN = resolve_serializers("native")
@@ -47,7 +51,8 @@ cdef class AttributeMap:
 
     Raises:  TypeError for a name that is not str, ValueError for one that is too long or has a lone surrogate,
              ConfigurationError for a wrong serializer.
-    Thread-safety: single operations are atomic as those of a dict are; `rebase` must not run beside others.
+    Thread-safety: single operations are atomic as those of a dict are, also beside `encode`, `rebase` and `mark_saved`;
+             only one thread at a time may do these.
     """
 
     cdef bytes _base        # the frames last decoded or saved
@@ -58,6 +63,7 @@ cdef class AttributeMap:
     cdef dict _removed      # name → start of its frame in the base or -1, for every name removed since
     cdef list _failures
     cdef object _chain
+    cdef object _on_failure
 
     def __cinit__(self):
         self._base = b""
@@ -73,54 +79,59 @@ cdef class AttributeMap:
         self.update(mapping)
 
     @classmethod
-    def decode(cls, bytes body not None, serializer: object = "native") -> AttributeMap:
+    def decode(
+        cls,
+        bytes body not None,
+        serializer: object = "native",
+        on_failure: Callable[[AttributeFailure], object] | None = None,
+    ) -> AttributeMap:
         """Return the map whose frames are body.
+
+        on_failure: called once for each value that cannot be decoded, when it is first read; must not raise.
 
         Raises:  CorruptRecord when a frame is cut; a value that is broken shows only when it is read: `failures`.
         Cost:    one pass over the heads of the frames; no object per attribute.
         """
         cdef AttributeMap attributes = AttributeMap.__new__(AttributeMap)
         attributes._chain = resolve_chain(serializer)
+        attributes._on_failure = on_failure
         attributes._n_base = count_frames(body, 0)
         attributes._base = body
         return attributes
 
-    def encode(self) -> tuple[bytes, tuple[AttributeFailure, ...]]:
+    def encode(
+        self,
+        *,
+        keep: Callable[[str], object] | None = None,
+        nulls: dict[str, frozenset[str]] | None = None,
+    ) -> tuple[bytes, tuple[AttributeFailure, ...]]:
         """Return the frames of all attributes, and those attributes that no serializer could encode.
 
         The latter are left out of the frames and keep their value in the map. When nothing differs from what
         was decoded or saved last, that very bytes object is returned.
 
-        Raises:  ValueError when the frames take more than 4 GiB.
+        keep: tells of a name whether the attribute may be stored. What is set under other names changes nothing; a
+        stored frame of such a name goes when its value is changed, or when anything is written.
+        nulls: name → type names, with module, of values that are written as null unseen. With nulls, even empty, what
+        cannot be encoded is written as null too.
+
+        Raises:  ValueError when the frames take more than 4 GiB; with keep, CorruptRecord when a name stands twice.
         Cost:    what was set, and what was read and is mutable, is encoded; all else is copied in runs.
         """
-        cdef bytes base = self._base
-        cdef dict live = self._live.copy()
-        cdef Writer out = Writer()
         cdef list failures = []
-        cdef list edits = []  # (start, end) in base, and the (start, end) in out that stands in its place
-        cdef list touched = [(start, name, None) for name, start in self._removed.items() if start >= 0]
-        cdef Slot slot
-        cdef Py_ssize_t at, start
-        for name, slot in live.items():
-            if slot.start >= 0 and not slot.is_clean:
-                touched.append((slot.start, name, slot))
-        touched.sort()
-        for start, name, slot in touched:
-            at = out.size
-            if slot is not None and write_frame(self._chain, out, name, slot.value, failures) and is_unchanged(
-                slot, base, start, out, at
-            ):
-                out.truncate(at)
-            else:
-                edits.append((start, frame_end(base, start), at, out.size))
-        at = out.size
-        for name, slot in live.items():
-            if slot.start < 0:
-                write_frame(self._chain, out, name, slot.value, failures)
-        if not edits and out.size == at:
-            return base, tuple(failures)
-        return splice(base, edits, out), tuple(failures)
+        base = self._base
+        body = encode_slots(self._chain, base, self._live.copy(), self._removed, keep, nulls, failures)
+        return body, tuple(failures)
+
+    def null_out(self, bytes body not None, names: Iterable[str]) -> bytes:
+        """Return body, which `encode` gave, with null as the value of each of names; the map keeps their values.
+
+        When this is what was decoded or saved last, that very bytes object is returned.
+        Raises:  KeyError for a name that is not in body.
+        """
+        base = self._base
+        nulled = null_frames(body, names)
+        return base if nulled == base else nulled
 
     @property
     def failures(self) -> tuple[AttributeFailure, ...]:
@@ -141,16 +152,17 @@ cdef class AttributeMap:
         cdef Writer out = Writer()
         cdef Slot slot
         cdef set changed = set()
-        for name, slot in list(self._live.items()):
-            if self._is_own_change(name, slot, out, False):
+        base = self._base
+        for name, slot in self._live.copy().items():
+            if self._is_own_change(name, slot, base, out, False):
                 changed.add(name)
         deleted = frozenset(
             name for name, start in list(self._removed.items()) if start >= 0 and name not in self._live
         )
         return frozenset(changed), deleted
 
-    cdef bint _is_own_change(self, str name, Slot slot, Writer out, bint if_unencodable) except -1:
-        """Tell whether slot differs from the base. if_unencodable: the answer for a new value that fails."""
+    cdef bint _is_own_change(self, str name, Slot slot, bytes base, Writer out, bint if_unencodable) except -1:
+        """Tell whether slot differs from base. if_unencodable: the answer for a new value that fails."""
         cdef Py_ssize_t start = slot.start
         cdef Py_ssize_t at = out.size
         cdef bint is_own
@@ -160,7 +172,7 @@ cdef class AttributeMap:
             start = self._removed.get(name, -1)
         if not write_frame(self._chain, out, name, slot.value, []):
             return if_unencodable or start >= 0
-        is_own = start < 0 or not is_unchanged(slot, self._base, start, out, at)
+        is_own = start < 0 or not is_unchanged(slot, base, start, out, at)
         out.truncate(at)
         return is_own
 
@@ -174,11 +186,21 @@ cdef class AttributeMap:
         """
         cdef Writer out = Writer()
         cdef Slot slot
-        cdef dict own = {
-            name: slot for name, slot in list(self._live.items()) if self._is_own_change(name, slot, out, True)
-        }
-        removed = [name for name, start in self._removed.items() if start >= 0 and name not in self._live]
-        self._adopt(body, own, removed)
+        cdef dict judged = {}  # name → the slot that was compared with the base
+        cdef set own = set()
+        cdef int i
+        # Comparing may run other code: what that, or another thread, has set or read meanwhile is compared as well.
+        for i in range(COMPARISONS_MAX):
+            base = self._base
+            fresh = [(name, slot) for name, slot in self._live.copy().items() if judged.get(name) is not slot]
+            if not fresh:
+                break
+            for name, slot in fresh:
+                judged[name] = slot
+                own.discard(name)
+                if self._is_own_change(name, slot, base, out, True):
+                    own.add(name)
+        self._adopt(body, judged, own)
 
     def mark_saved(self, bytes body not None) -> None:
         """Take body, which `encode` gave, as what is stored. What changed since that `encode` stays changed.
@@ -186,38 +208,26 @@ cdef class AttributeMap:
         Raises:  CorruptRecord, and the map is as it was.
         """
         if body is not self._base:
-            self._adopt(body, self._live, [name for name in self._removed if name not in self._live])
+            self._adopt(body, None, None)
 
-    cdef int _adopt(self, bytes body, dict own, list removed) except -1:
-        """Make body the base. own: whose value stands whatever body holds; removed: what is not to be seen."""
+    cdef int _adopt(self, bytes body, dict judged, set own) except -1:
+        """Make body the base. judged, own: which values stand, whatever body holds; as for `move_slots`."""
+        cdef bytes base = self._base
+        cdef dict before = self._live.copy()
+        cdef list removed = [
+            name
+            for name, start in self._removed.copy().items()
+            if name not in before and (judged is None or start >= 0)
+        ]
         cdef uint32_t n_frames = count_frames(body, 0)
-        cdef dict index = index_names(body) if len(self._live) + len(removed) > SEARCHES_WITHOUT_INDEX else None
-        cdef dict live = {}
+        cdef dict index = index_names(body) if len(before) + len(removed) > SEARCHES_WITHOUT_INDEX else None
+        cdef dict live = move_slots(before, base, body, index, judged, own)
         cdef dict still_removed = {}
         cdef msm_frame_t frame
-        cdef Slot slot, moved
-        cdef bint is_same
-        for name, slot in in_map_order(self._live):
-            if not find_frame(body, index, name, &frame):
-                if name in own and not slot.is_failed:
-                    live[name] = make_slot(slot.value, -1)
-                continue
-            is_same = slot.start >= 0 and is_equal(
-                PyBytes_AS_STRING(body) + frame.start, frame.end - frame.start,
-                PyBytes_AS_STRING(self._base) + slot.start, frame_end(self._base, slot.start) - slot.start,
-            )
-            if is_same or (name in own and not slot.is_failed):
-                moved = make_slot(slot.value, frame.start)
-                if is_same:
-                    moved.is_clean = slot.is_clean
-                    moved.is_failed = slot.is_failed
-                    moved.expected = slot.expected
-                live[name] = moved
         for name in removed:
             if find_frame(body, index, name, &frame):
                 still_removed[name] = frame.start
-        # Values that die here may run code of their own: let them die when the map is whole again.
-        previous = self._live
+        # Values that die here may run code of their own: `before` lets them die when the map is whole again.
         self._base, self._n_base, self._index, self._n_searches = body, n_frames, index, 0
         self._live, self._removed = live, still_removed
         return 0
@@ -239,10 +249,17 @@ cdef class AttributeMap:
             if PyBytes_GET_SIZE(base) == 0 or name in self._removed or not self._find(base, name, &frame):
                 return None
             text = PyUnicode_FromObject(name)
-            slot = read_slot(self._chain, text, base, &frame, self._failures)
+            slot = read_slot(self._chain, text, base, &frame)
+            if slot.is_failed:
+                failure, slot.value = slot.value, None
             # Decoding may run other code, which may have saved, read or removed this name meanwhile.
             if base is self._base and text not in self._removed:
-                return self._live.setdefault(text, slot)
+                held = self._live.setdefault(text, slot)
+                if slot.is_failed and held is slot:
+                    self._failures.append(failure)
+                    if self._on_failure is not None:
+                        self._on_failure(failure)
+                return held
             slot = self._live.get(name)
         return slot
 
@@ -344,7 +361,7 @@ cdef class AttributeMap:
         cdef AttributeMap twin = AttributeMap.__new__(AttributeMap)
         for name in self._names():
             self._slot(name)
-        twin._chain = self._chain
+        twin._chain, twin._on_failure = self._chain, self._on_failure
         twin._base, twin._n_base, twin._index = self._base, self._n_base, self._index
         twin._live, twin._removed = self._live.copy(), self._removed.copy()
         twin._failures = self._failures.copy()

@@ -11,3 +11,4 @@ cdef class Writer:
 cdef int encode_value(Writer out, object value) except -1
 cdef object decode_value(const unsigned char *buf, Py_ssize_t start, Py_ssize_t end)
 cdef bint is_immutable(object value) except -1
+cdef bint carries_type(object kind) except -1

@@ -553,3 +553,11 @@ cdef bint is_immutable(object value) except -1:
                 return False
         return True
     return False
+
+
+cdef bint carries_type(object kind) except -1:
+    """Tell whether values of exactly this type can be encoded, as a rule."""
+    try:
+        return kind in _BUILT_IN or kind in _encoders
+    except Exception:  # a metaclass may refuse to be hashed
+        return False

@@ -1,6 +1,8 @@
 from typing import final
 
-__all__ = ["Record", "decode_record", "encode_record"]
+__all__ = ["RECORD_OVERHEAD", "Record", "decode_record", "encode_record", "value_sizes"]
+
+RECORD_OVERHEAD: int
 
 @final
 class Record:
@@ -38,3 +40,4 @@ def encode_record(
     home: int = 0,
 ) -> bytes: ...
 def decode_record(data: bytes, storage_key: bytes) -> Record: ...
+def value_sizes(body: bytes) -> dict[str, int]: ...

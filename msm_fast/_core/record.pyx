@@ -20,7 +20,10 @@ from msm_fast._core.c_record cimport *
 
 from msm_fast.errors import CorruptRecord, UnknownFormat
 
-__all__ = ["Record", "decode_record", "encode_record"]
+__all__ = ["RECORD_OVERHEAD", "Record", "decode_record", "encode_record", "value_sizes"]
+
+RECORD_OVERHEAD = MSM_RECORD_HEAD_SIZE + MSM_RECORD_TRAILER_SIZE
+"""How many bytes a record takes beside its body."""
 
 
 @cython.final
@@ -127,6 +130,19 @@ def decode_record(bytes data not None, bytes storage_key not None) -> Record:
     record.home = head.home
     record.body = body
     return record
+
+
+def value_sizes(bytes body not None) -> dict[str, int]:
+    """Return how many bytes the value of each attribute takes in body; null takes one.
+
+    Raises:  CorruptRecord when a name stands twice or is not UTF-8.
+    """
+    cdef msm_frame_t frame
+    cdef dict sizes = {}
+    for name, start in index_names(body).items():
+        read_frame(body, start, &frame)
+        sizes[name] = frame.end - frame.value
+    return sizes
 
 
 cdef uint64_t digest(const uint8_t *buf, Py_ssize_t n_bytes, bytes storage_key) except? 0:

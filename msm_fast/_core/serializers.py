@@ -23,12 +23,14 @@ _ACCEPTED = '"native", "json", "pickle", an object with name, dumps and loads, o
 class AttributeFailure(NamedTuple):
     """An attribute that could not be encoded, or not be decoded.
 
-    type_name: the value's type, with its module; "unknown" where decoding failed.
+    type_name: the value's type, with its module; "unknown" where decoding failed. is_type_known: the native serializer
+    can encode values of this type, as a rule: it is this value that is at fault, or what it contains.
     """
 
     name: str
     type_name: str
     cause: Exception
+    is_type_known: bool = False
 
 
 class Serializer(Protocol):

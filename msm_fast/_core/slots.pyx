@@ -12,8 +12,8 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t
 from libc.string cimport memcmp, memcpy
 
 from msm_fast._core.c_record cimport MSM_FRAME_HEAD_SIZE, msm_frame_head_write, msm_frame_t
-from msm_fast._core.codec cimport Writer, decode_value, encode_value, is_immutable
-from msm_fast._core.record cimport check_body_size, frame_end
+from msm_fast._core.codec cimport Writer, carries_type, decode_value, encode_value, is_immutable
+from msm_fast._core.record cimport check_body_size, find_frame, frame_end, index_names
 
 from msm_fast._core import serializers
 from msm_fast._core.serializers import AttributeFailure
@@ -21,6 +21,12 @@ from msm_fast._core.serializers import AttributeFailure
 __all__ = []
 
 cdef object NATIVE = serializers.NATIVE
+cdef object NATIVE_CHAIN = serializers.resolve_serializers("native")
+
+cdef enum:
+    NOTHING_WRITTEN
+    VALUE_WRITTEN
+    NULL_WRITTEN
 
 
 @cython.final
@@ -40,8 +46,8 @@ cdef bint is_native_first(object chain) noexcept:
     return PyTuple_GET_ITEM(chain, 0) == <PyObject *> NATIVE
 
 
-cdef Slot read_slot(object chain, str name, bytes base, const msm_frame_t *frame, list failures):
-    """Return what frame holds; a value that can't be decoded is None, and one more of the failures."""
+cdef Slot read_slot(object chain, str name, bytes base, const msm_frame_t *frame):
+    """Return what frame holds; for what can't be decoded, a failed slot with the failure as its value."""
     cdef Slot slot = make_slot(None, frame.start)
     cdef const uint8_t *buf = <const uint8_t *> PyBytes_AS_STRING(base)
     try:
@@ -50,7 +56,7 @@ cdef Slot read_slot(object chain, str name, bytes base, const msm_frame_t *frame
         else:
             slot.value = chain.loads(frame.tag, base[frame.value:frame.end])
     except Exception as error:
-        failures.append(AttributeFailure(name, "unknown", error))
+        slot.value = AttributeFailure(name, "unknown", error)
         slot.is_clean = slot.is_failed = True
         return slot
     slot.is_clean = is_immutable(slot.value)
@@ -64,6 +70,85 @@ cdef bytes encode_frame(object chain, str name, object value):
     cdef Writer out = Writer()
     write_frame(chain, out, name, value, [])
     return PyBytes_FromStringAndSize(out.data, out.size)
+
+
+cdef bytes encode_slots(object chain, bytes base, dict live, dict removed, object keep, dict nulls, list failures):
+    """Return base with the changes that live and removed say; base itself if there are none.
+
+    live, removed: as `AttributeMap` has them; live belongs to the caller alone. keep, nulls: as for its `encode`.
+    """
+    cdef Writer out = Writer()
+    cdef list edits = []  # (start, end) in base, and the (start, end) in out that stands in its place
+    cdef list touched = [(start, name, None) for name, start in removed.items() if start >= 0]
+    cdef Slot slot
+    cdef Py_ssize_t at, start
+    cdef int written
+    cdef bint is_kept
+    for name, slot in live.items():
+        if slot.start >= 0 and not slot.is_clean:
+            touched.append((slot.start, name, slot))
+    touched.sort()
+    for start, name, slot in touched:
+        at = out.size
+        is_kept = keep is None or keep(name)
+        if slot is not None:
+            written = write_value_or_null(chain, out, name, slot.value, nulls, failures if is_kept else [])
+            if (written == VALUE_WRITTEN and is_unchanged(slot, base, start, out, at)) or (
+                written == NULL_WRITTEN and is_frame_of(base, start, out, at)
+            ):
+                out.truncate(at)
+                continue
+        if not is_kept:
+            out.truncate(at)
+        edits.append((start, frame_end(base, start), at, out.size))
+    at = out.size
+    for name, slot in live.items():
+        if slot.start < 0 and (keep is None or keep(name)):
+            write_value_or_null(chain, out, name, slot.value, nulls, failures)
+    if not edits and out.size == at:
+        return base
+    if keep is not None:
+        edits = with_others_left_out(edits, base, keep)
+    return splice(base, edits, out)
+
+
+cdef bytes null_frames(bytes body, object names):
+    """Return body with null as the value of each of names, all of which are in it."""
+    cdef Writer out = Writer()
+    cdef list edits = []
+    cdef Py_ssize_t at
+    cdef dict index = index_names(body)
+    for name in sorted(names, key=index.__getitem__):
+        at = out.size
+        write_null(out, name)
+        edits.append((index[name], frame_end(body, index[name]), at, out.size))
+    return splice(body, edits, out)
+
+
+cdef str type_name(object value):
+    kind = type(value)
+    return f"{kind.__module__}.{kind.__qualname__}"
+
+
+cdef int write_value_or_null(object chain, Writer out, str name, object value, dict nulls, list failures) except -1:
+    """Append a frame, of null if the value is not wanted or fails; with nulls None append nothing if it fails.
+
+    nulls: name → type names of the values that are not wanted.
+    """
+    types = None if nulls is None else nulls.get(name)
+    if types is not None and type_name(value) in types:
+        write_null(out, name)
+        return NULL_WRITTEN
+    if write_frame(chain, out, name, value, failures):
+        return VALUE_WRITTEN
+    if nulls is None:
+        return NOTHING_WRITTEN
+    write_null(out, name)
+    return NULL_WRITTEN
+
+
+cdef bint write_null(Writer out, str name) except -1:
+    return write_frame(NATIVE_CHAIN, out, name, None, [])
 
 
 cdef bint write_frame(object chain, Writer out, str name, object value, list failures) except -1:
@@ -82,8 +167,7 @@ cdef bint write_frame(object chain, Writer out, str name, object value, list fai
             raise ValueError("the value takes more than 4 GiB")
     except Exception as error:
         out.truncate(frame)
-        kind = type(value)
-        failures.append(AttributeFailure(name, f"{kind.__module__}.{kind.__qualname__}", error))
+        failures.append(AttributeFailure(name, type_name(value), error, carries_type(type(value))))
         return False
     msm_frame_head_write(<uint16_t> n_name, tag, <uint32_t> n_value, <uint8_t *> out.data + frame)
     return True
@@ -115,17 +199,37 @@ cdef bint is_equal(const char *one, Py_ssize_t n_one, const char *other, Py_ssiz
     return n_one == n_other and memcmp(one, other, n_one) == 0
 
 
-cdef bint is_unchanged(Slot slot, bytes base, Py_ssize_t start, Writer out, Py_ssize_t at) except -1:
-    """Tell whether the frame just written at `at` of out is the one at start of base."""
+cdef bint is_frame_of(bytes base, Py_ssize_t start, Writer out, Py_ssize_t at) except -1:
+    """Tell whether the frame just written at `at` of out is, byte for byte, the one at start of base."""
     cdef Py_ssize_t end = frame_end(base, start)
-    cdef const char *frame = out.data + at
-    cdef Py_ssize_t n_frame = out.size - at
+    return is_equal(out.data + at, out.size - at, PyBytes_AS_STRING(base) + start, end - start)
+
+
+cdef bint is_unchanged(Slot slot, bytes base, Py_ssize_t start, Writer out, Py_ssize_t at) except -1:
+    """Tell whether the value just written at `at` of out is what the frame at start of base holds."""
     if slot.expected is not None:
-        return is_equal(frame, n_frame, PyBytes_AS_STRING(slot.expected), PyBytes_GET_SIZE(slot.expected))
-    if not is_equal(frame, n_frame, PyBytes_AS_STRING(base) + start, end - start):
+        return is_equal(
+            out.data + at, out.size - at, PyBytes_AS_STRING(slot.expected), PyBytes_GET_SIZE(slot.expected)
+        )
+    if not is_frame_of(base, start, out, at):
         return False
     slot.is_clean = slot.start >= 0 and is_immutable(slot.value)
     return True
+
+
+cdef list with_others_left_out(list edits, bytes base, object keep):
+    """Return edits, in their order, with one more for each other frame of base whose name is not to be kept."""
+    cdef dict edit_at = {edit[0]: edit for edit in edits}
+    cdef list result = []
+    cdef Py_ssize_t out_end = 0
+    for name, start in index_names(base).items():
+        edit = edit_at.get(start)
+        if edit is None and not keep(name):
+            edit = (start, frame_end(base, start), out_end, out_end)
+        if edit is not None:
+            result.append(edit)
+            out_end = edit[3]
+    return result
 
 
 cdef bytes splice(bytes base, list edits, Writer out):
@@ -154,6 +258,38 @@ cdef bytes splice(bytes base, list edits, Writer out):
     if is_equal(PyBytes_AS_STRING(body), n_bytes, source, PyBytes_GET_SIZE(base)):
         return base
     return body
+
+
+cdef dict move_slots(dict live, bytes base, bytes body, dict index, dict judged, set own):
+    """Return the slots of live as they are over body instead of base, without those whose value body replaces.
+
+    A value stands, whatever body holds, if its name is in own, or if its slot is not the one in judged: then it was set
+    meanwhile. judged None: all values stand. index: of the names in body, or None.
+    """
+    cdef dict moved_slots = {}
+    cdef msm_frame_t frame
+    cdef Slot slot, moved
+    cdef bint is_same, stands
+    for name, slot in in_map_order(live):
+        stands = not slot.is_failed
+        if judged is not None:
+            stands = stands and name in own if judged.get(name) is slot else not slot.is_clean
+        if not find_frame(body, index, name, &frame):
+            if stands:
+                moved_slots[name] = make_slot(slot.value, -1)
+            continue
+        is_same = slot.start >= 0 and is_equal(
+            PyBytes_AS_STRING(body) + frame.start, frame.end - frame.start,
+            PyBytes_AS_STRING(base) + slot.start, frame_end(base, slot.start) - slot.start,
+        )
+        if is_same or stands:
+            moved = make_slot(slot.value, frame.start)
+            if is_same:
+                moved.is_clean = slot.is_clean
+                moved.is_failed = slot.is_failed
+                moved.expected = slot.expected
+            moved_slots[name] = moved
+    return moved_slots
 
 
 cdef list in_map_order(dict live):

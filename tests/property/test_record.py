@@ -37,6 +37,31 @@ def test_every_attribute_comes_back_with_its_type(values):
     assert back.failures == ()
 
 
+@given(attributes, attributes, st.sets(names), st.sets(names))
+def test_what_is_left_out_and_what_is_null_is_what_the_reference_says(stored, values, kept, refused):
+    """A body that was loaded is changed, and some of its names may not be stored or only as null."""
+    back = AttributeMap.decode(encode(stored))
+    back.update(values)
+    nulls = {name: frozenset({type_name(values.get(name))}) for name in refused}
+    body, failures = back.encode(keep=kept.__contains__, nulls=nulls)
+    slow = reference.SlowAttributeMap(encode(stored))
+    slow.values |= values
+    slow.values.update(dict.fromkeys(refused & values.keys()))
+    changed, _ = slow.changed_names()
+    # A name that is left out is a change only if it was stored, and then goes.
+    if any(name in kept or name in stored for name in changed):
+        slow.values = {name: value for name, value in slow.values.items() if name in kept}
+        assert body == slow.encode()
+    else:
+        assert body == encode(stored)
+    assert failures == ()
+    assert {name: codec.dumps(back[name]) for name in values} == {n: codec.dumps(v) for n, v in values.items()}
+
+
+def type_name(value):
+    return f"{type(value).__module__}.{type(value).__qualname__}"
+
+
 lineages = st.lists(st.integers(1, 2**32 - 1), max_size=8).map(tuple)
 
 

@@ -1,6 +1,7 @@
 import copy
 import gc
 import pickle
+import sys
 import threading
 import weakref
 from collections.abc import MutableMapping
@@ -538,6 +539,121 @@ def test_encoding_may_change_the_map(monkeypatch):
 
     monkeypatch.setattr(Tracked, "meanwhile", staticmethod(act))
     assert list(AttributeMap.decode(encode(attributes))) == ["a", "b", "c"]
+
+
+@pytest.fixture
+def while_comparing(monkeypatch):
+    """Return a function that lets something be done once, while the next `Tracked` is encoded or decoded."""
+
+    def plan(act):
+        def once():
+            monkeypatch.setattr(Tracked, "meanwhile", staticmethod(lambda: None))
+            act()
+
+        monkeypatch.setattr(Tracked, "meanwhile", staticmethod(once))
+
+    return plan
+
+
+@pytest.mark.parametrize("winner", [b"", frames(("a", 9), ("new", 9), ("b", 9))])
+def test_what_is_set_while_a_rebase_compares_is_an_own_change(while_comparing, winner):
+    attributes = saved(a=1, b=2)
+    attributes["tracked"] = Tracked(1)
+    while_comparing(lambda: attributes.update(new=5, b=6))
+    attributes.rebase(winner)
+    assert attributes["new"] == 5
+    assert attributes["b"] == 6
+    assert attributes.get("a") == (9 if winner else None)
+    assert AttributeMap.decode(encode(attributes))["new"] == 5
+
+
+def test_what_is_only_read_while_a_rebase_compares_is_no_own_change(while_comparing):
+    attributes = saved(a=1, b=[2], c=[3], same=[4])
+    attributes["tracked"] = Tracked(1)
+    handed_out = []
+    while_comparing(lambda: handed_out.extend([attributes["a"], attributes["b"], attributes["same"]]))
+    attributes.rebase(frames(("a", 9), ("b", [9]), ("c", [9]), ("same", [4])))
+    assert (attributes["a"], attributes["b"], attributes["c"]) == (9, [9], [9])
+    assert attributes["same"] is handed_out[2]
+    assert attributes.changed_names() == ({"tracked"}, set())
+
+
+def test_what_is_deleted_while_a_rebase_compares_stays_deleted(while_comparing):
+    attributes = saved(a=1, b=2)
+    attributes["b"], attributes["tracked"] = 3, Tracked(1)
+
+    def delete():
+        del attributes["a"], attributes["b"]
+
+    while_comparing(delete)
+    attributes.rebase(frames(("a", 9), ("b", 9), ("c", 9)))
+    assert attributes == {"c": 9, "tracked": attributes["tracked"]}
+    assert attributes.changed_names() == ({"tracked"}, {"a", "b"})
+
+
+def test_a_value_replaced_while_a_rebase_compares_it_is_the_one_that_stays(while_comparing):
+    attributes = saved(a=1)
+    attributes["tracked"] = Tracked(1)
+    while_comparing(lambda: attributes.update(tracked="later"))
+    attributes.rebase(frames(("tracked", "theirs")))
+    assert attributes == {"tracked": "later"}
+
+
+def test_what_is_saved_while_a_rebase_compares_is_no_own_change_any_more(while_comparing):
+    attributes = saved(a=1, b=2, c=3)
+    attributes["a"], attributes["tracked"], attributes["c"] = "longer", Tracked(1), "longer"
+    while_comparing(lambda: attributes.mark_saved(encode(attributes)))
+    theirs = {"a": 9, "b": 9, "c": 9, "tracked": 9}
+    attributes.rebase(frames(*theirs.items()))
+    assert attributes == theirs
+
+
+def test_a_rebase_ends_though_something_is_set_each_time_it_compares(monkeypatch):
+    attributes = saved(a=1)
+    attributes["new0"] = Tracked(0)
+    names = ["new0"]
+
+    def set_another():
+        names.append(f"new{len(names)}")
+        attributes[names[-1]] = Tracked(0)
+
+    monkeypatch.setattr(Tracked, "meanwhile", staticmethod(set_another))
+    attributes.rebase(frames(("a", 9)))
+    assert len(names) < 100
+    assert list(attributes) == ["a", *names], "what could not be compared is kept"
+
+
+@pytest.fixture
+def _busy_threads():
+    """Let threads take turns far more often than they would."""
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(interval)
+
+
+@pytest.mark.usefixtures("_busy_threads")
+def test_threads_that_set_names_lose_none_to_rebases():
+    attributes = saved(shared=0)
+    n_names = 2000
+    slow = Tracked(1)
+
+    def set_names(prefix):
+        for i in range(n_names):
+            attributes[f"{prefix}{i % 50}"] = i
+
+    threads = [threading.Thread(target=set_names, args=(prefix,)) for prefix in "xy"]
+    attributes["tracked"] = slow
+    for thread in threads:
+        thread.start()
+    n_rebases = 0
+    while any(thread.is_alive() for thread in threads) or n_rebases < 20:
+        attributes.rebase(frames(("shared", n_rebases)))
+        n_rebases += 1
+    for thread in threads:
+        thread.join()
+    expected = {f"{prefix}{i}": n_names - 50 + i for prefix in "xy" for i in range(50)}
+    assert attributes == {"shared": n_rebases - 1, "tracked": slow, **expected}
 
 
 def test_threads_that_change_values_meanwhile_give_whole_frames():
