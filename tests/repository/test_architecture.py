@@ -8,6 +8,7 @@ import msm_fast
 PACKAGE = Path(msm_fast.__file__).parent
 
 PLAIN_VALUES = {
+    "blacklist",
     "local_store",
     "node",
     "policies",
