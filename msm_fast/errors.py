@@ -102,7 +102,11 @@ class SerializationError(MsmError):
 
 
 class SessionTooLarge(SerializationError):
-    """The encoded session is over the item limit; it was refused before sending. size, limit: bytes."""
+    """The encoded session is over the item limit; it was refused before sending. size, limit: bytes.
+
+    settings.on_unserializable says what then happens. With "blacklist" the largest attributes are stored as null, and
+    this is raised only if the names of the attributes alone are too large.
+    """
 
     def __init__(self, message: str, *, size: int, limit: int, session: str | None = None) -> None:
         super().__init__(message, session=session)

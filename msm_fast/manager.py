@@ -150,6 +150,7 @@ class SessionManager:
         self._live = LiveSessions(self._ctx) if self.settings.sticky else None
         if self._live is not None:
             self._ctx.dump_live = self._live.dump
+        self.blacklist = self._ctx.blacklist
         self._change_lock = threading.Lock()
         self._stop_lock = threading.Lock()
         self._was_stopped = False

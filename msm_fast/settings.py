@@ -53,6 +53,7 @@ class Settings:
     on_corrupt: str = "local"
     on_unserializable: str = "stop_application"
     on_stop: Callable[[], None] | None = None
+    blacklist_path: str | None = None
     serializer: Any = "native"
     secrets: tuple[str | bytes, ...] = ()
     encrypt: bool = False
@@ -85,6 +86,9 @@ class Settings:
             raise ConfigurationError("key_prefix", self.key_prefix, "up to 80 printable ASCII characters, no blanks")
         if not (isinstance(self.local_store, str) and _LOCAL_STORE.fullmatch(self.local_store)):
             raise ConfigurationError("local_store", self.local_store, "'memory' or 'sqlite:///path/of/a/file'")
+        if self.blacklist_path is not None and not _is_path(self.blacklist_path):
+            raise ConfigurationError("blacklist_path", self.blacklist_path, "the path of a file, or None")
+        _check_pattern("attribute_filter", self.attribute_filter)
         if self.on_stop is not None and not callable(self.on_stop):
             raise ConfigurationError("on_stop", self.on_stop, "something that can be called with no argument")
         _check_serializer(self.serializer)
@@ -134,12 +138,11 @@ _CHOICES: dict[str, tuple[tuple[object, ...], str]] = {
     "backup": ((None, "sync", "async"), r"$^"),
     "on_cluster_lost": (("local", "error"), r"$^"),
     "on_corrupt": (("local", "error"), r"$^"),
-    "on_unserializable": (("stop_application",), r"'(local_session|stop_distribution|blacklist)'"),
+    "on_unserializable": (("stop_application", "local_session", "stop_distribution", "blacklist"), r"$^"),
     "secrets": (((),), r".*"),
     "encrypt": ((False,), r"True"),
     "compress_over": ((None,), r"[0-9]+"),
     "hash_ids": ((False,), r"True"),
-    "attribute_filter": ((None,), r".*"),
     "ignore_requests": ((None,), r".*"),
 }
 
@@ -159,6 +162,22 @@ def _check_lifetime(name: str, value: float | None) -> None:
     require_positive(name, value)
     if not 1 <= value <= _LONGEST_S:
         raise ConfigurationError(name, value, f"1 to {_LONGEST_S} seconds, or None: no limit")
+
+
+def _is_path(value: object) -> bool:
+    return isinstance(value, str) and value != "" and "\0" not in value
+
+
+def _check_pattern(name: str, value: object) -> None:
+    if value is None:
+        return
+    accepted = "a regular expression that matches the whole of a name, or None"
+    if not isinstance(value, str) or not value:
+        raise ConfigurationError(name, value, accepted)
+    try:
+        re.compile(value)
+    except re.error as error:
+        raise ConfigurationError(name, value, f"{accepted} ({error})") from error
 
 
 def _check_serializer(serializer: object) -> None:

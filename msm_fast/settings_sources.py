@@ -25,6 +25,7 @@ _TEXTS = {
     "key_prefix",
     "local_store",
     "attribute_filter",
+    "blacklist_path",
     "ignore_requests",
 }
 

@@ -52,8 +52,10 @@ class Statistics:
     """Copies found missing or out of step and written again."""
     corrupt: int = 0
     """Items that are no record of their session."""
+    blacklisted: int = 0
+    """Names of attributes, each with a type of value, that this process put on the black list."""
     unserializable: int = 0
-    """Attributes that could not be encoded or decoded."""
+    """Attributes that could not be encoded or decoded, or had to give way in a session over the item limit."""
     fallbacks: int = 0
     """Sessions that the cluster could not give or take, served or kept on this host."""
     provisional: int = 0

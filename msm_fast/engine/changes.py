@@ -17,10 +17,11 @@ __all__ = ["Base", "lay_over", "merge", "needs_storing"]
 def needs_storing(state: SessionState, body: bytes) -> bool:
     """Whether a session with the encoded attributes body differs from what is stored.
 
-    A new session to which nothing was written is not stored at all.
+    A new session to which nothing was written, or nothing that may be stored, is not stored at all; unless ids that it
+    had before are to be ended.
     """
     if not state.is_kept:
-        return state.must_store or len(state.attributes) > 0
+        return state.must_store or body != b"" or bool(state.retired)
     return state.must_store or body is not state.body
 
 

@@ -13,6 +13,7 @@ from msm_fast._core.attributes import AttributeMap
 from msm_fast._core.near_cache import NearCache
 from msm_fast._core.serializers import resolve_serializers
 from msm_fast._core.session_id import SessionId
+from msm_fast.blacklist import Blacklist
 from msm_fast.engine.behind import WorkBehind
 from msm_fast.engine.distribution import DistributionSwitch
 from msm_fast.engine.events import Event, EventKind, Events
@@ -89,6 +90,11 @@ class Context:
         self.missed = MissedCommands()
         self.item_limits = ItemLimits()
         self.serializers = resolve_serializers(settings.serializer)
+        self.keeps_attribute = re.compile(settings.attribute_filter).fullmatch if settings.attribute_filter else None
+        """Tells of an attribute's name whether it is stored; None: all are."""
+        self.blacklist = Blacklist(settings.blacklist_path, self._tell_blacklist_problem, clock.monotonic)
+        self.told: NearCache = NearCache(settings.near_cache.max_sessions, clock=clock.monotonic)
+        """What was told of a session or its attribute, and is not told again at its every save."""
         self.default_max_inactive_s = int(settings.max_inactive or 0)
         self._near: NearCache = NearCache(
             settings.near_cache.max_sessions, max_bytes=settings.near_cache.max_bytes, clock=clock.monotonic
@@ -211,6 +217,7 @@ class Context:
     def renew_locks(self) -> None:
         """Make a forked child safe: a lock that another thread held at the fork would never be let go."""
         self.counters.renew_lock()
+        self.blacklist.renew_lock()
         self.health.renew_lock()
         self.retry_budget.renew_lock()
         self.missed.renew_lock()
@@ -247,3 +254,6 @@ class Context:
 
     def _state_changed(self, state: DistributionState, before: DistributionState, reason: str) -> None:
         self.tell("state_changed", f"sessions are {state.value} now, {before.value} before: {reason}")
+
+    def _tell_blacklist_problem(self, detail: str) -> None:
+        self.tell("blacklist_problem", detail)

@@ -6,12 +6,11 @@ from dataclasses import dataclass
 
 from msm_fast._core import wire
 from msm_fast._core.record import Record, decode_record, encode_record
-from msm_fast.engine.context import Context, digest
+from msm_fast.engine.context import Context
 from msm_fast.engine.effects import Batch, Replies
-from msm_fast.engine.serialization import refuse
 from msm_fast.engine.topology import home_digest
 from msm_fast.engine.versions import cas_of, life_of, version
-from msm_fast.errors import CorruptRecord, SessionTooLarge
+from msm_fast.errors import CorruptRecord
 from msm_fast.session import ABSENT, SessionState
 
 __all__ = [
@@ -65,8 +64,8 @@ def tell_corrupt(ctx: Context, node: str, error: CorruptRecord) -> None:
 def encode_state(
     ctx: Context, key: bytes, state: SessionState, body: bytes, generation: int, lineage: tuple[int, ...]
 ) -> bytes:
-    """Return the record of a session that is saved now. Raises: SessionTooLarge by policy."""
-    record = encode_record(
+    """Return the record of a session that is saved now, with what `encode_attributes` gave as its body."""
+    return encode_record(
         key,
         body,
         generation=generation,
@@ -77,20 +76,6 @@ def encode_state(
         lineage=lineage,
         home=home_digest(state.session_id.node or ""),
     )
-    limit = ctx.item_limits.record_bytes(ctx.topology.nodes)
-    if len(record) > limit:
-        name = digest(state.session_id)
-        refuse(
-            ctx,
-            SessionTooLarge(
-                f"session {name} is {len(record):,} bytes, over the limit of {limit:,} that memcached sets; what is "
-                "stored stays as it was. Keep large data elsewhere and its key in the session",
-                size=len(record),
-                limit=limit,
-                session=name,
-            ),
-        )
-    return record
 
 
 def encode_stored(key: bytes, state: SessionState) -> bytes:

@@ -24,6 +24,8 @@ EventKind = Literal[
     "conflict",
     "corrupt",
     "unserializable",
+    "blacklisted",
+    "blacklist_problem",
     "application_stopped",
 ]
 
@@ -39,7 +41,9 @@ _LEVELS: dict[EventKind, int] = {
     "relocated": logging.INFO,
     "conflict": logging.DEBUG,
     "corrupt": logging.ERROR,
-    "unserializable": logging.ERROR,
+    "unserializable": logging.WARNING,
+    "blacklisted": logging.WARNING,
+    "blacklist_problem": logging.WARNING,
     "application_stopped": logging.CRITICAL,
 }
 

@@ -6,13 +6,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from msm_fast._core import wire
-from msm_fast._core.attributes import AttributeMap
 from msm_fast._core.session_id import SessionId
 from msm_fast.engine.context import Context, NearCopy, digest
 from msm_fast.engine.copies import Copy, is_over, read_copy, tell_corrupt
 from msm_fast.engine.effects import Batch, Flow, NodeFailure, Outcome
 from msm_fast.engine.exchanging import exchange
 from msm_fast.engine.relocation import follow_home, move_home
+from msm_fast.engine.serialization import decode_attributes
 from msm_fast.engine.versions import version
 from msm_fast.errors import CorruptRecord, SessionUnavailable, UnknownFormat
 from msm_fast.session import ABSENT, SessionState, Stored
@@ -196,7 +196,7 @@ def _build_state(ctx: Context, session_id: SessionId, home: str, findings: _Find
     record = best.record
     state = SessionState(
         session_id=session_id,
-        attributes=AttributeMap.decode(record.body, serializer=ctx.serializers),
+        attributes=decode_attributes(ctx, session_id, record.body),
         created_ms=record.created_ms,
         accessed_ms=_last_access_ms(ctx, best),
         max_inactive_s=record.max_inactive_s,

@@ -11,7 +11,7 @@ from msm_fast._core.session_id import SessionId
 from msm_fast.engine.changes import merge, needs_storing
 from msm_fast.engine.context import Context, digest
 from msm_fast.engine.copies import encode_state, encode_stored, encode_tombstone, is_over
-from msm_fast.engine.serialization import StaysLocal, encode_attributes
+from msm_fast.engine.serialization import StaysLocal, decode_attributes, encode_attributes
 from msm_fast.errors import ConflictError, CorruptRecord, SessionUnavailable
 from msm_fast.local_store import LocalRecord
 from msm_fast.policies import SaveResult
@@ -93,7 +93,7 @@ def _seen_before(ctx: Context, session_id: SessionId) -> SessionState | None:
 def _state(ctx: Context, session_id: SessionId, record: Record, accessed_ms: int, kind: LocalKind) -> SessionState:
     return SessionState(
         session_id=session_id,
-        attributes=AttributeMap.decode(record.body, serializer=ctx.serializers),
+        attributes=decode_attributes(ctx, session_id, record.body),
         created_ms=record.created_ms,
         accessed_ms=accessed_ms,
         max_inactive_s=record.max_inactive_s,

@@ -12,7 +12,7 @@ from msm_fast.engine.effects import Flow, Sleep
 from msm_fast.engine.ending import end_copies
 from msm_fast.engine.exchanging import jittered_wait
 from msm_fast.engine.relocation import follow_home, move_home
-from msm_fast.engine.serialization import encode_attributes
+from msm_fast.engine.serialization import encode_attributes, fit_item
 from msm_fast.engine.writing import LINEAGE, Write, write_copies, write_deferred
 from msm_fast.errors import ConflictError, SessionUnavailable
 from msm_fast.policies import SaveResult, SaveStatus
@@ -94,6 +94,7 @@ def _store(ctx: Context, state: SessionState, body: bytes) -> Flow[SaveResult]:
     status: SaveStatus = "stored"
     progress = _start(state.stored)
     for attempt in range(_ATTEMPTS):
+        body = fit_item(ctx, state, body)
         write = _plan(ctx, state, body, progress)
         verdict = yield from write_copies(ctx, write)
         if verdict == "stored":

@@ -1,12 +1,25 @@
-"""What happens when an attribute cannot be encoded, or the whole session is too large."""
+"""Attributes to bytes and back, and what happens when one of them cannot be, or the whole session is too large."""
 
 from __future__ import annotations
 
+from functools import partial
+from typing import NoReturn
+
+from msm_fast._core.attributes import AttributeMap
+from msm_fast._core.record import RECORD_OVERHEAD, value_sizes
+from msm_fast._core.serializers import AttributeFailure
+from msm_fast._core.session_id import SessionId
 from msm_fast.engine.context import Context, digest
 from msm_fast.errors import SerializationError, SessionTooLarge
+from msm_fast.policies import DistributionState
 from msm_fast.session import SessionState
 
-__all__ = ["StaysLocal", "encode_attributes", "refuse"]
+__all__ = ["StaysLocal", "decode_attributes", "encode_attributes", "fit_item", "refuse"]
+
+_NULL_SIZE = 1
+_NAMED_AT_ONCE = 3
+_TELL_AGAIN_S = 60.0
+"""How often it is told of one attribute of one session that it is stored as null."""
 
 
 class StaysLocal(Exception):
@@ -23,32 +36,144 @@ class StaysLocal(Exception):
         self.tags_session = tags_session
 
 
-def encode_attributes(ctx: Context, state: SessionState) -> bytes:
-    """Return the encoded attributes; the very bytes that were loaded if none changed.
+def decode_attributes(ctx: Context, session_id: SessionId, body: bytes) -> AttributeMap:
+    """Return the attributes in the body of a record.
 
-    Raises: SerializationError by policy.
+    One that cannot be decoded shows when it is read: it is told, and reads as None; what is stored of it stays until
+    another value takes its place.
+    Raises: CorruptRecord if the body is not made of frames.
     """
-    body, failures = state.attributes.encode()
-    if failures:
-        ctx.counters.add("unserializable", len(failures))
-        first = failures[0]
-        name = digest(state.session_id)
-        refuse(
-            ctx,
-            SerializationError(
-                f"session {name}: attribute {first.name!r} of type {first.type_name} cannot be stored: {first.cause}. "
-                "Put a storable value there, or teach the library the type with register_type()",
-                session=name,
-                attribute=first.name,
-                type_name=first.type_name,
-            ),
+    return AttributeMap.decode(body, serializer=ctx.serializers, on_failure=partial(_tell_undecodable, ctx, session_id))
+
+
+def _tell_undecodable(ctx: Context, session_id: SessionId, failure: AttributeFailure) -> None:
+    name = digest(session_id)
+    ctx.counters.add("unserializable")
+    ctx.tell(
+        "unserializable",
+        f"session {name}: attribute {failure.name!r} cannot be read and is None: {failure.cause}. What is stored stays "
+        "until another value is set. Was its serializer or its registered type taken away?",
+        session=name,
+    )
+
+
+def encode_attributes(ctx: Context, state: SessionState) -> bytes:
+    """Return the encoded attributes, few enough for an item; the very bytes that were loaded if none changed.
+
+    What settings.attribute_filter does not match is left out.
+    Raises: SerializationError, SessionTooLarge or StaysLocal by settings.on_unserializable. With "blacklist" that is
+        SessionTooLarge only, if the names of the attributes alone are too large.
+    """
+    nulls = ctx.blacklist.types_by_name() if ctx.settings.on_unserializable == "blacklist" else None
+    body, failures = state.attributes.encode(keep=ctx.keeps_attribute, nulls=nulls)
+    if failures and nulls is None:
+        refuse(ctx, _unserializable(state, failures[0]), body, len(failures))
+    for failure in failures:
+        _black_list(ctx, state, failure)
+    return fit_item(ctx, state, body)
+
+
+def fit_item(ctx: Context, state: SessionState, body: bytes) -> bytes:
+    """Return the encoded attributes, or as many of them as the nodes take in one item.
+
+    A node tells its limit when it is first met, which may be after the attributes were encoded.
+    Raises: as encode_attributes.
+    """
+    size = len(body) + RECORD_OVERHEAD
+    limit = ctx.item_limits.record_bytes(ctx.topology.nodes)
+    if size <= limit:
+        return body
+    name = digest(state.session_id)
+    error = SessionTooLarge(
+        f"session {name} is {size:,} bytes, over the limit of {limit:,} that memcached sets; what is stored stays as "
+        "it was. Keep large data elsewhere and its key in the session",
+        size=size,
+        limit=limit,
+        session=name,
+    )
+    if ctx.settings.on_unserializable != "blacklist":
+        refuse(ctx, error, body)
+    return _null_largest(ctx, state, body, error)
+
+
+def refuse(ctx: Context, error: SerializationError | SessionTooLarge, body: bytes, n_attributes: int = 1) -> NoReturn:
+    """Apply settings.on_unserializable, other than "blacklist". body: the attributes that can be encoded.
+
+    Raises: error if the application is to stop, else StaysLocal. A session that stays local is told once.
+    """
+    policy = ctx.settings.on_unserializable
+    if policy == "stop_application":
+        ctx.counters.add("unserializable", n_attributes)
+        ctx.tell("unserializable", str(error), session=error.session)
+        ctx.is_stopped = True
+        ctx.tell("application_stopped", f"no further session is served: {error}", session=error.session)
+        raise error
+    tags_session = policy == "local_session"
+    is_stopped = not tags_session and ctx.state() is DistributionState.STOPPED
+    if not is_stopped and _is_first_time(ctx, error.session):
+        consequence = "The session is kept in this process only" if tags_session else "No session is distributed now"
+        ctx.counters.add("unserializable", n_attributes)
+        ctx.tell("unserializable", f"{error}. {consequence}", session=error.session)
+    raise StaysLocal(str(error), body, tags_session=tags_session) from error
+
+
+def _unserializable(state: SessionState, failure: AttributeFailure) -> SerializationError:
+    name = digest(state.session_id)
+    return SerializationError(
+        f"session {name}: attribute {failure.name!r} of type {failure.type_name} cannot be stored: {failure.cause}. "
+        "Put a storable value there, or teach the library the type with register_type()",
+        session=name,
+        attribute=failure.name,
+        type_name=failure.type_name,
+    )
+
+
+def _black_list(ctx: Context, state: SessionState, failure: AttributeFailure) -> None:
+    """Tell an attribute that was written as null, and put it on the black list if it is its type that is at fault.
+
+    A list with one odd element, or a text with a lone surrogate, says nothing about the next list or text under that
+    name: on the list it would cost every session that attribute.
+    """
+    if not failure.is_type_known and ctx.blacklist.add(failure.name, failure.type_name):
+        ctx.counters.add("blacklisted")
+        ctx.tell(
+            "blacklisted",
+            f"attribute {failure.name!r} of type {failure.type_name} is on the black list now: it is stored as null in "
+            "every session. Take it off with manager.blacklist.remove() when such values can be stored",
         )
-    return body
+    _tell_null(ctx, failure.name, _unserializable(state, failure), f"attribute {failure.name!r}")
 
 
-def refuse(ctx: Context, error: SerializationError | SessionTooLarge) -> None:
-    """Apply settings.on_unserializable, which in this version is always "stop_application"."""
-    ctx.tell("unserializable", str(error), session=error.session)
-    ctx.is_stopped = True
-    ctx.tell("application_stopped", f"no further session is served: {error}", session=error.session)
-    raise error
+def _null_largest(ctx: Context, state: SessionState, body: bytes, error: SessionTooLarge) -> bytes:
+    """Return body with null in place of the largest attributes, as many as it takes.
+
+    First of those that this request has set or changed: what is stored already, and fitted, is not at fault.
+    """
+    sizes = value_sizes(body)
+    changed, _ = state.attributes.changed_names()
+    excess = error.size - error.limit
+    nulled: list[str] = []
+    for name in sorted(sizes, key=lambda name: (name not in changed, -sizes[name])):
+        if excess > 0 and sizes[name] > _NULL_SIZE:
+            excess -= sizes[name] - _NULL_SIZE
+            nulled.append(name)
+    if excess > 0:
+        raise error
+    some = ", ".join(f"attribute {name!r} of {sizes[name]:,} bytes" for name in nulled[:_NAMED_AT_ONCE])
+    more = len(nulled) - _NAMED_AT_ONCE
+    _tell_null(ctx, nulled[0], error, f"{some} and {more} more" if more > 0 else some, len(nulled))
+    return state.attributes.null_out(body, nulled)
+
+
+def _tell_null(ctx: Context, attribute: str, error: SerializationError, what: str, n: int = 1) -> None:
+    if _is_first_time(ctx, (error.session, attribute), _TELL_AGAIN_S):
+        ctx.counters.add("unserializable", n)
+        ctx.tell("unserializable", f"{error}. Stored as null for now: {what}", session=error.session)
+
+
+def _is_first_time(ctx: Context, what: object, ttl_s: float | None = None) -> bool:
+    """Whether this was not told before, or ttl_s seconds ago."""
+    if what in ctx.told:
+        return False
+    ctx.told.put(what, True, ttl=ttl_s)
+    return True

@@ -1,6 +1,7 @@
 """The manager's own rules, on the embedded local store."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -101,6 +102,32 @@ def test_what_cannot_be_stored_stops_the_manager_and_tells_the_application_once(
             refused()
     assert stopped == [True]
     assert manager.distribution.state is DistributionState.STOPPED
+
+
+def test_a_black_listed_attribute_is_null_in_local_sessions_too_and_can_be_taken_off(tmp_path: Path) -> None:
+    path = str(tmp_path / "black.json")
+    with SessionManager(on_unserializable="blacklist", blacklist_path=path) as manager:
+        session_id = store(manager, user="ada", handle=object())
+        assert dict(loaded(manager, session_id)) == {"user": "ada", "handle": None}
+        assert list(manager.blacklist) == [("handle", "builtins.object")]
+        assert manager.statistics().blacklisted == 1
+    with SessionManager(on_unserializable="blacklist", blacklist_path=path) as manager:
+        assert ("handle", "builtins.object") in manager.blacklist
+        manager.blacklist.clear()
+        assert len(manager.blacklist) == 0
+
+
+def test_a_black_list_that_cannot_be_read_is_refused_at_the_start(tmp_path: Path) -> None:
+    path = tmp_path / "black.json"
+    path.write_text("broken")
+    with pytest.raises(ConfigurationError, match=r"black\.json"):
+        SessionManager(blacklist_path=str(path))
+
+
+def test_the_attribute_filter_holds_for_local_sessions_too() -> None:
+    with SessionManager(attribute_filter="user|cart") as manager:
+        session_id = store(manager, user="ada", secret="hunter2")
+        assert dict(loaded(manager, session_id)) == {"user": "ada"}
 
 
 def test_settings_come_as_one_object_or_by_name_but_not_both() -> None:

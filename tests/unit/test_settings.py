@@ -35,6 +35,12 @@ def test_settings_are_frozen() -> None:
         ("key_prefix", "x" * 81),
         ("serializer", "yaml"),
         ("on_stop", "exit"),
+        ("blacklist_path", ""),
+        ("blacklist_path", "a\0b"),
+        ("blacklist_path", Path("black.json")),
+        ("attribute_filter", ""),
+        ("attribute_filter", "(cart"),
+        ("attribute_filter", b"cart"),
         ("nodez", "n1:a:1"),
     ],
 )
@@ -52,12 +58,10 @@ def test_a_wrong_value_is_refused_with_its_name_and_what_is_accepted(setting: st
     [
         ("locking", "all"),
         ("locking", "uri:/cart.*"),
-        ("on_unserializable", "blacklist"),
         ("secrets", ("key",)),
         ("encrypt", True),
         ("compress_over", 1024),
         ("hash_ids", True),
-        ("attribute_filter", "cart|user"),
         ("ignore_requests", ".*[.]png"),
     ],
 )
@@ -111,6 +115,30 @@ def test_settings_come_from_the_environment() -> None:
     )
 
 
+def test_what_cannot_be_stored_has_its_settings_everywhere(tmp_path: Path) -> None:
+    expected = Settings.build(
+        on_unserializable="blacklist", blacklist_path="7", attribute_filter="^(cart|user.*)$", max_inactive=60
+    )
+    environ = {
+        "MSM_FAST_ON_UNSERIALIZABLE": "blacklist",
+        "MSM_FAST_BLACKLIST_PATH": "7",
+        "MSM_FAST_ATTRIBUTE_FILTER": "^(cart|user.*)$",
+        "MSM_FAST_MAX_INACTIVE": "60",
+    }
+    assert Settings.from_env(environ) == expected
+    path = tmp_path / "app.toml"
+    path.write_text(
+        '[msm_fast]\non_unserializable = "blacklist"\nblacklist_path = "7"\n'
+        'attribute_filter = "^(cart|user.*)$"\nmax_inactive = 60\n'
+    )
+    assert Settings.from_toml(path) == expected
+
+
+@pytest.mark.parametrize("policy", ["stop_application", "local_session", "stop_distribution", "blacklist"])
+def test_each_policy_for_what_cannot_be_stored_is_accepted(policy: str) -> None:
+    assert Settings.build(on_unserializable=policy).on_unserializable == policy
+
+
 def test_an_unknown_variable_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="nodez"):
         Settings.from_env({"MSM_FAST_NODEZ": "n1:a:1"})
@@ -146,6 +174,7 @@ def test_settings_come_from_the_java_attributes(caplog: pytest.LogCaptureFixture
         "operationTimeout": "200",
         "storageKeyPrefix": "static:shop,webappVersion",
         "lockingMode": "none",
+        "sessionAttributeFilter": "^(foo|bar)$",
         "backupThreadCount": "4",
     }
     with caplog.at_level(logging.WARNING, "msm_fast"):
@@ -157,6 +186,7 @@ def test_settings_come_from_the_java_attributes(caplog: pytest.LogCaptureFixture
         max_inactive=None,
         timeouts=Timeouts(operation=0.2),
         key_prefix="shop_",
+        attribute_filter="^(foo|bar)$",
     )
     assert "backupThreadCount has no meaning" in caplog.text
 
