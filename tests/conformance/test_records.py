@@ -177,6 +177,18 @@ def test_msm_182_a_value_that_cannot_be_stored_is_counted_reported_and_named(wor
     assert [event.kind for event in events] == ["unserializable", "application_stopped"]
 
 
+def test_msm_182_a_value_that_cannot_be_stored_costs_no_other_attribute_and_no_other_session(
+    make_worker: MakeWorker,
+) -> None:
+    worker = make_worker(on_unserializable="blacklist")
+    session_id = worker.store(user="ada", lamp=object())
+    assert read(make_worker(), session_id) == {"user": "ada", "lamp": None}
+    worker = make_worker(on_unserializable="local_session")
+    session = worker.create(user="ada", lamp=object())
+    assert worker.save(session).status == "local"
+    assert read(make_worker(), worker.store(user="grace")) == {"user": "grace"}
+
+
 @pytest.mark.parametrize("value_size", [32_767, 32_768, 70_000, 900_000])
 @pytest.mark.parametrize("name_size", [5, 32_768, 65_535])
 def test_msm_185_long_names_and_values_come_back(worker: Worker, name_size: int, value_size: int) -> None:

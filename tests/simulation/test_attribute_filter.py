@@ -1,4 +1,4 @@
-"""Attributes that are not to be stored (MSM-090, MSM-091)."""
+"""Attributes that are not to be stored (their numbered behaviours: tests/conformance)."""
 
 from collections.abc import Callable
 
