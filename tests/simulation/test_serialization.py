@@ -128,6 +128,33 @@ def test_a_session_that_stays_local_is_told_once_as_a_warning(
     assert worker.ctx.counters.snapshot().unserializable == 2
 
 
+@pytest.mark.parametrize("value", [Unstorable(), bytes(ONE_MIB)], ids=["type", "size"])
+@pytest.mark.parametrize(
+    ("policy", "kinds_told", "status_of_others"),
+    [
+        ("local_session", ["unserializable"], "stored"),
+        ("stop_distribution", ["unserializable", "state_changed"], "local"),
+    ],
+)
+def test_the_requests_that_follow_find_the_value_itself_and_tell_nothing_more(
+    make_worker: MakeWorker, policy: str, kinds_told: list[str], status_of_others: str, value: object
+) -> None:
+    worker = make_worker(on_unserializable=policy)
+    session_id = worker.store(user="ada")
+    told = events_of(worker)
+    session = loaded(worker, session_id)
+    session["handle"] = value
+    assert worker.save(session).status == "local"
+    for step in range(3):
+        session = loaded(worker, session_id)
+        assert session.is_local
+        assert session["handle"] is value
+        session["step"] = step
+        assert worker.save(session).status == "local"
+    assert kinds(told) == kinds_told
+    assert worker.save(worker.create(user="grace")).status == status_of_others
+
+
 def test_once_distribution_is_stopped_no_further_session_is_told(make_worker: MakeWorker) -> None:
     worker = make_worker(on_unserializable="stop_distribution")
     worker.ctx.is_stopped = True
