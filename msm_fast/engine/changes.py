@@ -86,7 +86,10 @@ def merge(ctx: Context, state: SessionState, winner: Record, base: Base | None =
         state.attributes.rebase(winner.body)
         return
     mine = dict(state.attributes)
+    unreadable = {failure.name for failure in state.attributes.failures}
     state.attributes.rebase(winner.body)
     for name, value in mine.items():
+        if value is None and name in unreadable:
+            continue
         if base.prevails_over(winner) or name not in state.attributes:
             state.attributes[name] = value

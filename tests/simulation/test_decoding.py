@@ -5,7 +5,10 @@ from collections.abc import Callable
 import pytest
 
 from msm_fast import register_type
+from msm_fast._core.record import decode_record, encode_record
+from msm_fast.engine.changes import Base, merge
 from msm_fast.engine.effects import Exchange
+from msm_fast.engine.serialization import decode_attributes, encode_attributes
 from tests.simulation.test_saving import loaded, read
 from tests.simulation.test_serialization import events_of, kinds
 from tests.simulation.worker import Worker
@@ -103,3 +106,24 @@ def test_what_cannot_be_read_of_another_requests_record_is_told_after_a_merge(
     monkeypatch.setattr(Color, "is_readable", False)
     assert session["color"] is None
     assert kinds(told) == ["conflict", "unserializable"]
+
+
+@pytest.mark.parametrize("generation", [1, 9])
+def test_a_merge_with_a_copy_stored_beside_ours_leaves_alone_what_cannot_be_read(
+    worker: Worker, unreadable: str, monkeypatch: pytest.MonkeyPatch, generation: int
+) -> None:
+    session = loaded(worker, unreadable)
+    stored = session.state.stored
+    assert stored is not None
+    winner = decode_record(
+        encode_record(b"k", stored.body, generation=1, created_ms=0, accessed_ms=0, lineage=(7,)), b"k"
+    )
+    session["user"] = "grace"
+    assert session["color"] is None
+    base = Base(generation, stored.nonce, stored.lineage)
+    assert base.is_beside(winner)
+    merge(worker.ctx, session.state, winner, base)
+    monkeypatch.setattr(Color, "is_readable", True)
+    attributes = decode_attributes(worker.ctx, session.state.session_id, encode_attributes(worker.ctx, session.state))
+    assert isinstance(attributes["color"], Color)
+    assert attributes["user"] == "grace"
