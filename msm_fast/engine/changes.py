@@ -52,9 +52,10 @@ class Base:
 
 
 def lay_over(attributes: AttributeMap, base: AttributeMap, mine: AttributeMap) -> None:
-    """Make the changes to attributes that lead from base to mine."""
+    """Make the changes to attributes that lead from base to mine; what cannot be decoded is no change."""
     for name, value in mine.items():
-        if name not in base or base[name] != value:
+        is_unreadable = value is None and any(failure.name == name for failure in mine.failures)
+        if not is_unreadable and (name not in base or base[name] != value):
             attributes[name] = value
     for name in base:
         if name not in mine:
