@@ -133,10 +133,15 @@ class Reconnect:
 
 @dataclass(frozen=True, slots=True)
 class NearCacheSettings:
-    """Bounds of what one process keeps in memory. max_sessions: entries. max_bytes: of encoded sessions."""
+    """What one process keeps in memory. max_sessions: entries. max_bytes: of encoded sessions.
+
+    validate_over: bytes of an encoded session over which memcached before 1.6.40 is first asked whether it has changed.
+    Unchanged, it is not transferred; changed, it takes one more round trip. Newer servers do both in one.
+    """
 
     max_sessions: int = 10_000
     max_bytes: int = 64 << 20
+    validate_over: int = 64 << 10
 
     def __post_init__(self) -> None:
         for field in fields(self):

@@ -28,6 +28,8 @@ class Statistics:
     """Requests that were given a session, whether or not they looked at it."""
     loaded: int = 0
     """Sessions found by their id."""
+    validated: int = 0
+    """Sessions not transferred because the near copy was still right."""
     not_found: int = 0
     """Well-formed ids with no session."""
     refused_ids: int = 0

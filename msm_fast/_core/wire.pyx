@@ -185,13 +185,15 @@ cdef uint64_t _checked_exptime(object exptime) except? 0:
     return exptime
 
 
-def get(bytes key not None, exptime=None, value=True):
-    """Return the command that reads an item: mg <key> [v] c f t [T<exptime>].
+def get(bytes key not None, exptime=None, value=True, cas=None):
+    """Return the command that reads an item: mg <key> [v] c f t [T<exptime>] [C<cas>].
 
     exptime: None, or what the item's expiry becomes, as memcached takes it (see exptime()). The reply's ttl_s is
         what was left before.
     value: whether the reply brings the value.
-    Raises:  ValueError for a key or exptime that memcached would not take as meant.
+    cas: 64 bits: leave the value out if the item still has this one (HD, not VA). memcached understands it from 1.6.40;
+        1.6.18 passes over it.
+    Raises:  ValueError for a key, exptime or cas that memcached would not take as meant; for cas without a value.
     """
     cdef uint8_t[MAX_HEAD] head
     cdef uint8_t *at = _put_key(_put(head, b"mg ", 3), key)
@@ -200,6 +202,10 @@ def get(bytes key not None, exptime=None, value=True):
     at = _put(at, b" c f t", 6)
     if exptime is not None:
         at = _put_number(at, b" T", 2, _checked_exptime(exptime))
+    if cas is not None:
+        if not value:
+            raise ValueError("cas says when to leave the value out; without value there is none")
+        at = _put_number(at, b" C", 2, _checked_number("cas", cas, UINT64_MAX))
     return _command(MG, key, head, at, None)
 
 

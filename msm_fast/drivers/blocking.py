@@ -141,7 +141,7 @@ class BlockingDriver:
             if token is None or greeting.token != token:
                 life += 1
                 self._lives[node.node_id] = (greeting.token, life)
-            connection.life = life
+            connection.life, connection.compares = life, greeting.compares
         return connection
 
     def _release(self, node: str, connection: Connection) -> None:

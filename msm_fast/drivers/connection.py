@@ -41,12 +41,14 @@ class Connection:
     Thread-safety: one user at a time.
     """
 
-    __slots__ = ("_client", "_opaque", "_parser", "_poller", "_sock", "_unsent", "life", "node")
+    __slots__ = ("_client", "_opaque", "_parser", "_poller", "_sock", "_unsent", "compares", "life", "node")
 
     def __init__(self, node: Node, client: Client) -> None:
         self.node = node
         self.life = 0
         """The number of the life that the node is in, which the driver gives."""
+        self.compares = False
+        """Whether it leaves out values that have not changed, which the driver learns from its greeting."""
         self._client = client
         self._sock: socket.socket = client.sock
         self._sock.setblocking(False)
@@ -109,7 +111,7 @@ class Connection:
                 raise ConnectionFailed("protocol", True, f"the answer makes no sense: {error.reason}") from error
             if is_complete:
                 self._parser = None
-                return Replies(parser.replies, self.life)
+                return Replies(parser.replies, self.life, self.compares)
 
     def read(self, deadline: float) -> bytes:
         """Wait for what the server says next, writing what is left meanwhile; at least one byte.

@@ -13,6 +13,8 @@ from msm_fast.engine.effects import FailureKind, Replies
 __all__ = ["Greeting", "greet"]
 
 _OLDEST_VERSION = (1, 6, 18)
+_COMPARES_FROM = (1, 6, 40)
+"""From here on `mg` with C leaves out a value whose CAS is that; older servers take the flag and send the value."""
 _TOKEN_KEY = b"msm_fast:life:"
 """No session's key ends in a colon."""
 _REFUSALS: dict[str, tuple[FailureKind, str]] = {
@@ -28,11 +30,13 @@ _MOST_SETTINGS = 1 << 16
 class Greeting:
     """What a server said of itself.
 
-    token: tells this life of it from others; None: it would not say. item_limit: the largest item that it takes, in
-    bytes, with header and key; None: it did not say.
+    token: tells this life of it from others; None: it would not say. compares: it leaves out a value that has not
+    changed, if a command says which CAS value is known. item_limit: the largest item that it takes, in bytes, with
+    header and key; None: it did not say.
     """
 
     token: bytes | None
+    compares: bool
     item_limit: int | None
 
 
@@ -43,14 +47,14 @@ def greet(connection: Connection, deadline: float) -> Greeting:
         else.
     """
     try:
-        token = _ask_life(connection, deadline)
-        return Greeting(token, _ask_item_limit(connection, deadline))
+        version, token = _ask_life(connection, deadline)
+        return Greeting(token, version >= _COMPARES_FROM, _ask_item_limit(connection, deadline))
     except ConnectionFailed as failure:
         raise ConnectionFailed(failure.kind, False, failure.detail) from failure
 
 
-def _ask_life(connection: Connection, deadline: float) -> bytes | None:
-    """Return the token of the life that the server is in.
+def _ask_life(connection: Connection, deadline: float) -> tuple[tuple[int, ...], bytes | None]:
+    """Return the server's version, and the token of the life that it is in.
 
     The first connection to a server that has just been started leaves a random one there, which the others find.
     """
@@ -67,16 +71,18 @@ def _ask_life(connection: Connection, deadline: float) -> bytes | None:
         unknown: tuple[FailureKind, str] = ("unsupported", f"this is not a memcached server: {failure.detail}")
         kind, detail = next(reasons, unknown)
         raise ConnectionFailed(kind, False, detail) from failure
-    _check_version(replies)
-    return replies[2].value
+    return _check_version(replies), replies[2].value
 
 
-def _check_version(replies: Replies) -> None:
+def _check_version(replies: Replies) -> tuple[int, ...]:
+    """Return the version in the first reply. Raises: ConnectionFailed if it is too old, or none."""
     text = replies[0].text
-    numbers = re.match(r"(\d+)\.(\d+)\.(\d+)", text)
-    if numbers is None or tuple(map(int, numbers.groups())) < _OLDEST_VERSION:
+    match = re.match(r"(\d+)\.(\d+)\.(\d+)", text)
+    version = tuple(map(int, match.groups())) if match else ()
+    if version < _OLDEST_VERSION:
         oldest = ".".join(map(str, _OLDEST_VERSION))
         raise ConnectionFailed("unsupported", False, f"memcached {text} is not supported; install {oldest} or newer")
+    return version
 
 
 def _ask_item_limit(connection: Connection, deadline: float) -> int | None:

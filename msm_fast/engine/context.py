@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from msm_fast._core import wire
 from msm_fast._core.attributes import AttributeMap
 from msm_fast._core.near_cache import NearCache
+from msm_fast._core.record import Record, decode_record
 from msm_fast._core.serializers import resolve_serializers
 from msm_fast._core.session_id import SessionId
 from msm_fast.blacklist import Blacklist
@@ -47,19 +48,33 @@ class Clock:
     wall: Callable[[], float]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class NearCopy:
     """What this process last saw of a session in the cluster.
 
-    data: its record. copies: what was known of the nodes' copies; right as long as the home still has this nonce.
-    asked_at: when the backups were asked last, monotonic seconds.
+    content: its record, or that as it was written, to be decoded when it is first looked at. size: of the encoded
+    record. copies: what was known of the nodes' copies; right as long as the home still has this nonce. asked_at: when
+    the backups were asked last, monotonic seconds.
+    Thread-safety: shared by all requests of the session, which read it only; decoding it twice does no harm.
     """
 
-    data: bytes
+    content: Record | bytes
+    size: int
     nonce: int
     max_inactive_s: int
     copies: dict[str, int]
     asked_at: float
+
+    def record(self, key: bytes) -> Record:
+        """Return the record; key is that of its item."""
+        content = self.content
+        if isinstance(content, bytes):
+            content = self.content = decode_record(content, key)
+        return content
+
+    def is_copy(self, node: str, version: int, nonce: int) -> bool:
+        """Whether a node that has a copy of this version and nonce has what was seen, byte for byte."""
+        return self.nonce == nonce and self.copies.get(node) == version
 
 
 def digest(session_id: SessionId) -> str:
@@ -157,7 +172,7 @@ class Context:
 
     def keep_near(self, key: bytes, near: NearCopy) -> None:
         """Keep what was seen of a session for as long as it lives unused."""
-        self._near.put(key, near, size=len(near.data), ttl=near.max_inactive_s or None)
+        self._near.put(key, near, size=near.size, ttl=near.max_inactive_s or None)
 
     def must_ask_backups(self, near: NearCopy | None) -> bool:
         """Whether the backups' turn to be asked has come: when a tenth of the session's lifetime has gone."""

@@ -31,10 +31,11 @@ _BEYOND_ALL_GENERATIONS = 2**64 - 1
 class Copy:
     """One node's copy of a session, as a reply brought it.
 
-    data: the record as it came. version: with the node's life. ttl_s: what was left of its life before this request.
+    size: of the record as it came. version: with the node's life. ttl_s: what was left of the item's life before this
+    request.
     """
 
-    data: bytes
+    size: int
     record: Record
     version: int
     nonce: int
@@ -46,7 +47,7 @@ def read_copy(replies: Replies, key: bytes) -> Copy:
     reply = replies[0]
     assert reply.value is not None
     found = version(replies.life, reply.cas)
-    return Copy(reply.value, decode_record(reply.value, key), found, reply.client_flags, reply.ttl_s)
+    return Copy(len(reply.value), decode_record(reply.value, key), found, reply.client_flags, reply.ttl_s)
 
 
 def is_over(ctx: Context, record: Record) -> bool:

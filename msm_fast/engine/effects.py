@@ -46,13 +46,18 @@ class Batch:
 
 
 class Replies(list[Reply]):
-    """The replies to one batch. life: of the node that gave them; it grows each time the node loses its memory."""
+    """The replies to one batch.
 
-    __slots__ = ("life",)
+    life: of the node that gave them; it grows each time the node loses its memory. compares: the node leaves out a
+    value that has not changed, if a command says which CAS value is known (memcached 1.6.40).
+    """
 
-    def __init__(self, replies: Iterable[Reply] = (), life: int = 1) -> None:
+    __slots__ = ("compares", "life")
+
+    def __init__(self, replies: Iterable[Reply] = (), life: int = 1, compares: bool = False) -> None:
         super().__init__(replies)
         self.life = life
+        self.compares = compares
 
 
 @dataclass(frozen=True, slots=True)

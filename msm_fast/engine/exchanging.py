@@ -71,7 +71,7 @@ def probe(ctx: Context, node: str) -> Flow[bool]:
             _note_health(ctx, [batch], outcomes)
             return False
         if not missed:
-            ctx.health.returned(node, outcome.life, ctx.clock.monotonic())
+            ctx.health.returned(node, outcome.life, ctx.clock.monotonic(), compares=outcome.compares)
             is_up = True
     return True
 
@@ -85,4 +85,4 @@ def _note_health(ctx: Context, batches: Sequence[Batch], outcomes: Sequence[Outc
             ctx.counters.add("node_failures")
             ctx.health.failed(batch.node, outcome.kind, outcome.detail, now)
         else:
-            ctx.health.succeeded(batch.node, outcome.life, now)
+            ctx.health.succeeded(batch.node, outcome.life, now, compares=outcome.compares)

@@ -27,6 +27,8 @@ class NodeHealth:
     is_up: bool = True
     life: int = 0
     """Grows each time the node loses its memory; 0 before it was first heard of."""
+    compares: bool = False
+    """In this life it leaves out values that have not changed, if asked to."""
     is_silent: bool = False
     """It is down, and neither it nor its host answers."""
     failures_in_a_row: int = 0
@@ -100,8 +102,8 @@ class ClusterHealth:
         returned_at = self.of(node).returned_at
         return returned_at is not None and (seconds is None or now - returned_at < seconds)
 
-    def succeeded(self, node: str, life: int, now: float) -> None:
-        """Note that the node answered a request, in this life.
+    def succeeded(self, node: str, life: int, now: float, *, compares: bool = False) -> None:
+        """Note that the node answered a request, in this life; compares: what it can do in it.
 
         It does not close an open breaker: the answer is from before it opened, and the node may have missed something.
         """
@@ -109,20 +111,23 @@ class ClusterHealth:
         if health is None or (not health.failures_in_a_row and life == health.life):
             return
         with self._lock:
-            was_restarted = self._begins_life(health, life)
+            was_restarted = self._begins_life(health, life, compares)
             if health.is_up and health.failures_in_a_row:
                 health.returned_at = now
                 health.failures_in_a_row = 0
         if was_restarted:
             self._on_restart(node)
 
-    def returned(self, node: str, life: int, now: float) -> None:
-        """Note that the node answered a probe, in this life, and was told all that it had missed: close its breaker."""
+    def returned(self, node: str, life: int, now: float, *, compares: bool = False) -> None:
+        """Note that the node answered a probe, in this life, and was told all that it had missed: close its breaker.
+
+        compares: as for `succeeded`.
+        """
         health = self._nodes.get(node)
         if health is None:
             return
         with self._lock:
-            was_restarted = self._begins_life(health, life)
+            was_restarted = self._begins_life(health, life, compares)
             was_open = not health.is_up
             health.returned_at = now
             health.failures_in_a_row = 0
@@ -133,9 +138,11 @@ class ClusterHealth:
             self._on_change(node, True, f"answers again after: {health.last_failure}")
 
     @staticmethod
-    def _begins_life(health: NodeHealth, life: int) -> bool:
+    def _begins_life(health: NodeHealth, life: int, compares: bool) -> bool:
         """Note the life that the node is in; return whether it has lost its memory since it was last heard of."""
-        before, health.life = health.life, max(health.life, life)
+        before = health.life
+        if life > before:
+            health.life, health.compares = life, compares
         return 0 < before < life
 
     def failed(self, node: str, kind: FailureKind, detail: str, now: float, *, opens_at_once: bool = False) -> None:

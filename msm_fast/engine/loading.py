@@ -7,15 +7,16 @@ from dataclasses import dataclass, field
 
 from msm_fast._core import wire
 from msm_fast._core.session_id import SessionId
+from msm_fast._core.wire import Command
 from msm_fast.engine.context import Context, NearCopy, digest
 from msm_fast.engine.copies import Copy, is_over, read_copy, tell_corrupt
-from msm_fast.engine.effects import Batch, Flow, NodeFailure, Outcome
+from msm_fast.engine.effects import Batch, Flow, NodeFailure, Outcome, Replies
 from msm_fast.engine.exchanging import exchange
 from msm_fast.engine.relocation import follow_home, move_home
 from msm_fast.engine.serialization import decode_attributes
-from msm_fast.engine.versions import version
+from msm_fast.engine.versions import cas_of, version
 from msm_fast.errors import CorruptRecord, SessionUnavailable, UnknownFormat
-from msm_fast.session import ABSENT, SessionState, Stored
+from msm_fast.session import ABSENT, UNKNOWN, SessionState, Stored
 
 __all__ = ["load"]
 
@@ -24,10 +25,12 @@ __all__ = ["load"]
 class _Findings:
     """What the nodes answered so far.
 
-    wanted: the nodes that should have a copy. copies: readable ones. peeked: (version, nonce) where no value was
-    asked for. corrupt: (version, error). unreadable: of another format, to be left alone. failed: no answer.
+    near: what was seen before, which stands in for copies that are still the same; None once one is not. wanted: the
+    nodes that should have a copy. copies: readable ones. peeked: (version, nonce) where no value was asked for.
+    corrupt: (version, error). unreadable: of another format, to be left alone. failed: no answer.
     """
 
+    near: NearCopy | None
     wanted: set[str] = field(default_factory=set)
     copies: dict[str, Copy] = field(default_factory=dict)
     peeked: dict[str, tuple[int, int]] = field(default_factory=dict)
@@ -56,7 +59,7 @@ def load(ctx: Context, session_id: SessionId, expect_write: bool) -> Flow[Sessio
     near = ctx.near_copy(key)
     max_inactive_s = near.max_inactive_s if near else ctx.default_max_inactive_s
     ask_backups = expect_write or ctx.must_ask_backups(near)
-    findings = _Findings()
+    findings = _Findings(near)
     yield from _find(ctx, findings, key, session_id.plain, home, ctx.ttl_s(max_inactive_s), ask_backups)
     best = _best(ctx, findings)
     if best is None:
@@ -117,16 +120,57 @@ def _is_doubted(ctx: Context, node: str) -> bool:
 def _ask(
     ctx: Context, findings: _Findings, key: bytes, ttl_s: int, values: Iterable[str], peeks: Iterable[str]
 ) -> Flow[None]:
-    """Ask some nodes for their copy and others for its CAS value and nonce only, all at once, and note the answers."""
+    """Ask some nodes for their copy and others for its CAS value and nonce only, all at once, and note the answers.
+
+    A large copy that has changed since it was seen costs a second round trip, unless its node can compare.
+    """
     exptime = ctx.exptime(ttl_s)
-    batches = [Batch(node, [wire.get(key, exptime)]) for node in values]
+    near = findings.near
+    batches = [Batch(node, [_question(ctx, findings, node, key, exptime)]) for node in values]
     n_values = len(batches)
     batches += [Batch(node, [wire.get(key, exptime, value=False)]) for node in peeks]
     if not batches:
         return
+    changed = []
     outcomes = yield from exchange(ctx, batches)
     for i, (batch, outcome) in enumerate(zip(batches, outcomes, strict=True)):
-        _note(ctx, findings, key, batch.node, outcome, is_peek=i >= n_values)
+        if near is None or i >= n_values or isinstance(outcome, NodeFailure) or outcome[0].status != "HD":
+            _note(ctx, findings, key, batch.node, outcome, is_peek=i >= n_values)
+        elif not _note_unchanged(ctx, findings, key, batch.node, outcome, near):
+            changed.append(batch.node)
+    if changed:
+        findings.near = None
+        yield from _ask(ctx, findings, key, ttl_s, changed, [])
+
+
+def _question(ctx: Context, findings: _Findings, node: str, key: bytes, exptime: int) -> Command:
+    """Return the command that asks a node for its copy, without the value if it may be the one that was seen.
+
+    Of a node that was peeked at before it is known that it has another.
+    """
+    near = findings.near
+    seen = near.copies.get(node, UNKNOWN) if near is not None and node not in findings.peeked else UNKNOWN
+    if near is not None and seen > 0:
+        if ctx.health.of(node).compares:
+            return wire.get(key, exptime, cas=cas_of(seen))
+        if near.size > ctx.settings.near_cache.validate_over:
+            return wire.get(key, exptime, value=False)
+    return wire.get(key, exptime)
+
+
+def _note_unchanged(ctx: Context, findings: _Findings, key: bytes, node: str, replies: Replies, near: NearCopy) -> bool:
+    """Note that a copy, of which the value was not sent, is the one that was seen; return False if it is not.
+
+    A CAS value alone does not tell: it repeats after a restart, and then the node may say "unchanged" of another copy.
+    """
+    (reply,) = replies
+    found = version(replies.life, reply.cas)
+    if not near.is_copy(node, found, reply.client_flags):
+        return False
+    findings.copies[node] = Copy(near.size, near.record(key), found, reply.client_flags, reply.ttl_s)
+    findings.failed.discard(node)
+    ctx.counters.add("validated")
+    return True
 
 
 def _note(ctx: Context, findings: _Findings, key: bytes, node: str, outcome: Outcome, *, is_peek: bool) -> None:
@@ -263,4 +307,5 @@ def _remember(
     asked_at = now if near is None or has_asked_backups else near.asked_at
     if near is not None and near.nonce == stored.nonce:
         stored.copies = {**near.copies, **stored.copies}
-    ctx.keep_near(key, NearCopy(best.data, stored.nonce, state.max_inactive_s, dict(stored.copies), asked_at))
+    copies = dict(stored.copies)
+    ctx.keep_near(key, NearCopy(best.record, best.size, stored.nonce, state.max_inactive_s, copies, asked_at))

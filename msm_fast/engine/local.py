@@ -82,7 +82,7 @@ def _seen_before(ctx: Context, session_id: SessionId) -> SessionState | None:
     """Return the session as the near cache last saw it in the cluster."""
     key = ctx.storage_key(session_id)
     near = ctx.near_copy(key)
-    record = None if near is None else decode_record(near.data, key)
+    record = None if near is None else near.record(key)
     if record is None or is_over(ctx, record):
         return None
     state = _state(ctx, session_id, record, record.accessed_ms, "local")

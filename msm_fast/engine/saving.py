@@ -234,5 +234,6 @@ def _commit(ctx: Context, state: SessionState, write: Write, body: bytes) -> Non
     state.stored = Stored(write.generation, write.lineage, copies, body)
     state.body = body
     state.must_store = state.has_moved = False
-    now = ctx.clock.monotonic()
-    ctx.keep_near(write.key, NearCopy(write.record, write.nonce, state.max_inactive_s, dict(copies), now))
+    asked_at = ctx.clock.monotonic()
+    near = NearCopy(write.record, len(write.record), write.nonce, state.max_inactive_s, dict(copies), asked_at)
+    ctx.keep_near(write.key, near)

@@ -4,7 +4,7 @@ import socketserver
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 
 import pytest
 
@@ -131,12 +131,16 @@ def test_two_connections_to_one_life_of_a_node_agree_on_it(driver: BlockingDrive
 class _Full(socketserver.BaseRequestHandler):
     """A memcached that has no memory left for anything."""
 
+    version = b"1.6.18"
+
     def handle(self) -> None:
         asked = b""
         while data := self.request.recv(65536):
             asked += data
             if asked.endswith(b" O2\r\n"):
-                self.request.sendall(b"VERSION 1.6.18\r\nSERVER_ERROR out of memory storing object\r\nEN O2\r\n")
+                self.request.sendall(
+                    b"VERSION %b\r\nSERVER_ERROR out of memory storing object\r\nEN O2\r\n" % self.version
+                )
                 asked = b""
             elif asked == b"stats settings\r\n":
                 self.request.sendall(b"SERVER_ERROR out of memory\r\n")
@@ -146,15 +150,33 @@ class _Full(socketserver.BaseRequestHandler):
                 asked = b""
 
 
-def test_a_node_that_cannot_keep_a_token_is_used_and_each_connection_is_a_life_of_its_own() -> None:
-    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), _Full) as server:
+@contextmanager
+def full_node(version: bytes = b"1.6.18") -> Iterator[BlockingDriver]:
+    """Give a driver with one node n1 that is full."""
+    handler = type("_FullOfVersion", (_Full,), {"version": version})
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         with closing(BlockingDriver({"n1": Node("n1", "127.0.0.1", server.server_address[1])}, Timeouts())) as driver:
-            one, other = exchange(driver, Batch("n1", [wire.noop()]), Batch("n1", [wire.noop()]))
-            assert not isinstance(one, NodeFailure)
-            assert not isinstance(other, NodeFailure)
-            assert one.life != other.life
-            (fenced,) = exchange(driver, Batch("n1", [wire.noop()], one.life))
-            assert isinstance(fenced, NodeFailure)
-            assert fenced.kind == "restarted"
+            yield driver
         server.shutdown()
+
+
+def test_a_node_that_cannot_keep_a_token_is_used_and_each_connection_is_a_life_of_its_own() -> None:
+    with full_node() as driver:
+        one, other = exchange(driver, Batch("n1", [wire.noop()]), Batch("n1", [wire.noop()]))
+        assert not isinstance(one, NodeFailure)
+        assert not isinstance(other, NodeFailure)
+        assert one.life != other.life
+        (fenced,) = exchange(driver, Batch("n1", [wire.noop()], one.life))
+        assert isinstance(fenced, NodeFailure)
+        assert fenced.kind == "restarted"
+
+
+@pytest.mark.parametrize(
+    ("version", "compares"), [(b"1.6.18", False), (b"1.6.39", False), (b"1.6.40", True), (b"1.10.0-rc1", True)]
+)
+def test_what_a_node_can_leave_out_is_known_by_its_version(version: bytes, compares: bool) -> None:
+    with full_node(version) as driver:
+        (outcome,) = exchange(driver, Batch("n1", [wire.noop()]))
+        assert not isinstance(outcome, NodeFailure)
+        assert outcome.compares is compares

@@ -102,6 +102,19 @@ def test_what_was_seen_before_a_node_lost_its_memory_is_not_taken_for_what_it_ha
     assert slow.statistics().restarts == 1
 
 
+def test_a_large_session_is_not_transferred_again_until_it_changes(make_manager: MakeManager) -> None:
+    one, other = make_manager(), make_manager()
+    session_id = store(one, text="x" * 200_000)
+    for _ in range(2):
+        assert len(loaded(one, session_id)["text"]) == 200_000
+    assert one.statistics().validated == 2
+    changed = loaded(other, session_id)
+    changed["more"] = 1
+    assert other.save(changed).status == "stored"
+    assert loaded(one, session_id)["more"] == 1
+    assert one.statistics().validated == 2
+
+
 def test_a_request_that_fails_stores_nothing(manager: SessionManager) -> None:
     session_id = store(manager, step=1)
     with contextlib.suppress(RuntimeError), manager.request(session_id, "POST") as session:

@@ -51,6 +51,16 @@ def test_a_read_without_the_value_brings_the_rest(exchange):
     assert (found.status, found.value, found.client_flags, found.ttl_s) == ("HD", None, 7, -1)
 
 
+def test_a_read_that_names_the_cas_it_knows_brings_the_value_unless_the_server_can_leave_it_out(exchange):
+    """From 1.6.40 on it can; before, the flag must be taken and mean nothing."""
+    (stored,) = exchange(wire.store(b"k", b"value", 7, 0))
+    same, other, version = exchange(wire.get(b"k", cas=stored.cas), wire.get(b"k", cas=stored.cas + 1), wire.version())
+    can_leave_out = tuple(int(n) for n in version.text.split(".")[:3]) >= (1, 6, 40)
+    assert (same.status, same.value) == (("HD", None) if can_leave_out else ("VA", b"value"))
+    assert (same.cas, same.client_flags) == (stored.cas, 7)
+    assert (other.status, other.value) == ("VA", b"value")
+
+
 def test_the_ttl_is_what_was_left_before_the_touch(exchange):
     _, first, second = exchange(wire.store(b"k", b"v", 0, 100), wire.get(b"k", 1000), wire.get(b"k"))
     assert first.ttl_s <= 100

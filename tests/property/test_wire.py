@@ -133,6 +133,7 @@ def test_a_batch_is_the_bytes_of_its_commands(key, value, client_flags, cas, exp
         wire.delete(key, cas),
         wire.version(),
         wire.get(key, value=False),
+        wire.get(key, exptime, cas=cas),
     ]
     opaques = [(first_opaque + i) & reference.U64 for i in range(len(batch))]
     stored = b"ms %b %d c F%d T%d" % (key, len(value), client_flags, exptime)
@@ -145,6 +146,7 @@ def test_a_batch_is_the_bytes_of_its_commands(key, value, client_flags, cas, exp
             b"md %b C%d O%d\r\n" % (key, cas, opaques[4]),
             b"version\r\n",
             b"mg %b c f t O%d\r\n" % (key, opaques[6]),
+            b"mg %b v c f t T%d C%d O%d\r\n" % (key, exptime, cas, opaques[7]),
         ]
     )
 

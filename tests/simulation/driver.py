@@ -47,7 +47,7 @@ class SimulatedNode:
             return self._fail(self.fault, timeouts, deadline)
         parser = wire.ReplyParser(batch.commands, opaque)
         assert parser.feed(self.server.handle(data))
-        return Replies(parser.replies, self.server.life)
+        return Replies(parser.replies, self.server.life, self.server.compares)
 
     def _fail(self, fault: FailureKind, timeouts: Timeouts, deadline: float) -> NodeFailure:
         if fault == "timeout":

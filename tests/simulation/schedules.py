@@ -182,7 +182,7 @@ class Schedule:
         if fault is None:
             parser = wire.ReplyParser(batch.commands, 1)
             assert parser.feed(node.server.handle(data))
-            return Replies(parser.replies, node.server.life)
+            return Replies(parser.replies, node.server.life, node.server.compares)
         if batch.life not in (None, node.server.life):
             return NodeFailure(fault, False, "simulated: no new connection")
         if fault == "timeout":

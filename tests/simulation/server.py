@@ -1,7 +1,7 @@
 """A memcached that is a dict: the meta commands that this library sends, byte for byte, under virtual time.
 
 It follows memcached 1.6.18: CAS values count from 1 in each process and start again after a restart; times over 30
-days are absolute; an expired item is gone.
+days are absolute; an expired item is gone. As 1.6.40 or newer it also answers mg with C as doc/protocol.txt says.
 """
 
 from __future__ import annotations
@@ -22,11 +22,17 @@ class Item:
 
 
 class SimulatedServer:
-    def __init__(self, clock: VirtualClock) -> None:
+    def __init__(self, clock: VirtualClock, version: tuple[int, int, int] = (1, 6, 18)) -> None:
+        self.version = version
         self._clock = clock
         self._items: dict[bytes, Item] = {}
         self._last_cas = 0
         self.life = 1
+
+    @property
+    def compares(self) -> bool:
+        """Whether mg with C leaves out a value whose CAS is that; an older server passes over the flag."""
+        return self.version >= (1, 6, 40)
 
     def restart(self) -> None:
         """Lose everything, as after SIGKILL; CAS values repeat."""
@@ -65,7 +71,8 @@ class SimulatedServer:
             elif verb == b"md":
                 replies.append(self._md(words[0], words[1:]))
             else:
-                replies.append({b"mn": b"MN\r\n", b"version": b"VERSION 1.6.18\r\n"}[verb])
+                version = b"VERSION %d.%d.%d\r\n" % self.version
+                replies.append({b"mn": b"MN\r\n", b"version": version}[verb])
         return b"".join(replies)
 
     def _mg(self, key: bytes, flags: list[bytes]) -> bytes:
@@ -86,7 +93,8 @@ class SimulatedServer:
                     item.expires_at = self._expiry(int(flag[1:]))
                 case b"O":
                     returned.append(flag)
-        if b"v" in flags:
+        is_known = self.compares and b"C%d" % item.cas in flags
+        if b"v" in flags and not is_known:
             return b" ".join([b"VA", b"%d" % len(item.value), *returned]) + b"\r\n" + item.value + b"\r\n"
         return b" ".join([b"HD", *returned]) + b"\r\n"
 

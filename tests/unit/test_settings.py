@@ -93,6 +93,7 @@ def test_pickle_is_refused_without_secrets() -> None:
         lambda: Reconnect(factor=0.5),
         lambda: Reconnect(first=-1),
         lambda: NearCacheSettings(max_sessions=0),
+        lambda: NearCacheSettings(validate_over=0),
     ],
 )
 def test_each_part_checks_its_own_values(build: Any) -> None:

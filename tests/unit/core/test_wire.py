@@ -33,6 +33,8 @@ def refusal(commands, stream, first_opaque=1):
         (wire.get(b"key"), b"mg key v c f t O5\r\n"),
         (wire.get(b"key", 1800), b"mg key v c f t T1800 O5\r\n"),
         (wire.get(b"key", 0, value=False), b"mg key c f t T0 O5\r\n"),
+        (wire.get(b"key", cas=2**64 - 1), b"mg key v c f t C18446744073709551615 O5\r\n"),
+        (wire.get(b"key", 1800, cas=9), b"mg key v c f t T1800 C9 O5\r\n"),
         (wire.store(b"key", b"value", 7, 60), b"ms key 5 c F7 T60 O5\r\nvalue\r\n"),
         (wire.store(b"key", b"", 0, 0), b"ms key 0 c F0 T0 O5\r\n\r\n"),
         (wire.store(b"key", b"\r\n", 0, 0, cas=9), b"ms key 2 c F0 T0 C9 O5\r\n\r\n\r\n"),
@@ -138,6 +140,8 @@ def test_a_number_over_its_width_makes_no_command(name, number):
 def test_other_arguments_that_make_no_sense_make_no_command():
     with pytest.raises(ValueError, match="cas and add"):
         wire.store(b"k", b"", 0, 0, cas=1, add=True)
+    with pytest.raises(ValueError, match="without value"):
+        wire.get(b"k", value=False, cas=1)
     for first_opaque in (-1, 2**64):
         with pytest.raises(ValueError, match="first_opaque"):
             wire.encode([GET], first_opaque)
@@ -149,6 +153,7 @@ def test_other_arguments_that_make_no_sense_make_no_command():
         lambda: wire.store(b"k", "v", 0, 0),
         lambda: wire.store(b"k", None, 0, 0),
         lambda: wire.get(b"k", 1.5),
+        lambda: wire.get(b"k", cas="1"),
         lambda: wire.encode([b"mg k"], 1),
         lambda: wire.encode([Command.__new__(Command)], 1),
         lambda: ReplyParser([None], 1),

@@ -73,6 +73,14 @@ def test_a_node_that_lost_its_memory_is_told_once(health: ClusterHealth, changes
     assert not health.has_returned_within("n1", None, 0)
 
 
+def test_what_a_node_can_do_belongs_to_its_life(health: ClusterHealth) -> None:
+    health.succeeded("n1", 1, 0, compares=True)
+    assert health.of("n1").compares
+    health.succeeded("n1", 2, 0, compares=False)
+    health.succeeded("n1", 1, 0, compares=True)  # a late answer
+    assert not health.of("n1").compares
+
+
 def test_a_requests_own_deadline_says_nothing_about_a_node(health: ClusterHealth) -> None:
     for _ in range(10):
         health.failed("n1", "deadline", "over", 0)
