@@ -355,6 +355,7 @@ class SessionManager:
 
     def _probe(self, node: str) -> None:
         timeouts = self.settings.timeouts
+        self._driver.look_up(node)
         self._driver.run(probe(self._ctx, node), time.monotonic() + timeouts.connect + timeouts.operation)
 
     def _change_topology(self, settings: Settings, draining: Collection[str]) -> None:

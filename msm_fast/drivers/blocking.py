@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TypeVar
 
+from msm_fast.drivers.addresses import AddressBook
 from msm_fast.drivers.connection import Connection, ConnectionFailed
 from msm_fast.drivers.greeting import greet
 from msm_fast.engine.effects import Batch, Exchange, Flow, NodeFailure, Outcome, Sleep, carry_out
@@ -37,6 +38,7 @@ class BlockingDriver:
         self._nodes = dict(nodes)
         self._timeouts = timeouts
         self._learn_item_limit = learn_item_limit
+        self._addresses = AddressBook()
         self._idle: dict[str, list[Connection]] = {node: [] for node in nodes}
         self._lives: dict[str, tuple[bytes | None, int]] = {}
         self._lock = threading.Lock()
@@ -61,8 +63,16 @@ class BlockingDriver:
             self._nodes = {**nodes, **kept}
             gone = [connection for name, idle in self._idle.items() if name not in kept for connection in idle]
             self._idle = {name: self._idle[name] if name in kept else [] for name in nodes}
+        self._addresses.keep_only(nodes.values())
         for connection in gone:
             connection.close()
+
+    def look_up(self, node: str) -> None:
+        """Look up again where a node is, and wait for that no longer than a connection may take."""
+        with self._lock:
+            configured = self._nodes.get(node)
+        if configured is not None:
+            self._addresses.refresh(configured, self._timeouts.connect)
 
     def close(self) -> None:
         """Close all connections; those in use are closed when they come back."""
@@ -76,6 +86,7 @@ class BlockingDriver:
     def abandon_connections(self) -> None:
         """Forget connections that a forked child shares with its parent, and the lock another thread may have held."""
         self._lock = threading.Lock()
+        self._addresses.renew_after_fork()
         is_closed = self._is_closed
         self.close()
         self._is_closed = is_closed
@@ -128,11 +139,13 @@ class BlockingDriver:
 
     def _connect(self, node: Node, deadline: float) -> Connection:
         """Make a connection, and note what the node says of itself."""
-        connection = Connection.open(node, self._timeouts.connect, deadline)
+        connection = self._dial(node, min(deadline, time.monotonic() + self._timeouts.connect))
         try:
             greeting = greet(connection, min(deadline, time.monotonic() + self._timeouts.connect))
-        except BaseException:
+        except BaseException as error:
             connection.close()
+            if isinstance(error, ConnectionFailed) and connection.address is not None:
+                self._addresses.note_failure(node, connection.address)
             raise
         if greeting.item_limit is not None:
             self._learn_item_limit(node.node_id, greeting.item_limit)
@@ -143,6 +156,28 @@ class BlockingDriver:
                 self._lives[node.node_id] = (greeting.token, life)
             connection.life, connection.compares = life, greeting.compares
         return connection
+
+    def _dial(self, node: Node, deadline: float) -> Connection:
+        """Connect to the first of the node's addresses that takes it; each has a fair share of what time is left."""
+        if node.is_unix:
+            return Connection.open(node, None, _time_left(deadline))
+        try:
+            addresses = self._addresses.of(node, _time_left(deadline))
+        except TimeoutError as error:
+            raise ConnectionFailed("timeout", False, str(error)) from None
+        except OSError as error:
+            raise ConnectionFailed("unreachable", False, f"the address of {node.host} is not known: {error}") from error
+        failure: ConnectionFailed | None = None
+        for i, address in enumerate(addresses):
+            if failure is not None and time.monotonic() >= deadline:
+                break
+            try:
+                return Connection.open(node, address, _time_left(deadline) / (len(addresses) - i))
+            except ConnectionFailed as error:
+                failure = error
+                self._addresses.note_failure(node, address)
+        assert failure is not None
+        raise failure
 
     def _release(self, node: str, connection: Connection) -> None:
         with self._lock:
@@ -171,3 +206,8 @@ class BlockingDriver:
             idle, self._idle[node] = self._idle.get(node, []), []
         for connection in idle:
             connection.close()
+
+
+def _time_left(deadline: float) -> float:
+    """Return the seconds until then, as a timeout: never 0, which would mean not to wait at all."""
+    return max(deadline - time.monotonic(), 0.001)

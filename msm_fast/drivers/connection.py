@@ -8,11 +8,13 @@ import select
 import socket
 import time
 from collections.abc import Sequence
+from typing import Any
 
 from pymemcache.client.base import Client
 
 from msm_fast._core import wire
 from msm_fast._core.wire import Command, ProtocolError, ReplyParser
+from msm_fast.drivers.addresses import Address
 from msm_fast.engine.effects import FailureKind, Replies
 from msm_fast.node import Node
 
@@ -41,10 +43,11 @@ class Connection:
     Thread-safety: one user at a time.
     """
 
-    __slots__ = ("_client", "_opaque", "_parser", "_poller", "_sock", "_unsent", "compares", "life", "node")
+    __slots__ = ("_client", "_opaque", "_parser", "_poller", "_sock", "_unsent", "address", "compares", "life", "node")
 
-    def __init__(self, node: Node, client: Client) -> None:
+    def __init__(self, node: Node, client: Client, address: Address | None) -> None:
         self.node = node
+        self.address = address
         self.life = 0
         """The number of the life that the node is in, which the driver gives."""
         self.compares = False
@@ -59,14 +62,18 @@ class Connection:
         self._unsent: memoryview | None = None
 
     @classmethod
-    def open(cls, node: Node, connect_timeout_s: float, deadline: float) -> Connection:
-        """Connect to node; it must be greeted before it is used. Raises: ConnectionFailed."""
-        timeout_s = max(min(connect_timeout_s, deadline - time.monotonic()), 0.001)
+    def open(cls, node: Node, address: Address | None, timeout_s: float) -> Connection:
+        """Connect to node at this address of its host; it must be greeted before it is used.
+
+        address: None for a unix socket.
+        Raises: ConnectionFailed.
+        """
         client = _Dialer(
-            node.host if node.is_unix else (node.host, node.port),
+            node.host if address is None else (node.host, node.port),
             connect_timeout=timeout_s,
             timeout=timeout_s,
             no_delay=True,
+            socket_module=_Resolved(address),
         )
         try:
             client.dial()
@@ -75,7 +82,7 @@ class Connection:
         except OSError as error:
             kind: FailureKind = "unreachable" if error.errno in _NO_WAY_THERE else "refused"
             raise ConnectionFailed(kind, False, f"cannot connect: {error}") from error
-        return cls(node, client)
+        return cls(node, client, address)
 
     def start(self, commands: Sequence[Command]) -> None:
         """Write a batch as far as the socket takes it at once. Raises: ConnectionFailed."""
@@ -162,3 +169,16 @@ class _Dialer(Client):  # type: ignore[misc]
 
     def dial(self) -> None:
         self._connect()
+
+
+class _Resolved:
+    """The socket module for a client that is to try one address, and look up none."""
+
+    def __init__(self, address: Address | None) -> None:
+        self._address = address
+
+    def getaddrinfo(self, *host: object) -> list[Address | None]:
+        return [self._address]
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(socket, name)
