@@ -133,7 +133,12 @@ class BlockingDriver:
                 raise ConnectionFailed("refused", False, "the node is not configured any more")
             if connection is None:
                 return self._connect(configured, deadline)
-            if not connection.is_stale():
+            try:
+                is_stale = connection.is_stale()
+            except BaseException:
+                connection.close()
+                raise
+            if not is_stale:
                 return connection
             connection.close()
 
