@@ -148,7 +148,25 @@ class FullBacklog:
             sock.close()
 
 
-# -- edits: what they find is the first reply with a value, "VA <size> <flags>\r\n<value>\r\n"
+# -- which pieces
+
+
+def once(only: Callable[[bytes], bool]) -> Callable[[bytes], bool]:
+    """Return a function that picks out the first piece that `only` does, and no other."""
+    met: list[bytes] = []
+
+    def is_first(data: bytes) -> bool:
+        if not met and only(data):
+            met.append(data)
+            return True
+        return False
+
+    return is_first
+
+
+def is_store(data: bytes) -> bool:
+    """Whether a piece of a request begins with a command to store."""
+    return data.startswith(b"ms ")
 
 
 def has_value(data: bytes) -> bool:
@@ -159,6 +177,9 @@ def has_value(data: bytes) -> bool:
 def is_stored(data: bytes) -> bool:
     """Whether a piece of a reply says that a write was done."""
     return data.startswith(b"HD c")
+
+
+# -- edits: what they find is the first reply with a value, "VA <size> <flags>\r\n<value>\r\n"
 
 
 def flip_bit(at: int, bit: int = 0) -> Edit:

@@ -16,16 +16,10 @@ from msm_fast._core import wire
 from msm_fast.drivers.blocking import BlockingDriver
 from msm_fast.engine.effects import Batch, Exchange, Flow, NodeFailure, Outcome
 from tests.adversity.conftest import UNHURRIED, Cluster, home_of
-from tests.adversity.proxy import Faults, change_opaque, glue, has_value, is_stored
+from tests.adversity.proxy import Faults, change_opaque, glue, has_value, is_store, is_stored, once
 from tests.adversity.visitor import Visitor, wait_until
 
 pytestmark = pytest.mark.memcached
-
-
-def once(edit: Callable[[bytes], bytes]) -> Callable[[bytes], bytes]:
-    """Return an edit that is made to the first piece only."""
-    left = [edit]
-    return lambda data: left.pop()(data) if left else data
 
 
 def visitor_with_cart(cluster: Cluster, worker: SessionManager) -> Visitor:
@@ -49,12 +43,7 @@ def together(*calls: Callable[[], object]) -> None:
 def test_row_11_a_value_that_breaks_off_is_read_again_on_a_new_connection(cluster: Cluster) -> None:
     worker = cluster.worker()
     visitor = visitor_with_cart(cluster, worker)
-    n_left = [1]
-
-    def is_first_value(data: bytes) -> bool:
-        return has_value(data) and bool(n_left) and n_left.pop() == 1
-
-    cluster.proxies["n1"].replies = Faults(only=is_first_value, cuts_after=70)
+    cluster.proxies["n1"].replies = Faults(only=once(has_value), cuts_after=70)
     assert visitor.get() == {"cart": ["apple"] * 30}
     assert home_of(visitor.cookie) == "n1"
     assert worker.statistics().retries == 1
@@ -79,7 +68,7 @@ def test_row_11_a_node_killed_while_it_sends_a_value_is_replaced_by_the_backup(c
         cluster.proxies["n1"].stop_listening()
         return data
 
-    cluster.proxies["n1"].replies = Faults(only=has_value, edit=once(kill), cuts_after=1000)
+    cluster.proxies["n1"].replies = Faults(only=once(has_value), edit=kill, cuts_after=1000)
     assert visitor.get() == {"large": "x" * 500_000}
     assert home_of(visitor.cookie) != "n1"
 
@@ -109,7 +98,7 @@ def test_row_17_bytes_after_the_last_reply_poison_the_connection(cluster: Cluste
     worker = cluster.worker()
     visitor = visitor_with_cart(cluster, worker)
     other = cluster.visitor_at_home_on("n1", worker, user="eve")
-    cluster.proxies["n1"].replies = Faults(only=has_value, edit=once(glue(extra)))
+    cluster.proxies["n1"].replies = Faults(only=once(has_value), edit=glue(extra))
     before = cluster.proxies["n1"].n_connections
     assert visitor.get() == {"cart": ["apple"] * 30}
     for _ in range(3):
@@ -171,7 +160,7 @@ def test_row_12_an_upload_that_breaks_off_leaves_the_old_value_and_is_stored_els
     worker = cluster.worker()
     visitor = cluster.visitor_at_home_on("n1", worker, step=1)
     old = visitor.cookie
-    cluster.proxies["n1"].requests = Faults(only=lambda data: data.startswith(b"ms "), cuts_after=100)
+    cluster.proxies["n1"].requests = Faults(only=is_store, cuts_after=100)
     result = visitor.post(step=2, cart=["apple"] * 30)
     assert result.status == "stored"
     assert result.node != "n1"
@@ -192,7 +181,7 @@ def test_row_12_a_node_killed_during_an_upload_costs_nothing_but_its_copy(cluste
         cluster.proxies["n1"].stop_listening()
         return data
 
-    cluster.proxies["n1"].requests = Faults(only=lambda data: data.startswith(b"ms "), edit=once(kill))
+    cluster.proxies["n1"].requests = Faults(only=once(is_store), edit=kill)
     result = visitor.post(large="x" * 500_000)
     assert result.status == "stored"
     assert result.node != "n1"
@@ -206,13 +195,17 @@ def test_row_13_a_save_whose_reply_was_lost_is_recognised_as_done(
 ) -> None:
     worker = cluster.worker()
     visitor = cluster.visitor_at_home_on("n1", worker, step=1)
-    n_left = [1]
+    n_stores = 0
 
-    def is_first_stored(data: bytes) -> bool:
-        return is_stored(data) and bool(n_left) and n_left.pop() == 1
+    def count(data: bytes) -> bool:
+        nonlocal n_stores
+        n_stores += is_store(data)
+        return False
 
-    cluster.proxies["n1"].replies = Faults(only=is_first_stored, **ways_to_lose)  # type: ignore[arg-type]
+    cluster.proxies["n1"].requests = Faults(only=count)
+    cluster.proxies["n1"].replies = Faults(only=once(is_stored), **ways_to_lose)  # type: ignore[arg-type]
     assert visitor.post(step=2).status == "stored"
+    assert n_stores == 2  # the one whose reply was lost, and the one that found it done
     assert worker.statistics().retries == 1
     assert worker.statistics().conflicts == 0
     session = worker.load(str(visitor.cookie))
@@ -226,17 +219,11 @@ def test_row_13_a_change_of_another_worker_is_not_taken_for_the_lost_one(cluster
     cookie = visitor.cookie
     other = cluster.visitor(neighbour)
     other.cookie = cookie
-    n_left = [1]
 
-    def lose(data: bytes) -> bool:
-        """Drop the first request to store, so that nothing is written, and let the other worker be first."""
-        if not (data.startswith(b"ms ") and n_left):
-            return False
-        n_left.pop()
-        other.post(theirs=True)
-        return True
+    def let_the_other_be_first(data: bytes) -> bool:
+        return is_store(data) and other.post(theirs=True).status == "stored"
 
-    cluster.proxies["n1"].requests = Faults(only=lose, resets=1)
+    cluster.proxies["n1"].requests = Faults(only=once(let_the_other_be_first), resets=1)  # and nothing is written
     assert visitor.post(mine=True).status == "merged"
     assert visitor.get() == {"step": 1, "mine": True, "theirs": True}
 

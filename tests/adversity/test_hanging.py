@@ -12,9 +12,9 @@ import pytest
 
 from msm_fast import Breaker, DistributionState, Reconnect, SessionManager, SessionUnavailable
 from tests.adversity.conftest import HURRIED, Cluster, home_of
-from tests.adversity.proxy import Faults, FullBacklog
+from tests.adversity.proxy import Faults, FullBacklog, is_store
 from tests.adversity.stopwatch import Stopwatch
-from tests.adversity.visitor import wait_until
+from tests.adversity.visitor import MARGIN_S, wait_until
 
 pytestmark = pytest.mark.memcached
 
@@ -55,10 +55,13 @@ def test_row_07_a_node_that_hangs_costs_one_operation_timeout_a_request_until_it
     for visitor in visitors:
         visitor.slowest_s = 0.0
     cluster.servers["n1"].pause()
+    n_failures = []
     for n, visitor in enumerate(visitors):
         assert visitor.get() == {"n": n}
-    assert failures(worker) == Breaker().timeouts
-    assert [visitor.slowest_s >= HURRIED.operation for visitor in visitors] == [True, True, True, False, False]
+        n_failures.append(failures(worker))
+    assert n_failures == [1, 2, 3, 3, 3]
+    assert max(visitor.slowest_s for visitor in visitors[:3]) < HURRIED.operation + MARGIN_S
+    assert max(visitor.slowest_s for visitor in visitors[3:]) < MARGIN_S
     assert worker.distribution.state is DistributionState.DEGRADED
 
 
@@ -113,14 +116,15 @@ def test_row_20_a_peer_that_is_gone_without_a_word_costs_one_operation_timeout(c
     result = visitor.post_after_load(cluster.proxies["n1"].black_hole, step=2)
     assert result.status == "stored"
     assert result.node != "n1"
-    assert HURRIED.operation <= visitor.slowest_s
+    assert failures(worker) == 1
+    assert visitor.slowest_s < HURRIED.operation + MARGIN_S
     assert visitor.get() == {"step": 2}
 
 
 def test_row_20_a_large_session_is_stored_elsewhere_when_a_peer_reads_no_further(cluster: Cluster) -> None:
     worker = cluster.worker(timeouts=HURRIED)
     visitor = cluster.visitor_at_home_on("n1", worker, step=1)
-    cluster.proxies["n1"].requests = Faults(only=lambda data: data.startswith(b"ms "), slice_bytes=1, slice_s=0.2)
+    cluster.proxies["n1"].requests = Faults(only=is_store, slice_bytes=1, slice_s=0.2)
     result = visitor.post(large="x" * 900_000)
     assert result.status == "stored"
     assert result.node != "n1"
