@@ -62,6 +62,7 @@ def test_row_11_a_node_whose_values_break_off_is_replaced_by_the_backup(cluster:
 def test_row_11_a_node_killed_while_it_sends_a_value_is_replaced_by_the_backup(cluster: Cluster) -> None:
     worker = cluster.worker()
     visitor = cluster.visitor_at_home_on("n1", worker, large="x" * 500_000)
+    visitor.worker = cluster.worker()  # which has not seen it: the value must come over
 
     def kill(data: bytes) -> bytes:
         cluster.servers["n1"].kill()
