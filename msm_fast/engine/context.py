@@ -174,6 +174,11 @@ class Context:
         """Keep what was seen of a session for as long as it lives unused."""
         self._near.put(key, near, size=near.size, ttl=near.max_inactive_s or None)
 
+    @property
+    def near_bytes(self) -> int:
+        """How many bytes of records are kept near."""
+        return self._near.nbytes
+
     def must_ask_backups(self, near: NearCopy | None) -> bool:
         """Whether the backups' turn to be asked has come: when a tenth of the session's lifetime has gone."""
         if near is None:

@@ -16,24 +16,38 @@ _MISSED_AT_ONCE = 200
 def exchange(ctx: Context, batches: Sequence[Batch]) -> Flow[list[Outcome]]:
     """Exchange batches; retry those whose connection was lost, within the retry budget; note each node's health.
 
+    A node that is down is left alone: it may have gone down since the batches were made.
+
     A command that is retried may have been carried out before: every write here is conditional and carries a nonce,
     so that the second answer tells.
     """
-    outcomes: list[Outcome] = yield Exchange(batches)
-    ctx.counters.add("round_trips")
+    outcomes: list[Outcome] = [NodeFailure("refused", False, "it is down") for _ in batches]
+    up = [i for i, batch in enumerate(batches) if ctx.health.is_up(batch.node)]
+    yield from _send(ctx, batches, up, outcomes)
     for attempt in range(ctx.settings.retry.attempts):
-        lost = [i for i, o in enumerate(outcomes) if isinstance(o, NodeFailure) and o.kind == "reset"]
+        lost = [i for i in up if _is_lost(outcomes[i])]
         if not lost or not ctx.retry_budget.spend(len(lost)):
             break
         if attempt:
             yield Sleep(jittered_wait(ctx, attempt))
-        again: list[Outcome] = yield Exchange([batches[i] for i in lost])
-        ctx.counters.add("round_trips")
         ctx.counters.add("retries", len(lost))
-        for i, outcome in zip(lost, again, strict=True):
-            outcomes[i] = outcome
-    _note_health(ctx, batches, outcomes)
+        yield from _send(ctx, batches, lost, outcomes)
+    _note_health(ctx, [batches[i] for i in up], [outcomes[i] for i in up])
     return outcomes
+
+
+def _send(ctx: Context, batches: Sequence[Batch], chosen: Sequence[int], outcomes: list[Outcome]) -> Flow[None]:
+    """Exchange the chosen batches and put their outcomes in place."""
+    if not chosen:
+        return
+    answers: list[Outcome] = yield Exchange([batches[i] for i in chosen])
+    ctx.counters.add("round_trips")
+    for i, outcome in zip(chosen, answers, strict=True):
+        outcomes[i] = outcome
+
+
+def _is_lost(outcome: Outcome) -> bool:
+    return isinstance(outcome, NodeFailure) and outcome.kind == "reset"
 
 
 def jittered_wait(ctx: Context, attempt: int) -> float:

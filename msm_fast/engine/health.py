@@ -31,6 +31,7 @@ class NodeHealth:
     """In this life it leaves out values that have not changed, if asked to."""
     is_silent: bool = False
     """It is down, and neither it nor its host answers."""
+    answered_at: float | None = None
     failures_in_a_row: int = 0
     probe_at: float = 0.0
     probe_wait: float = 0.0
@@ -108,7 +109,10 @@ class ClusterHealth:
         It does not close an open breaker: the answer is from before it opened, and the node may have missed something.
         """
         health = self._nodes.get(node)
-        if health is None or (not health.failures_in_a_row and life == health.life):
+        if health is None:
+            return
+        health.answered_at = now
+        if not health.failures_in_a_row and life == health.life:
             return
         with self._lock:
             was_restarted = self._begins_life(health, life, compares)

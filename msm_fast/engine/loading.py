@@ -20,6 +20,9 @@ from msm_fast.session import ABSENT, UNKNOWN, SessionState, Stored
 
 __all__ = ["load"]
 
+_CLOCK_SKEW_S = 1.0
+"""How far the clocks of two workers' hosts may be apart."""
+
 
 @dataclass(slots=True)
 class _Findings:
@@ -27,7 +30,8 @@ class _Findings:
 
     near: what was seen before, which stands in for copies that are still the same; None once one is not. wanted: the
     nodes that should have a copy. copies: readable ones. peeked: (version, nonce) where no value was asked for.
-    corrupt: (version, error). unreadable: of another format, to be left alone. failed: no answer.
+    corrupt: (version, error). unreadable: of another format, to be left alone. failed: no answer. away: down, and not
+    asked, even if they came back meanwhile.
     """
 
     near: NearCopy | None
@@ -38,6 +42,7 @@ class _Findings:
     corrupt: dict[str, tuple[int, CorruptRecord]] = field(default_factory=dict)
     unreadable: dict[str, UnknownFormat] = field(default_factory=dict)
     failed: set[str] = field(default_factory=set)
+    away: set[str] = field(default_factory=set)
 
 
 def load(ctx: Context, session_id: SessionId, expect_write: bool) -> Flow[SessionState | None]:
@@ -68,6 +73,7 @@ def load(ctx: Context, session_id: SessionId, expect_write: bool) -> Flow[Sessio
         ctx.counters.add("not_found")
         ctx.forget(key)
         return None
+    _check_that_it_is_current(ctx, session_id, home, findings, best)
     state = _build_state(ctx, session_id, home, findings, best)
     if state.max_inactive_s != max_inactive_s:
         yield from _touch(ctx, key, state)
@@ -80,6 +86,7 @@ def _find(
     ctx: Context, findings: _Findings, key: bytes, plain: str, home: str, ttl_s: int, ask_backups: bool
 ) -> Flow[None]:
     """Ask the home, and where it has no answer that can be trusted, the nodes that a backup may be on."""
+    findings.away.update(ctx.health.down())
     others = [node for node in ctx.topology.ranked_with_failover(plain, ctx.health.is_up) if node != home]
     others.sort(key=lambda node: not ctx.health.is_steady(node))
     backups = others[: ctx.settings.replicas]
@@ -91,11 +98,11 @@ def _find(
     if home not in findings.copies:
         yield from _ask(ctx, findings, key, ttl_s, others, [])
     elif not findings.copies[home].record.is_tombstone:
-        nonce = findings.copies[home].nonce
+        lineage = findings.copies[home].record.lineage
         doubtful = [
             node
             for node, (_, peeked) in findings.peeked.items()
-            if peeked != nonce and (_is_doubted(ctx, home) or _is_doubted(ctx, node))
+            if peeked not in lineage or (peeked != lineage[0] and (_is_doubted(ctx, home) or _is_doubted(ctx, node)))
         ]
         yield from _ask(ctx, findings, key, ttl_s, [*doubtful, *_moved_to(ctx, findings, home)], [])
 
@@ -220,15 +227,48 @@ def _check_that_there_is_none(ctx: Context, session_id: SessionId, home: str, fi
     """
     for error in (*findings.unreadable.values(), *(error for _, error in findings.corrupt.values())):
         raise error
-    out_of_reach = {*ctx.health.down(), *findings.failed}
+    out_of_reach = findings.away | findings.failed
     if out_of_reach:
         out_of_reach.update(node for node in ctx.topology.nodes if _is_doubted(ctx, node))
-    n_backups = min(ctx.settings.replicas, len(ctx.topology.ranked(session_id.plain, lambda node: True)) - 1)
-    if len(out_of_reach) <= n_backups:
+    if len(out_of_reach) > _n_backups(ctx, session_id):
+        raise _unavailable(ctx, session_id, home, out_of_reach)
+
+
+def _check_that_it_is_current(ctx: Context, session_id: SessionId, home: str, findings: _Findings, best: Copy) -> None:
+    """Raise if what was found may be a leftover, while more nodes than the session has backups are out of reach."""
+    out_of_reach = findings.away | findings.failed
+    if len(out_of_reach) <= _n_backups(ctx, session_id):
         return
+    node = next(node for node, copy in findings.copies.items() if copy is best)
+    if _is_doubted(ctx, node) or not _is_in_place(ctx, session_id, node, best):
+        raise _unavailable(ctx, session_id, home, out_of_reach)
+
+
+def _is_in_place(ctx: Context, session_id: SessionId, node: str, copy: Copy) -> bool:
+    """Whether the copy is where it belongs: at its home, on its backup, or elsewhere while the backup's node was away.
+
+    That node answered this worker after the copy was stored? Then it got the copies since, and this one is a leftover.
+    """
+    actual = ctx.topology.node_of_digest(copy.record.home)
+    ranked = [other for other in ctx.topology.ranked(session_id.plain, lambda node: True) if other != actual]
+    backups = ranked[: ctx.settings.replicas]
+    if node == actual or node in backups:
+        return True
+    stored_s_ago = (ctx.now_ms() - copy.record.accessed_ms) / 1000 - _CLOCK_SKEW_S
+    stored_at = ctx.clock.monotonic() - stored_s_ago
+    answered_at = [ctx.health.of(backup).answered_at for backup in backups]
+    return all(at is None or at <= stored_at for at in answered_at)
+
+
+def _n_backups(ctx: Context, session_id: SessionId) -> int:
+    """Return how many backups the session has while all nodes are up."""
+    return min(ctx.settings.replicas, len(ctx.topology.ranked(session_id.plain, lambda node: True)) - 1)
+
+
+def _unavailable(ctx: Context, session_id: SessionId, home: str, out_of_reach: set[str]) -> SessionUnavailable:
     ctx.counters.add("unavailable")
     nodes = tuple(sorted(out_of_reach))
-    raise SessionUnavailable(
+    return SessionUnavailable(
         f"session {digest(session_id)} may be on node {ctx.label(home)} or its backups, and "
         f"{', '.join(ctx.label(n) for n in nodes)} cannot be reached; keep the cookie and try again",
         session=digest(session_id),
@@ -284,7 +324,6 @@ def _expectations(findings: _Findings, best: Copy) -> dict[str, int]:
     lineage = best.record.lineage
     expected = dict.fromkeys(findings.absent, ABSENT)
     expected.update((node, found) for node, (found, nonce) in findings.peeked.items() if nonce in lineage)
-    expected.update((node, found) for node, (found, _) in findings.corrupt.items())
     expected.update((node, copy.version) for node, copy in findings.copies.items() if copy.nonce in lineage)
     return expected
 

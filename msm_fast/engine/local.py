@@ -168,11 +168,15 @@ def _swap(ctx: Context, state: SessionState, body: bytes, live: AttributeMap | N
             _tell_dropped(ctx, ctx.local.dropped - dropped)
             return SaveResult("local")
         current = ctx.local.load(key)
+        if current is None and ctx.topology.nodes and expected:
+            state.local_generation = 0  # dumped when another worker of this host was back in the cluster
+            continue
         if current is None or current.kind == "ended":
             return SaveResult("invalidated")
         if live is None:
             merge(ctx, state, decode_record(current.data, key))
             body, live = _encode(ctx, state)
+            base = current.base  # what is merged now are changes to that
         state.local_generation = current.generation
     raise ConflictError(
         f"session {digest(state.session_id)} was changed by others {_ATTEMPTS} times while it was being saved",

@@ -65,7 +65,8 @@ class _Progress:
 
     generation: the highest that was written or met. base_generation, base_nonce: of the copy that the session's
     changes lie over, 0 and None for a new session. lineage: what the next write stands on. expected: per node, None
-    while there can be no copy yet. lost: nodes that failed.
+    while there can be no copy yet. lost: nodes that failed. away: nodes that
+    were down.
     """
 
     generation: int = 0
@@ -75,6 +76,7 @@ class _Progress:
     own_nonces: frozenset[int] = frozenset()
     expected: dict[str, int] | None = None
     lost: set[str] = field(default_factory=set)
+    away: set[str] = field(default_factory=set)
 
 
 def _start(stored: Stored | None) -> _Progress:
@@ -108,8 +110,8 @@ def _store(ctx: Context, state: SessionState, body: bytes) -> Flow[SaveResult]:
         if verdict == "ended":
             yield from end_copies(ctx, [state.session_id], state.max_inactive_s)  # also where it was not yet known
         _learn(progress, write)
-        if verdict == "gone" and progress.lost:
-            raise _unavailable(ctx, state, progress)
+        if verdict == "gone" and (progress.lost or progress.away):
+            raise _unavailable(ctx, state, progress)  # those that cannot be asked may have it
         if verdict == "gone" and state.is_live:
             continue  # evicted, or lost in a restart: it lives here
         if verdict in ("ended", "gone"):
@@ -156,6 +158,7 @@ def _stand_on(progress: _Progress, write: Write, winner: Copy) -> None:
 
 def _plan(ctx: Context, state: SessionState, body: bytes, progress: _Progress) -> Write:
     """Choose the nodes to write to and make the record."""
+    progress.away.update(ctx.health.down())
     ranked = [n for n in ctx.topology.ranked(state.session_id.plain, ctx.health.is_up) if n not in progress.lost]
     home = ctx.topology.home(state.session_id.node)
     if home is None or home in progress.lost or not ctx.health.is_up(home):

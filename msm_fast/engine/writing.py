@@ -69,6 +69,8 @@ class Write:
     """What was stored by others meanwhile, for the caller to merge with."""
     strange: dict[str, Copy] = field(default_factory=dict)
     """Copies that are not the base."""
+    corrupt: set[str] = field(default_factory=set)
+    """Nodes whose copy nobody can read: what it was is as unknown as if it were gone."""
     has_tombstone: bool = False
     fresh: set[str] = field(default_factory=set)
     """Nodes written or looked at since the last write."""
@@ -90,12 +92,15 @@ class Write:
     def decider(self) -> str | None:
         """Return the node that decides between writers, or None if no node has a copy any more.
 
+        One whose copy cannot be read decides only if no other has one.
         A session that was ended leaves tombstones, so a copy that is just gone was evicted, flushed or lost in a
         restart. It is put back only after another node, where the session lives, was won.
         """
-        if self.is_new or self.recreates or self.home in self.done or self.expected[self.home] != ABSENT:
+        if self.is_new or self.recreates or self.home in self.done:
             return self.home
-        return next((n for n, copy in self.expected.items() if copy != ABSENT and n not in self.failed), None)
+        with_copy = [n for n, copy in self.expected.items() if copy != ABSENT and n not in self.failed]
+        with_copy.sort(key=lambda n: (n in self.corrupt, n != self.home))
+        return with_copy[0] if with_copy else None
 
 
 def write_deferred(ctx: Context, write: Write) -> Flow[bool]:
@@ -179,7 +184,8 @@ def _may_be_written(write: Write, node: str) -> bool:
     decider = write.decider()
     if write.is_new or node == decider or decider in write.done:
         return True
-    return decider is not None and node not in write.strange and write.expected[node] != ABSENT
+    is_base = node not in write.strange and node not in write.corrupt and write.expected[node] != ABSENT
+    return decider is not None and is_base
 
 
 # -- what the nodes say
@@ -191,6 +197,7 @@ def _take(ctx: Context, write: Write, batch: Batch, outcome: Outcome) -> None:
     if isinstance(outcome, NodeFailure) and outcome.kind == "restarted":
         write.expected[node] = UNKNOWN
         write.strange.pop(node, None)
+        write.corrupt.discard(node)
     elif isinstance(outcome, NodeFailure) or outcome[0].status == "SERVER_ERROR":
         # After a failed store the server may have dropped the old value as well: its copy counts as gone.
         _give_up(write, node)
@@ -210,9 +217,11 @@ def _take_written(write: Write, node: str, replies: Replies) -> None:
     elif reply.status == "NF":
         write.expected[node] = ABSENT
         write.strange.pop(node, None)
+        write.corrupt.discard(node)
     else:  # EX, NS: not what was expected
         write.expected[node] = UNKNOWN
         write.strange.pop(node, None)
+        write.corrupt.discard(node)
 
 
 def _take_second_look(write: Write, node: str, reply: Reply) -> None:
@@ -236,6 +245,7 @@ def _take_copy(ctx: Context, write: Write, node: str, replies: Replies) -> None:
         _give_up(write, node)
         return
     except CorruptRecord as error:
+        write.corrupt.add(node)
         tell_corrupt(ctx, node, error)
         return
     if copy.record.is_tombstone:

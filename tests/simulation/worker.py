@@ -11,6 +11,7 @@ from msm_fast.engine.context import Context
 from msm_fast.engine.exchanging import probe
 from msm_fast.engine.reconnecting import reconnect
 from msm_fast.engine.serving import find, store
+from msm_fast.local_store import LocalStore
 from msm_fast.policies import SaveResult
 from msm_fast.session import Session, SessionState
 from msm_fast.settings import Settings
@@ -27,9 +28,11 @@ def make_settings(n_nodes: int = 3, **settings: Any) -> Settings:
 class Worker:
     """Loads and saves sessions as a manager does, over the simulated driver."""
 
-    def __init__(self, driver: SimulatedDriver, settings: Settings, seed: int = 0) -> None:
+    def __init__(
+        self, driver: SimulatedDriver, settings: Settings, seed: int = 0, local_store: LocalStore | None = None
+    ) -> None:
         self.driver = driver
-        self.ctx = Context(settings, driver.clock.as_clock(), random.Random(seed))
+        self.ctx = Context(settings, driver.clock.as_clock(), random.Random(seed), local_store)
 
     def create(self, **attributes: Any) -> Session:
         session = self._session(self.ctx.new_state())

@@ -1,0 +1,148 @@
+"""The invariants, each as a check of a recorded history that returns what violates it.
+
+By number; those that a history cannot show are tested elsewhere:
+
+I2 deadlines, I11 expiry and I16 stability: tests/simulation/schedules/sequential.py. I4 sticky reads: test_sticky.py.
+I7 locks: test_locking.py. I13 poisoned connections: tests/adversity/test_interruptions.py. I14 fork and threads:
+tests/integration/test_fork.py, test_concurrency.py. I17 corruption and I18 replacement: what befalls items here would
+violate I1 and I3. I19 events: beside the tests of what they tell.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from msm_fast import SessionId
+from tests.simulation.schedules.history import History, Request
+
+Check = Callable[[History], list[str]]
+
+
+def i01_durability(history: History) -> list[str]:
+    """What was acknowledged is there in the end, whichever node is out of reach."""
+    violations = []
+    for final in history.finals:
+        if _began_logout(history, final.browser) is not None:
+            continue
+        missing = _acknowledged(history.of(final.browser)) - set(final.found or ())
+        if missing or final.found is None:
+            violations.append(f"browser {final.browser}, {final.among}: {sorted(missing)} lost of {final.found}")
+    return violations
+
+
+def i03_no_leak(history: History) -> list[str]:
+    """A browser is only given what it wrote itself."""
+    violations = []
+    for browser in history.browsers():
+        for request in history.of(browser):
+            if request.found.get("owner", browser) != browser:
+                violations.append(f"request {request.n} was given the session of browser {request.found['owner']}")
+    return violations
+
+
+def i05_monotonic_reads(history: History) -> list[str]:
+    """A request finds at least what one that had ended before it found or was acknowledged."""
+    violations = []
+    for browser in history.browsers():
+        logout = _began_logout(history, browser)
+        for request in _in_cluster(history.of(browser)):
+            if logout is not None and request.ended > logout:
+                continue
+            before = [other for other in _in_cluster(history.of(browser)) if 0 <= other.ended < request.began]
+            seen = set().union(*(other.found for other in before), _acknowledged(before))
+            missing = seen - set(request.found)
+            if missing:
+                violations.append(f"request {request.n} does not see {sorted(missing)}")
+    return violations
+
+
+def i08_error_is_no_miss(history: History) -> list[str]:
+    """Nobody is told that a session does not exist while it does."""
+    return [
+        f"request {request.n} found no session"
+        for request in history.requests
+        if (request.outcome == "none" or request.status == "invalidated")
+        and request.action != "logout"
+        and not _may_have_ended(history, request)
+    ]
+
+
+def i09_no_resurrection(history: History) -> list[str]:
+    """What was ended is never served again."""
+    violations = []
+    for browser in history.browsers():
+        ended = [request.ended for request in history.of(browser) if request.is_logout]
+        if not ended:
+            continue
+        for request in _in_cluster(history.of(browser)):
+            if request.began > min(ended) and request.found:
+                violations.append(f"request {request.n} was served a session that had been ended")
+        for final in history.finals:
+            if final.browser == browser and final.found:
+                violations.append(f"browser {browser}, {final.among}: a session that was ended is back")
+    return violations
+
+
+def i12_bounded(history: History, *, most_bytes: int = 64 << 20) -> list[str]:
+    """What is kept near stays within its bounds."""
+    return [f"{worker.near_bytes} bytes are kept near" for worker in history.workers if worker.near_bytes > most_bytes]
+
+
+def i15_convergence(history: History, *, within_s: float = 2.5) -> list[str]:
+    """Soon after everything has healed every worker distributes, and keeps nothing for itself."""
+    return [
+        f"worker {i} is {worker.state} with {worker.n_local} local sessions after {worker.healed_after_s:.1f} s"
+        for i, worker in enumerate(history.workers)
+        if worker.state != "distributed" or worker.n_local or worker.healed_after_s > within_s
+    ]
+
+
+def i20_id_stability(history: History) -> list[str]:
+    """Of an id only the node changes, but for a new one that was asked for."""
+    violations = []
+    for request in history.requests:
+        before, after = SessionId.parse(request.presented), SessionId.parse(request.cookie)
+        if request.outcome != "ok" or request.action != "write" or before is None or after is None:
+            continue
+        if before.plain != after.plain and request.status not in ("", "invalidated") and request.found:
+            violations.append(f"request {request.n}: the id changed")
+    return violations
+
+
+ALL: tuple[Check, ...] = (
+    i01_durability,
+    i03_no_leak,
+    i05_monotonic_reads,
+    i08_error_is_no_miss,
+    i09_no_resurrection,
+    i12_bounded,
+    i15_convergence,
+    i20_id_stability,
+)
+
+
+OUTAGE: tuple[Check, ...] = (i03_no_leak, i08_error_is_no_miss, i12_bounded, i15_convergence, i20_id_stability)
+"""What holds even while more nodes are away than sessions have backups."""
+
+
+def violations_of(history: History, checks: Iterable[Check] = ALL) -> list[str]:
+    """Return what violates any of the checks, each with the check's name."""
+    return [f"{check.__name__}: {violation}" for check in checks for violation in check(history)]
+
+
+def _acknowledged(requests: Iterable[Request]) -> set[str]:
+    return {name for request in requests if request.is_acknowledged for name in request.wrote}
+
+
+def _in_cluster(requests: Iterable[Request]) -> list[Request]:
+    """Return the requests that were given what the cluster has."""
+    return [request for request in requests if request.outcome == "ok" and not request.is_local]
+
+
+def _began_logout(history: History, browser: int) -> int | None:
+    return min((request.began for request in history.of(browser) if request.action == "logout"), default=None)
+
+
+def _may_have_ended(history: History, request: Request) -> bool:
+    logout = _began_logout(history, request.browser)
+    return logout is not None and (request.ended < 0 or request.ended >= logout)

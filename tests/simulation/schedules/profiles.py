@@ -1,0 +1,68 @@
+"""What can happen in a schedule: how many browsers there are, what fails, and with what settings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from msm_fast import Reconnect
+from msm_fast.engine.effects import FailureKind
+
+Harm = Literal["restart", "evict", "flush", "corrupt"]
+
+QUICK: dict[str, Any] = {"first": 0.2, "factor": 1.5, "cap": 0.5}
+LOCAL: dict[str, Any] = {"on_cluster_lost": "local", "on_corrupt": "local"}
+
+
+@dataclass(frozen=True)
+class Profile:
+    """victims: how many nodes fail, together; they are the only ones. harms: what their memory may lose meanwhile."""
+
+    name: str
+    n_browsers: int = 1
+    n_requests: int = 12
+    victims: tuple[int, ...] = (1,)
+    faults: tuple[FailureKind | None, ...] = (None, None, "refused", "reset", "timeout", "protocol")
+    harms: tuple[Harm, ...] = ("restart",)
+    logout: float = 0.3
+    rotate: float = 0.0
+    settings: dict[str, Any] = field(default_factory=dict)
+    is_outage: bool = False
+    """More nodes fail than sessions have backups. What was stored as the faults began or ended, when each worker could
+    reach other nodes, may then lose against what was stored elsewhere."""
+    shares_local_store: bool = False
+
+
+PROFILES = (
+    Profile("one node fails", settings={"reconnect": Reconnect(**QUICK)}),
+    Profile(
+        "one node loses items",
+        harms=("restart", "evict", "evict", "flush", "corrupt"),
+        settings={"reconnect": Reconnect(**QUICK)},
+    ),
+    Profile(
+        "outage, discard",
+        victims=(3,),
+        faults=(None, None, "refused", "unreachable", "timeout"),
+        harms=(),
+        settings={**LOCAL, "reconnect": Reconnect(**QUICK)},
+        is_outage=True,
+        shares_local_store=True,
+    ),
+    Profile(
+        "outage, replay",
+        victims=(3,),
+        faults=(None, None, "refused", "unreachable", "timeout"),
+        harms=(),
+        logout=0.0,
+        is_outage=True,
+        settings={**LOCAL, "reconnect": Reconnect(**QUICK, on_reconnect="replay", replay_rate=10_000)},
+    ),
+    Profile(
+        "several browsers",
+        n_browsers=3,
+        n_requests=18,
+        rotate=0.15,
+        settings={"reconnect": Reconnect(**QUICK)},
+    ),
+)

@@ -1,0 +1,300 @@
+"""Requests of some browsers, over several workers, interleaved batch by batch while nodes fail."""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Generator
+from dataclasses import dataclass, field
+from typing import Any
+
+from msm_fast import NearCacheSettings, SessionUnavailable
+from msm_fast._core import wire
+from msm_fast._core.session_id import SessionId
+from msm_fast.engine.effects import Batch, Effect, Exchange, NodeFailure, Outcome, Replies
+from msm_fast.engine.serving import find, store
+from msm_fast.local_store import MemoryStore
+from msm_fast.session import Session
+from tests.simulation.clock import VirtualClock
+from tests.simulation.driver import SimulatedDriver, SimulatedNode
+from tests.simulation.schedules.history import FinalRead, History, Request, WorkerAtEnd
+from tests.simulation.schedules.profiles import Harm, Profile
+from tests.simulation.worker import Worker, make_settings
+
+Running = Generator[Effect, Any, None]
+
+NODES = ("n1", "n2", "n3")
+AT_ONCE = 3
+WORKERS = 3
+LONGEST_HEALING_S = 10.0
+
+
+@dataclass
+class Browser:
+    """One cookie jar. is_exclusive: a request that must be alone runs, or the browser's story has ended."""
+
+    number: int
+    cookie: str
+    is_exclusive: bool = False
+    n_running: int = 0
+
+
+@dataclass
+class Waiting:
+    """A request that waits for the batches of an exchange, each of which is delivered at a moment of its own."""
+
+    browser: Browser
+    request: Running
+    batches: list[Batch] = field(default_factory=list)
+    outcomes: dict[int, Outcome] = field(default_factory=dict)
+
+
+class Schedule:
+    """One run, all of it from its seed. What was acknowledged must survive whatever befalls the victims."""
+
+    def __init__(self, seed: int, profile: Profile) -> None:
+        self.profile = profile
+        self.rng = random.Random(seed)
+        self.clock = VirtualClock()
+        self.driver = SimulatedDriver(list(NODES), self.clock)
+        self.history = History()
+        settings = make_settings(**profile.settings)
+        shared = MemoryStore(NearCacheSettings(), self.clock.monotonic) if profile.shares_local_store else None
+        self.workers = [Worker(self.driver, settings, self.rng.getrandbits(32), shared) for _ in range(WORKERS)]
+        self.victims = self.rng.sample(NODES, self.rng.choice(profile.victims))
+        self.browsers = [Browser(i, self._first_session(i)) for i in range(profile.n_browsers)]
+        self.logout = self.rng.randrange(profile.n_requests) if self.rng.random() < profile.logout else None
+        self.zombies: dict[str, list[bytes]] = {name: [] for name in NODES}
+        self.step = 0
+
+    def run(self) -> History:
+        """Run all requests to their end, then let everything heal, and read what there is."""
+        n_started = 0
+        waiting: list[Waiting] = []
+        while n_started < self.profile.n_requests or waiting:
+            self.step += 1
+            self.clock.advance(self.rng.random() * 0.05)
+            self._probe_where_due()
+            if self.rng.random() < 0.15:
+                self._strike()
+            self._let_zombies_act()
+            ready = [b for b in self.browsers if not b.is_exclusive]
+            is_time = not waiting or (len(waiting) < AT_ONCE and self.rng.random() < 0.4)
+            if n_started < self.profile.n_requests and ready and is_time:
+                browser = self.rng.choice(ready)
+                self._resume(Waiting(browser, self._request(n_started, browser)), None, waiting)
+                n_started += 1
+            elif waiting:
+                self._deliver_one(waiting)
+            else:
+                break  # every browser's story has ended
+        self._heal()
+        self._read_finally()
+        return self.history
+
+    # -- requests
+
+    def _first_session(self, browser: int) -> str:
+        """Store a session under an id that comes from the seed, as its places come from the id."""
+        worker = self.workers[0]
+        session = worker.create(owner=browser)
+        plain = f"{self.rng.getrandbits(128):032x}"
+        session.state.session_id = SessionId(f"{plain}-{worker.ctx.topology.ranked(plain, lambda node: True)[0]}")
+        worker.save(session)
+        return session.id
+
+    def _request(self, n: int, browser: Browser) -> Running:
+        worker = self.rng.randrange(WORKERS)
+        ctx = self.workers[worker].ctx
+        request = Request(n, browser.number, worker, browser.cookie, self.step)
+        if n == self.logout:
+            request.action = "logout"
+        elif self.rng.random() < self.profile.rotate and not browser.n_running:
+            request.action, browser.is_exclusive = "rotate", True
+        self.history.requests.append(request)
+        browser.n_running += 1
+        session_id = SessionId.parse(request.presented)
+        assert session_id is not None
+        try:
+            state = yield from find(ctx, session_id, self.rng.random() < 0.5)
+            if state is None:
+                request.outcome = "none"
+                return
+            request.found = dict(state.attributes)
+            request.is_local = state.local_kind is not None
+            session = Session(None, ctx.new_state, request.presented, state)
+            self._use(request, session)
+            result = yield from store(ctx, session.state)
+            request.outcome, request.status = "ok", result.status
+            request.n_copies = 1 + len(result.backups)
+            request.is_local = request.is_local or result.status == "local"
+            request.cookie = session.id
+            self._take_cookie(browser, request)
+        except SessionUnavailable:
+            request.outcome = "unavailable"
+        finally:
+            request.ended = self.step
+            browser.n_running -= 1
+            if request.action == "rotate":
+                browser.is_exclusive = request.outcome != "ok"  # else nobody knows which of its ids is alive
+            self._note(f"request {n} of browser {browser.number}: {request.outcome} {request.status}")
+
+    def _use(self, request: Request, session: Session) -> None:
+        if request.action == "logout":
+            session.invalidate()
+            return
+        if request.action == "rotate":
+            session.rotate_id()
+        request.wrote = {f"a{request.n}": request.n}
+        session.update(request.wrote)
+
+    def _take_cookie(self, browser: Browser, request: Request) -> None:
+        if request.status in ("stored", "merged") or request.action == "rotate":
+            browser.cookie = request.cookie
+
+    def _resume(self, run: Waiting, outcomes: list[Outcome] | None, waiting: list[Waiting]) -> None:
+        """Let a request go on to its next exchange, or its end."""
+        while True:
+            try:
+                effect = run.request.send(outcomes)
+            except StopIteration:
+                return
+            if isinstance(effect, Exchange):
+                waiting.append(Waiting(run.browser, run.request, list(effect.batches)))
+                return
+            outcomes = None
+
+    def _deliver_one(self, waiting: list[Waiting]) -> None:
+        run = self.rng.choice(waiting)
+        i = self.rng.choice([i for i in range(len(run.batches)) if i not in run.outcomes])
+        run.outcomes[i] = self._deliver(run.batches[i])
+        if len(run.outcomes) == len(run.batches):
+            waiting.remove(run)
+            self._resume(run, [run.outcomes[i] for i in range(len(run.batches))], waiting)
+
+    # -- the network
+
+    def _deliver(self, batch: Batch) -> Outcome:
+        outcome = self._answer(batch, self.driver.nodes[batch.node])
+        answer = f"{outcome.kind}" if isinstance(outcome, NodeFailure) else [summary(reply) for reply in outcome]
+        self._note(f"   {batch.node} {[summary(command) for command in batch.commands]} -> {answer}")
+        return outcome
+
+    def _answer(self, batch: Batch, node: SimulatedNode) -> Outcome:
+        data = wire.encode(batch.commands, 1)
+        is_of_another_life = batch.life not in (None, node.server.life)
+        if node.fault is None:
+            if is_of_another_life:
+                return NodeFailure("restarted", False, "simulated: restarted")
+            parser = wire.ReplyParser(batch.commands, 1)
+            assert parser.feed(node.server.handle(data))
+            return Replies(parser.replies, node.server.life)
+        is_sent = node.fault not in ("refused", "unreachable") and not is_of_another_life
+        if is_sent and node.fault == "timeout":
+            self.zombies[batch.node].append(data)
+        elif is_sent and self.rng.random() < 0.5:
+            node.server.handle(data)  # the answer was lost, not the request
+        return NodeFailure(node.fault, is_sent, f"simulated: {node.fault}")
+
+    def _let_zombies_act(self) -> None:
+        """Let a node that hung carry out what it was sent meanwhile, long after the sender has given up."""
+        for name in self.victims:
+            if self.zombies[name] and self.driver.nodes[name].fault is None and self.rng.random() < 0.3:
+                self.driver.nodes[name].server.handle(self.zombies[name].pop(0))
+
+    # -- faults
+
+    def _strike(self) -> None:
+        """Let the victims fail, all in one way, or heal.
+
+        Together, as in an outage of the network: with more nodes away than sessions have backups, but not all, what
+        is found on the others may be old, which is a known limit.
+        """
+        fault = self.rng.choice(self.profile.faults)
+        for name in self.victims:
+            self.driver.nodes[name].fault = fault
+        self._note(f"{' '.join(self.victims)} {fault or 'heals'}")
+        if self.profile.harms and self.rng.random() < 0.3:
+            harm = self.rng.choice(self.profile.harms)
+            if harm != "restart" or fault == "refused":
+                self._harm(self.rng.choice(self.victims), harm)
+
+    def _harm(self, name: str, harm: Harm) -> None:
+        server = self.driver.nodes[name].server
+        self._note(f"{name}: {harm}")
+        keys = sorted(server.keys())
+        if harm == "restart":
+            server.restart()
+            self.zombies[name].clear()
+        elif harm == "flush":
+            server.flush()
+        elif keys:
+            key = self.rng.choice(keys)
+            item = server.peek(key)
+            assert item is not None
+            if harm == "evict":
+                server.evict(key)
+            else:
+                at = self.rng.randrange(len(item.value))
+                item.value = item.value[:at] + bytes([item.value[at] ^ 0x40]) + item.value[at + 1 :]
+
+    def _probe_where_due(self) -> None:
+        """Do what each worker's prober does."""
+        for worker in self.workers:
+            for node in worker.ctx.health.due_probes(self.clock.monotonic()):
+                worker.probe(node)
+
+    def _heal(self) -> None:
+        """Let all faults end, and wait until every worker is as it should be."""
+        for name, node in self.driver.nodes.items():
+            node.fault = None
+            for data in self.zombies[name]:
+                node.server.handle(data)
+        healed = self.clock.monotonic()
+        while self.clock.monotonic() - healed < LONGEST_HEALING_S:
+            if all(worker.ctx.state().value == "distributed" for worker in self.workers):
+                break
+            self.clock.advance(0.05)
+            self._probe_where_due()
+        took_s = self.clock.monotonic() - healed
+        for worker in self.workers:  # what was kept for a moment only is stored by the session's next request
+            for browser in self.browsers:
+                session = worker.load(browser.cookie)
+                if session is not None:
+                    worker.save(session)
+        for worker in self.workers:
+            state, n_local = worker.ctx.state().value, len(worker.ctx.local)
+            self.history.workers.append(WorkerAtEnd(state, n_local, worker.ctx.near_bytes, took_s))
+
+    def _read_finally(self) -> None:
+        """Read each browser's session with everything up, and without each node that failed alone."""
+        lone_victim = self.victims if len(self.victims) == 1 else []
+        for without in [None, *lone_victim]:
+            if without is not None:
+                self.driver.nodes[without].fault = "refused"
+            for browser in self.browsers:
+                if browser.is_exclusive:
+                    continue
+                session = Worker(self.driver, make_settings(), seed=1).load(browser.cookie)
+                found = None if session is None else dict(session)
+                among = f"without {without}" if without else "with every node"
+                self.history.finals.append(FinalRead(browser.number, among, found))
+
+    def _note(self, what: str) -> None:
+        self.history.log.append(f"{self.step}: {what}")
+
+
+def summary(message: wire.Command | wire.Reply) -> str:
+    """Return what matters of a command or a reply: a write's conditions and record, a reply's copy."""
+    if isinstance(message, wire.Command):
+        head, _, value = wire.encode([message], 1).partition(b"\r\n")
+        words = [word for word in head.decode().split()[2:] if word[0] in "CMvF"]
+        return " ".join([message.verb, *words, _record(value)])
+    return f"{message.status} c{message.cas} f{message.client_flags} {_record(message.value or b'')}".strip()
+
+
+def _record(data: bytes) -> str:
+    """Return the generation and the attribute names in a record."""
+    if len(data) < 48:
+        return ""
+    return f"g{int.from_bytes(data[8:16], 'little')} {sorted(set(re.findall(rb'a[0-9]+', data[48:])))}"
