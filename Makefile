@@ -9,6 +9,8 @@ TEST_ARGS ?=
 BENCH_ARGS ?=
 DEMO_ARGS ?=
 MINUTES ?= 10
+SEEDS ?= 100000
+FIRST ?= 0
 
 # Servers are often installed where an ordinary user's PATH does not look.
 export PATH := $(PATH):/usr/local/bin:/usr/local/sbin:/usr/sbin:/opt/homebrew/bin:/home/linuxbrew/.linuxbrew/bin
@@ -17,7 +19,7 @@ export PYTHON
 python = .venv/bin/python
 sanitized = build/sanitize
 
-.PHONY: help demo test unit lint bench sanitize soak wheel clean setup memcached
+.PHONY: help demo test unit lint bench sanitize simulate soak wheel clean setup memcached
 .DEFAULT_GOAL = help
 
 help: ## list the targets
@@ -54,6 +56,9 @@ sanitize: setup ## unit and property tests under AddressSanitizer and UndefinedB
 	cd $(sanitized) && LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libstdc++.so)" \
 		PYTHONMALLOC=malloc ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
 		$(CURDIR)/$(python) -m pytest tests/unit tests/property -m "not slow and not memcached" $(TEST_ARGS)
+
+simulate: setup ## SEEDS=100000 schedules of faults over a simulated cluster, from seed FIRST=0
+	$(python) -m tests.simulation --seeds $(SEEDS) --first $(FIRST)
 
 soak: setup memcached ## several workers for MINUTES=10 while something breaks every few seconds
 	$(python) -m tests.soak --minutes $(MINUTES)

@@ -14,7 +14,7 @@ ACKNOWLEDGED = ("stored", "merged")
 
 @dataclass
 class Request:
-    """One request. began, ended: steps. found: the attributes before it wrote. wrote: what it set."""
+    """One request. began, ended: steps; with _s virtual seconds. found: the attributes before it wrote. wrote: what it set."""
 
     n: int
     browser: int
@@ -30,7 +30,8 @@ class Request:
     is_local: bool = False
     cookie: str = ""
     ended: int = -1
-    took_s: float = 0.0
+    began_s: float = 0.0
+    ended_s: float = 0.0
 
     @property
     def is_acknowledged(self) -> bool:

@@ -106,7 +106,7 @@ class Schedule:
     def _request(self, n: int, browser: Browser) -> Running:
         worker = self.rng.randrange(WORKERS)
         ctx = self.workers[worker].ctx
-        request = Request(n, browser.number, worker, browser.cookie, self.step)
+        request = Request(n, browser.number, worker, browser.cookie, self.step, began_s=self.clock.monotonic())
         if n == self.logout:
             request.action = "logout"
         elif self.rng.random() < self.profile.rotate and not browser.n_running:
@@ -133,7 +133,7 @@ class Schedule:
         except SessionUnavailable:
             request.outcome = "unavailable"
         finally:
-            request.ended = self.step
+            request.ended, request.ended_s = self.step, self.clock.monotonic()
             browser.n_running -= 1
             if request.action == "rotate":
                 browser.is_exclusive = request.outcome != "ok"  # else nobody knows which of its ids is alive
