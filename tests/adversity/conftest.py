@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from msm_fast import Reconnect, SessionId, SessionManager, Timeouts
+from msm_fast import NearCacheSettings, Reconnect, SessionId, SessionManager, Timeouts
 from tests.adversity.proxy import FaultProxy
 from tests.adversity.stopwatch import Stopwatch
 from tests.adversity.visitor import Visitor
@@ -17,6 +17,8 @@ UNHURRIED = Timeouts(connect=2, operation=2, request=5)
 """For all that is not about time: a machine that stands still for a moment is no fault then."""
 HURRIED = Timeouts(connect=0.2, operation=0.2, request=0.5)
 """For nodes that hang."""
+FORGETFUL = NearCacheSettings(max_bytes=1)
+"""For what is about values on the wire: a worker is not sent again what it has kept."""
 
 
 class Cluster:

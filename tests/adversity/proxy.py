@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import random
+import re
 import socket
 import time
 from collections.abc import Callable
@@ -176,7 +177,7 @@ def has_value(data: bytes) -> bool:
 
 def is_stored(data: bytes) -> bool:
     """Whether a piece of a reply says that a write was done."""
-    return data.startswith(b"HD c")
+    return re.match(rb"HD c[0-9]+ O", data) is not None  # a copy that was asked for without its value has more flags
 
 
 # -- edits: what they find is the first reply with a value, "VA <size> <flags>\r\n<value>\r\n"

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from msm_fast import CorruptRecord, Event, SessionId, SessionManager, UnknownFormat
-from tests.adversity.conftest import Cluster, home_of, key_of
+from tests.adversity.conftest import FORGETFUL, Cluster, home_of, key_of
 from tests.adversity.proxy import Faults, flip_bit, has_value
 from tests.adversity.visitor import Visitor
 
@@ -58,7 +58,7 @@ def test_row_19_the_record_of_another_session_is_never_served(cluster: Cluster) 
 
 
 def test_row_46_a_bit_that_flips_anywhere_is_noticed_and_the_backup_serves(cluster: Cluster) -> None:
-    worker = cluster.worker()
+    worker = cluster.worker(near_cache=FORGETFUL)
     size = len(item_of(cluster, new_visitor(cluster, worker).cookie))
     into_a_tombstone = (5, 0)
     for at, bit in [*((at, at % 8) for at in range(size)), into_a_tombstone]:

@@ -15,7 +15,7 @@ from msm_fast import DistributionState, Event, SessionManager
 from msm_fast._core import wire
 from msm_fast.drivers.blocking import BlockingDriver
 from msm_fast.engine.effects import Batch, Exchange, Flow, NodeFailure, Outcome
-from tests.adversity.conftest import UNHURRIED, Cluster, home_of
+from tests.adversity.conftest import FORGETFUL, UNHURRIED, Cluster, home_of
 from tests.adversity.proxy import Faults, change_opaque, glue, has_value, is_store, is_stored, once
 from tests.adversity.visitor import Visitor, wait_until
 
@@ -41,7 +41,7 @@ def together(*calls: Callable[[], object]) -> None:
 
 
 def test_row_11_a_value_that_breaks_off_is_read_again_on_a_new_connection(cluster: Cluster) -> None:
-    worker = cluster.worker()
+    worker = cluster.worker(near_cache=FORGETFUL)
     visitor = visitor_with_cart(cluster, worker)
     cluster.proxies["n1"].replies = Faults(only=once(has_value), cuts_after=70)
     assert visitor.get() == {"cart": ["apple"] * 30}
@@ -52,7 +52,7 @@ def test_row_11_a_value_that_breaks_off_is_read_again_on_a_new_connection(cluste
 
 @pytest.mark.parametrize("cut", [1, 12, 70, -2, -1])
 def test_row_11_a_node_whose_values_break_off_is_replaced_by_the_backup(cluster: Cluster, cut: int) -> None:
-    worker = cluster.worker()
+    worker = cluster.worker(near_cache=FORGETFUL)
     visitor = visitor_with_cart(cluster, worker)
     cluster.proxies["n1"].replies = Faults(only=has_value, cuts_after=cut)
     assert visitor.get() == {"cart": ["apple"] * 30}
@@ -96,7 +96,7 @@ EXTRA = {
 
 @pytest.mark.parametrize("extra", EXTRA.values(), ids=EXTRA.keys())
 def test_row_17_bytes_after_the_last_reply_poison_the_connection(cluster: Cluster, extra: bytes) -> None:
-    worker = cluster.worker()
+    worker = cluster.worker(near_cache=FORGETFUL)
     visitor = visitor_with_cart(cluster, worker)
     other = cluster.visitor_at_home_on("n1", worker, user="eve")
     cluster.proxies["n1"].replies = Faults(only=once(has_value), edit=glue(extra))
@@ -121,7 +121,7 @@ def test_row_17_bytes_that_come_while_a_connection_is_idle_are_never_a_reply(clu
 
 
 def test_row_18_a_reply_with_the_opaque_of_another_command_is_no_reply(cluster: Cluster) -> None:
-    worker = cluster.worker()
+    worker = cluster.worker(near_cache=FORGETFUL)
     events: list[Event] = []
     worker.subscribe(events.append)
     visitors = [cluster.visitor_at_home_on("n1", worker, n=n) for n in range(4)]
@@ -136,7 +136,7 @@ def test_row_18_a_reply_with_the_opaque_of_another_command_is_no_reply(cluster: 
 def test_row_18_two_connections_whose_replies_change_places_give_nobody_anothers_session(
     cluster: Cluster, replies: Callable[[bytes], bool]
 ) -> None:
-    worker = cluster.worker()
+    worker = cluster.worker(near_cache=FORGETFUL)
     ada = cluster.visitor_at_home_on("n1", worker, user="ada")
     eve = cluster.visitor_at_home_on("n1", worker, user="eve")
     n_swapped = 0
