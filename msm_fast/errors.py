@@ -136,7 +136,7 @@ class ConflictError(MsmError):
 
 
 class LockTimeout(MsmError):
-    """The session's lock could not be had within the request's budget. session: digest."""
+    """Other requests held the session's lock for all of timeouts.lock: come again later. session: digest."""
 
     def __init__(self, message: str, *, session: str | None = None) -> None:
         super().__init__(message)

@@ -11,11 +11,11 @@ import time
 import weakref
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import replace
-from types import TracebackType
 from typing import Any, TypeVar
 
 from msm_fast._core.session_id import SessionId
 from msm_fast.drivers.blocking import BlockingDriver
+from msm_fast.drivers.lock_keeper import LockKeeper
 from msm_fast.drivers.prober import Prober
 from msm_fast.drivers.sqlite_store import SqliteStore
 from msm_fast.drivers.write_behind import WriteBehind
@@ -24,7 +24,9 @@ from msm_fast.engine.effects import Flow
 from msm_fast.engine.events import Event
 from msm_fast.engine.exchanging import probe
 from msm_fast.engine.local import find_locally, keep_locally
+from msm_fast.engine.locking import SessionLock, find_locked, release, store_locked, wait_for_lock
 from msm_fast.engine.reconnecting import reconnect
+from msm_fast.engine.request_rules import RequestRules
 from msm_fast.engine.serialization import StaysLocal
 from msm_fast.engine.serving import find, store
 from msm_fast.engine.sticky import LiveSessions, WriteNow
@@ -32,6 +34,7 @@ from msm_fast.errors import ApplicationStopped, ConfigurationError, SessionUnava
 from msm_fast.local_store import LocalStore
 from msm_fast.node import Node, parse_failover_nodes, parse_nodes
 from msm_fast.policies import DistributionState, SaveResult
+from msm_fast.request_scope import RequestScope, TimeBudget
 from msm_fast.session import Session, SessionState
 from msm_fast.settings import Settings
 from msm_fast.statistics import NodeStatus, Statistics
@@ -40,22 +43,8 @@ __all__ = ["Distribution", "RequestScope", "SessionManager"]
 
 T = TypeVar("T")
 
-_SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
-"""Methods whose requests are taken to read only (RFC 9110, 9.2.1). Those that write all the same may need one round
-trip more."""
-
-
 _AT_EXIT_S = 5.0
 """How long the end of the interpreter may wait for writes that requests left behind."""
-
-
-class _Budget:
-    """What one request may still spend on sessions, in seconds."""
-
-    __slots__ = ("left_s",)
-
-    def __init__(self, left_s: float) -> None:
-        self.left_s = left_s
 
 
 class Distribution:
@@ -85,45 +74,6 @@ class Distribution:
         self._wake()
 
 
-class RequestScope:
-    """One request's session, from its cookie to its save.
-
-    As a context manager it gives the session, and saves it when the block ends without an exception. An adapter that
-    must save earlier, before the response's headers leave, calls `save` itself.
-    """
-
-    __slots__ = ("_budget", "_manager", "session")
-
-    def __init__(self, manager: SessionManager, cookie_value: str | None, method: str) -> None:
-        budget = manager._new_budget()
-        expect_write = method.upper() not in _SAFE_METHODS
-        self._manager = manager
-        self._budget = budget
-        self.session = Session(
-            find=lambda: manager._find(cookie_value, expect_write, budget),
-            mint=manager._new_state,
-            presented=cookie_value,
-        )
-
-    def save(self) -> SaveResult:
-        """Store what changed; a session that the request never looked at costs nothing.
-
-        Raises: SessionUnavailable, SerializationError, ConflictError.
-        """
-        if not self.session.was_used:
-            return SaveResult("unchanged")
-        return self._manager._save(self.session.state, self._budget)
-
-    def __enter__(self) -> Session:
-        return self.session
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        if kind is None:
-            self.save()
-
-
 class SessionManager:
     """Keeps the sessions of an application in memcached, or without nodes in this process.
 
@@ -151,6 +101,8 @@ class SessionManager:
         if self._live is not None:
             self._ctx.dump_live = self._live.dump
         self.blacklist = self._ctx.blacklist
+        self._rules = RequestRules(self.settings, clock.monotonic)
+        self._lock_keeper = LockKeeper(self._ctx, self._run_in_background)
         self._change_lock = threading.Lock()
         self._stop_lock = threading.Lock()
         self._was_stopped = False
@@ -164,15 +116,16 @@ class SessionManager:
         """Return the scope of one request: `with manager.request(cookie) as session: …`.
 
         cookie_value: as the client sent it, any text; what is no id of a session gives a new one. method: of HTTP.
-        uri: the path, for settings that go by it.
+        uri: the path, for settings that go by it; what follows a "?" does not count. Where the pattern of a route is
+        known, it serves better: locking="auto" then learns of all its paths at once.
         Raises: ApplicationStopped; what the session's use and save raise.
         """
         self._refuse_if_stopped()
         self._ctx.counters.add("requests")
-        return RequestScope(self, cookie_value, method)
+        return RequestScope(self, self._ctx, self._rules, cookie_value, method, uri)
 
     def load(self, session_id: str | SessionId) -> Session | None:
-        """Return the session, or None: it does not exist.
+        """Return the session, or None: it does not exist. It is not locked, whatever settings.locking is.
 
         Raises: SessionUnavailable if it may exist where nobody can look, CorruptRecord, ApplicationStopped.
         """
@@ -263,6 +216,7 @@ class SessionManager:
         self._writer.close(timeout)
         self._ctx.is_closed = True
         self._prober.close(timeout)
+        self._lock_keeper.close(timeout)
         self._driver.close()
         self._ctx.local.close()
 
@@ -274,8 +228,13 @@ class SessionManager:
 
     # -- for RequestScope
 
-    def _find(self, text: str | None, expect_write: bool, budget: _Budget) -> SessionState | None:
-        """Look a session up by what a client sent; what is no id costs no round trip."""
+    def _find(
+        self, text: str | None, expect_write: bool, budget: TimeBudget, lock: SessionLock | None = None
+    ) -> SessionState | None:
+        """Look a session up by what a client sent; what is no id costs no round trip.
+
+        lock: to be held then, if the session is in the cluster; waiting for it is not charged to the budget.
+        """
         session_id = SessionId.parse(text)
         if session_id is None:
             if text:
@@ -287,19 +246,32 @@ class SessionManager:
             return live
         if not self._ctx.distribution.is_on:
             state = find_locally(self._ctx, session_id)
+        elif lock is not None:
+            state = self._find_locked(session_id, expect_write, budget, lock)
         else:
             state = self._run(find(self._ctx, session_id, expect_write), budget)
         if state is None or self._live is None or state.local_kind is not None:
             return state
         return self._live.adopt(state)
 
-    def _save(self, state: SessionState, budget: _Budget) -> SaveResult:
+    def _find_locked(
+        self, session_id: SessionId, expect_write: bool, budget: TimeBudget, lock: SessionLock
+    ) -> SessionState | None:
+        while True:
+            state = self._run(find_locked(self._ctx, session_id, expect_write, lock), budget)
+            if lock.is_held:
+                self._lock_keeper.keep(lock)
+            if not lock.is_wanted:
+                return state
+            self._driver.run(wait_for_lock(self._ctx, lock), lock.wait_until)
+
+    def _save(self, state: SessionState, budget: TimeBudget, lock: SessionLock | None = None) -> SaveResult:
         self._refuse_if_stopped()
         if self._live is not None:
             return self._save_live(self._live, state, budget)
-        return self._save_now(state, budget)
+        return self._save_now(state, budget, lock)
 
-    def _save_live(self, live: LiveSessions, state: SessionState, budget: _Budget) -> SaveResult:
+    def _save_live(self, live: LiveSessions, state: SessionState, budget: TimeBudget) -> SaveResult:
         """Leave what changed to the background, or store it now where that must be."""
         ended = list(state.retired)
         if not state.is_ended and not ended and state.local_kind is None and self._ctx.distribution.is_on:
@@ -318,7 +290,7 @@ class SessionManager:
             live.put(state)
         return result
 
-    def _write_now(self, live: LiveSessions, state: SessionState, budget: _Budget) -> SaveResult:
+    def _write_now(self, live: LiveSessions, state: SessionState, budget: TimeBudget) -> SaveResult:
         try:
             return self._run(live.write(state), budget)
         except SessionUnavailable:
@@ -326,13 +298,21 @@ class SessionManager:
                 raise
             return keep_locally(self._ctx, state)
 
-    def _save_now(self, state: SessionState, budget: _Budget) -> SaveResult:
+    def _save_now(self, state: SessionState, budget: TimeBudget, lock: SessionLock | None = None) -> SaveResult:
         if not self._ctx.distribution.is_on:
             return keep_locally(self._ctx, state)
+        flow = store(self._ctx, state) if lock is None else store_locked(self._ctx, state, lock)
         try:
-            return self._run(store(self._ctx, state), budget)
+            return self._run(flow, budget)
         finally:
             self._writer.wake()
+
+    def _release(self, lock: SessionLock, budget: TimeBudget) -> None:
+        """Let a lock go, in the background what takes longer than the request may."""
+        if lock.items:
+            self._run(release(self._ctx, lock), budget)
+        if lock.items:
+            self._lock_keeper.release(lock)
 
     def _new_state(self) -> SessionState:
         return self._ctx.new_state()
@@ -342,11 +322,11 @@ class SessionManager:
     def _session_of(self, state: SessionState, presented: str | None) -> Session:
         return Session(find=None, mint=self._new_state, presented=presented, state=state)
 
-    def _new_budget(self) -> _Budget:
+    def _new_budget(self) -> TimeBudget:
         self._ctx.retry_budget.earn()
-        return _Budget(self.settings.timeouts.request)
+        return TimeBudget(self.settings.timeouts.request)
 
-    def _run(self, flow: Flow[T], budget: _Budget) -> T:
+    def _run(self, flow: Flow[T], budget: TimeBudget) -> T:
         started = time.monotonic()
         try:
             return self._driver.run(flow, started + budget.left_s)
@@ -354,9 +334,13 @@ class SessionManager:
             budget.left_s -= time.monotonic() - started
 
     def _probe(self, node: str) -> None:
-        timeouts = self.settings.timeouts
         self._driver.look_up(node)
-        self._driver.run(probe(self._ctx, node), time.monotonic() + timeouts.connect + timeouts.operation)
+        self._run_in_background(probe(self._ctx, node))
+
+    def _run_in_background(self, flow: Flow[object]) -> None:
+        """Carry a flow out that no request waits for, within the time of one exchange."""
+        timeouts = self.settings.timeouts
+        self._driver.run(flow, time.monotonic() + timeouts.connect + timeouts.operation)
 
     def _change_topology(self, settings: Settings, draining: Collection[str]) -> None:
         with self._change_lock:
@@ -395,6 +379,7 @@ class SessionManager:
             self._live.renew_after_fork()
         self._prober.renew()
         self._writer.renew()
+        self._lock_keeper.renew_after_fork()
 
 
 def _open_local_store(settings: Settings) -> LocalStore | None:

@@ -22,6 +22,8 @@ __all__ = [
     "require_positive",
 ]
 
+_LONGEST_LOCK_S = 24 * 3600
+
 SaveStatus = Literal["stored", "unchanged", "merged", "queued", "local", "failed", "invalidated"]
 
 
@@ -55,15 +57,23 @@ def require_positive(setting: str, value: object) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Timeouts:
-    """Limits in seconds. connect: one connection. operation: one round trip. request: all a request may spend."""
+    """Limits in seconds. connect: one connection. operation: one round trip. request: all a request may spend.
+
+    lock: what it may spend, besides, on waiting for its session's lock. lock_ttl: for how long a lock outlives a worker
+    that died with it, 1 or more; while its request runs it is renewed.
+    """
 
     connect: float = 0.1
     operation: float = 0.1
     request: float = 0.25
+    lock: float = 5.0
+    lock_ttl: float = 30.0
 
     def __post_init__(self) -> None:
         for field in fields(self):
             require_positive(f"timeouts.{field.name}", getattr(self, field.name))
+        if not 1 <= self.lock_ttl <= _LONGEST_LOCK_S:
+            raise ConfigurationError("timeouts.lock_ttl", self.lock_ttl, f"1 to {_LONGEST_LOCK_S} seconds")
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,11 +19,14 @@ __all__ = ["Settings"]
 _LONGEST_S = 2**32 - 1
 """Lifetimes are 32-bit seconds in the record (136 years)."""
 
-_KEY_PREFIX = re.compile(r"[!-~]{0,80}")
-"""With the longest id of 128 characters this leaves room under memcached's 250 bytes for a key."""
+_KEY_PREFIX = re.compile(r"(?!msm:lock:)[!-~]{0,80}")
+"""With the longest id of 128 characters, and with what goes before it in a lock's key, this is under the 250 bytes that
+memcached takes. No session's key begins as a lock's does."""
 
 
+_KEY_PREFIX_WORDS = "up to 80 printable ASCII characters, no blanks, that do not begin with 'msm:lock:'"
 _ROUTE = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_LOCKING = re.compile(r"merge|none|all|auto|uri:.+", re.DOTALL)
 _LOCAL_STORE = re.compile(r"memory|sqlite:///.+")
 
 
@@ -83,12 +86,14 @@ class Settings:
         if isinstance(self.replicas, bool) or not isinstance(self.replicas, int) or not 0 <= self.replicas <= 8:
             raise ConfigurationError("replicas", self.replicas, "0 to 8 backup copies")
         if not (isinstance(self.key_prefix, str) and _KEY_PREFIX.fullmatch(self.key_prefix)):
-            raise ConfigurationError("key_prefix", self.key_prefix, "up to 80 printable ASCII characters, no blanks")
+            raise ConfigurationError("key_prefix", self.key_prefix, _KEY_PREFIX_WORDS)
         if not (isinstance(self.local_store, str) and _LOCAL_STORE.fullmatch(self.local_store)):
             raise ConfigurationError("local_store", self.local_store, "'memory' or 'sqlite:///path/of/a/file'")
         if self.blacklist_path is not None and not _is_path(self.blacklist_path):
             raise ConfigurationError("blacklist_path", self.blacklist_path, "the path of a file, or None")
-        _check_pattern("attribute_filter", self.attribute_filter)
+        for name in ("attribute_filter", "ignore_requests"):
+            _check_pattern(name, getattr(self, name))
+        _check_locking(self.locking)
         if self.on_stop is not None and not callable(self.on_stop):
             raise ConfigurationError("on_stop", self.on_stop, "something that can be called with no argument")
         _check_serializer(self.serializer)
@@ -133,7 +138,6 @@ class Settings:
 
 _CHOICES: dict[str, tuple[tuple[object, ...], str]] = {
     # setting: (what this version accepts, a pattern for what a later one will)
-    "locking": (("merge",), r"'(none|all|auto|uri:.*)'"),
     "on_conflict": (("merge", "error"), r"$^"),
     "backup": ((None, "sync", "async"), r"$^"),
     "on_cluster_lost": (("local", "error"), r"$^"),
@@ -143,7 +147,6 @@ _CHOICES: dict[str, tuple[tuple[object, ...], str]] = {
     "encrypt": ((False,), r"True"),
     "compress_over": ((None,), r"[0-9]+"),
     "hash_ids": ((False,), r"True"),
-    "ignore_requests": ((None,), r".*"),
 }
 
 
@@ -168,10 +171,20 @@ def _is_path(value: object) -> bool:
     return isinstance(value, str) and value != "" and "\0" not in value
 
 
+def _check_locking(value: object) -> None:
+    accepted = "'merge', 'none', 'all', 'auto' or 'uri:' and a regular expression"
+    if not (isinstance(value, str) and _LOCKING.fullmatch(value)):
+        raise ConfigurationError("locking", value, accepted)
+    try:
+        re.compile(value.partition(":")[2])
+    except re.error as error:
+        raise ConfigurationError("locking", value, f"{accepted} ({error})") from error
+
+
 def _check_pattern(name: str, value: object) -> None:
     if value is None:
         return
-    accepted = "a regular expression that matches the whole of a name, or None"
+    accepted = "a regular expression, to match a whole name or path, or None"
     if not isinstance(value, str) or not value:
         raise ConfigurationError(name, value, accepted)
     try:

@@ -68,6 +68,14 @@ class Statistics:
     """Sessions kept on this host that were stored in the cluster when it came back."""
     unavailable: int = 0
     """Requests for a session of which no copy could be reached."""
+    locks: int = 0
+    """Locks that requests got on their sessions."""
+    lock_waits: int = 0
+    """Requests that had to wait for a lock; one whose session moves meanwhile counts again."""
+    lock_timeouts: int = 0
+    """Requests that waited in vain: LockTimeout."""
+    locks_lost: int = 0
+    """Locks that were gone before their request had ended."""
     round_trips: int = 0
     """Waits for memcached; several nodes asked together are one."""
     retries: int = 0

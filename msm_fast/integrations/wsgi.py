@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, cast
 
-from msm_fast.errors import CorruptRecord, SessionUnavailable
+from msm_fast.errors import CorruptRecord, LockTimeout, SessionUnavailable
 from msm_fast.integrations.cookies import CookieSettings, read_cookie, vary_by_cookie
 from msm_fast.manager import RequestScope, SessionManager
 from msm_fast.policies import SaveResult
@@ -22,7 +22,7 @@ ENVIRON_KEY = "msm_fast.session"
 _log = logging.getLogger("msm_fast.wsgi")
 _ExcInfo = tuple[type[BaseException], BaseException, TracebackType] | tuple[None, None, None]
 _RETRY_AFTER_S = "1"
-_UNREACHABLE = (SessionUnavailable, CorruptRecord)
+_UNREACHABLE = (SessionUnavailable, CorruptRecord, LockTimeout)
 
 
 class SessionMiddleware:
@@ -32,7 +32,8 @@ class SessionMiddleware:
     redirect at once finds what was written. What a streaming body writes later is stored when the body ends, but can no
     longer set a cookie. A request that the app ends with an exception stores nothing.
 
-    When no copy of a session can be reached, the answer is 503 with Retry-After, and the cookie stays as it is.
+    When no copy of a session can be reached, or its lock cannot be had in time, the answer is 503 with Retry-After, and
+    the cookie stays as it is.
 
     cookie: name and attributes of the cookie.
     Thread-safety: shared by all threads of a server.
@@ -52,12 +53,16 @@ class SessionMiddleware:
         environ[ENVIRON_KEY] = scope.session
         try:
             body = self._app(environ, response.start)
-            if isinstance(body, (list, tuple)):
-                response.end()
-                return body
+            if not isinstance(body, (list, tuple)):
+                return _Body(body, response)
+            response.end()
         except _UNREACHABLE as error:
-            return response.refuse(error)
-        return _Body(body, response)
+            body = response.refuse(error)
+        except BaseException:
+            scope.close()
+            raise
+        scope.close()
+        return body
 
 
 class _Response:
@@ -107,6 +112,8 @@ class _Response:
         It is set when a stored session has another id than the client sent, and deleted only when this very request
         ended the session: if another one did, that one has told the client.
         """
+        if self._scope.is_ignored:
+            return None
         state = self._scope.session.state
         if state.is_kept and result.status != "invalidated":
             session_id = str(state.session_id)
@@ -121,10 +128,14 @@ class _Response:
         if result.status not in ("unchanged", "invalidated") and self._cookie_to_set(result) != self._sent_cookie:
             _log.warning("a session got its id after the headers had left; the client will not know it")
 
+    def close(self) -> None:
+        """End the request, however it went."""
+        self._scope.close()
+
     def refuse(self, error: BaseException) -> Iterable[bytes]:
         """Answer 503: the session may well exist, so the client keeps its cookie and comes again."""
         _log.error("a request was refused: %s", error)
-        body = b"The session store cannot be reached at the moment. Please try again.\n"
+        body = b"Your session is not available at the moment. Please try again.\n"
         headers = [
             ("Content-Type", "text/plain; charset=utf-8"),
             ("Content-Length", str(len(body))),
@@ -160,6 +171,9 @@ class _Body:
     def close(self) -> None:
         """Close the app's body, then store what it wrote to the session."""
         close: Any = getattr(self._body, "close", None)
-        if close is not None:
-            close()
-        self._response.end()
+        try:
+            if close is not None:
+                close()
+            self._response.end()
+        finally:
+            self._response.close()

@@ -18,7 +18,9 @@ PLAIN_VALUES = {
     "statistics",
 }
 
-LAYERS = [{"errors"}, {"_core"}, PLAIN_VALUES, {"engine"}, {"drivers"}, {"manager"}, {"integrations"}, {"cli"}]
+MANAGER = {"manager", "request_scope"}
+
+LAYERS = [{"errors"}, {"_core"}, PLAIN_VALUES, {"engine"}, {"drivers"}, MANAGER, {"integrations"}, {"cli"}]
 
 IO_AND_TIME = {
     "asyncio",
