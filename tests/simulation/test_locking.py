@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 
 from msm_fast import CorruptRecord, LockTimeout, Retry, Session, SessionId, Timeouts
-from msm_fast.engine.effects import Exchange, FailureKind, Sleep
+from msm_fast.engine.effects import Exchange, FailureKind, Flow, Sleep
 from msm_fast.engine.events import Event
-from msm_fast.engine.locking import LOCK_PREFIX, new_lock, wait_for_lock
+from msm_fast.engine.locking import LOCK_PREFIX, new_lock, store_locked, wait_for_lock
+from msm_fast.engine.versions import cas_of
 from msm_fast.session import UNKNOWN
 from tests.simulation.driver import ROUND_TRIP_S, SimulatedDriver
 from tests.simulation.locking_worker import LockedRequest, LockingWorker
@@ -77,16 +78,22 @@ def other_session(worker: LockingWorker, session_id: str) -> Session:
 
 def test_a_lock_costs_no_round_trip_of_its_own(driver: SimulatedDriver, make_worker: MakeLockingWorker) -> None:
     session_id = make_worker().store(n=1)
-    before = driver.exchanges
+    sent: list[list[tuple[str, bool]]] = []
+
+    def note(exchange: Exchange) -> None:
+        (batch,) = (batch for batch in exchange.batches if batch.node == home_of(session_id))
+        sent.append([(command.verb, command.key.startswith(LOCK_PREFIX)) for command in batch.commands])
+
+    driver.before_exchange = note
     request = begun(make_worker(), session_id)
-    assert driver.exchanges == before + 1
     assert request.lock.is_held
     assert lock_holders(driver, session_id) == {home_of(session_id)}
     request.session["n"] = 2
     assert request.save().status == "stored"
-    assert driver.exchanges == before + 2
     assert lock_holders(driver, session_id) == set()
     assert not request.lock.is_held
+    # The lock is had before the session is read, and let go after it was written.
+    assert sent == [[("ms", True), ("mg", False)], [("ms", False), ("md", True)]]
 
 
 def test_msm_007_the_key_of_the_lock_has_the_prefix(driver: SimulatedDriver, make_worker: MakeLockingWorker) -> None:
@@ -150,6 +157,7 @@ def test_waits_are_random_and_bounded_so_that_waiters_do_not_ask_in_step(
         assert len(slept) < 250
         assert all(0 <= seconds <= min(0.005 * 2**i, 0.1) for i, seconds in enumerate(slept))
         assert max(slept) > 0.05
+        assert len(set(slept)) > len(slept) / 2
     assert waits[0] != waits[1]
 
 
@@ -344,6 +352,10 @@ def test_a_session_whose_node_is_down_is_locked_where_all_look_for_it(
     second = begun(make_worker(), session_id)
     assert second.session["n"] == 2
     assert second.session.id == first.session.id
+    second.save()
+    before = driver.exchanges
+    assert begun(second.worker, session_id).lock.is_held
+    assert driver.exchanges == before + 1
 
 
 def test_a_waiter_follows_a_session_whose_node_fails_while_it_is_locked(
@@ -468,8 +480,15 @@ def test_a_renewal_that_comes_too_late_for_a_released_lock_tells_nothing(
     worker = make_worker()
     request = begun(worker, session_id)
     request.session["n"] = 2
-    at_exchange(driver, 1, request.save)
-    request.renew()
+
+    def storing() -> Flow[None]:
+        flow = store_locked(worker.ctx, request.session.state, request.lock)
+        outcomes = yield next(flow)
+        request.renew()  # the node has deleted the lock, and the request does not know yet
+        with pytest.raises(StopIteration):
+            flow.send(outcomes)
+
+    driver.run(storing())
     assert worker.ctx.counters.snapshot().locks_lost == 0
     assert lock_holders(driver, session_id) == set()
 
@@ -488,6 +507,29 @@ def test_a_lock_renewed_while_the_session_is_stored_is_let_go_all_the_same(
     at_exchange(driver, 1, renew_meanwhile)
     request.save()
     assert lock_holders(driver, session_id) == set()
+
+
+def invalidate(request: LockedRequest) -> None:
+    request.session.invalidate()
+    request.save()
+
+
+@pytest.mark.parametrize("act", [LockedRequest.renew, LockedRequest.give_up, LockedRequest.save, invalidate])
+def test_a_lock_from_before_a_restart_is_not_taken_for_another_with_the_same_cas(
+    driver: SimulatedDriver, make_worker: MakeLockingWorker, act: Callable[[LockedRequest], object]
+) -> None:
+    session_id = make_worker().store(n=1)
+    first = begun(make_worker(), session_id)
+    server = driver.nodes[home_of(session_id)].server
+    server.restart()
+    second = begun(make_worker(), session_id)
+    of_second = server.peek(second.lock.key)
+    assert of_second is not None
+    of_second.cas = cas_of(first.lock.items[home_of(session_id)])
+    first.session["n"] = 2
+    act(first)
+    assert server.peek(second.lock.key) is of_second
+    assert of_second.value == second.lock.token
 
 
 def test_a_restart_of_the_node_drops_its_locks_and_loses_no_change(
