@@ -250,7 +250,9 @@ def test_the_apps_close_is_called(manager: SessionManager) -> None:
     assert closed == [True]
 
 
-@pytest.mark.parametrize("error", [SessionUnavailable("every node is down"), CorruptRecord("bit flip")])
+@pytest.mark.parametrize(
+    "error", [SessionUnavailable("every node is down"), CorruptRecord("bit flip"), LockTimeout("it is locked")]
+)
 @pytest.mark.parametrize("when", ["load", "save"])
 @pytest.mark.parametrize("is_generator", [False, True])
 def test_when_the_store_fails_the_answer_is_503_and_the_cookie_stays(
@@ -284,3 +286,62 @@ def test_when_the_store_fails_the_answer_is_503_and_the_cookie_stays(
     assert response.all("set-cookie") == []
     assert b"stored" not in response.body
     assert cookie == browser.cookie
+
+
+def test_an_ignored_request_sets_no_cookie_and_deletes_none() -> None:
+    def handle(session: Any, environ: dict[str, Any]) -> str:
+        if environ["PATH_INFO"] == "/out.png":
+            session.invalidate()
+        session["n"] = session.get("n", 0) + 1
+        return "done"
+
+    with SessionManager(ignore_requests=r".*\.png") as manager:
+        browser = Browser(SessionMiddleware(app_of(handle), manager))  # type: ignore[arg-type]
+        assert browser.send(path="/logo.png").all("set-cookie") == []
+        browser.send(path="/")
+        cookie = browser.cookie
+        for path in ("/logo.png", "/out.png"):
+            response = browser.send(path=path)
+            assert response.all("set-cookie") == []
+            assert response.all("vary") == ["Cookie"]
+        assert browser.cookie == cookie
+        loaded = manager.load(cookie or "")
+        assert loaded is not None
+        assert dict(loaded) == {"n": 1}
+
+
+@pytest.mark.parametrize("end", ["a list", "a generator", "an exception", "an exception in the body"])
+def test_the_scope_is_closed_however_the_request_ends(
+    manager: SessionManager, monkeypatch: pytest.MonkeyPatch, end: str
+) -> None:
+    closed = []
+    close = RequestScope.close
+
+    def note(scope: RequestScope) -> None:
+        closed.append(scope)
+        close(scope)
+
+    monkeypatch.setattr(RequestScope, "close", note)
+
+    def generated() -> Iterator[bytes]:
+        yield b"one"
+        assert closed == []
+        if end == "an exception in the body":
+            raise ZeroDivisionError
+        yield b"two"
+
+    def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        environ[ENVIRON_KEY]["n"] = 1
+        if end == "an exception":
+            raise ZeroDivisionError
+        start_response("200 OK", [("Content-Type", "text/plain")])
+        assert closed == []
+        return [b"one"] if end == "a list" else generated()
+
+    browser = Browser(SessionMiddleware(app, manager))  # type: ignore[arg-type]
+    if end.startswith("an exception"):
+        with pytest.raises(ZeroDivisionError):
+            browser.send()
+    else:
+        browser.send()
+    assert closed

@@ -1,0 +1,113 @@
+"""What a request's scope does with its session, without nodes; with locks see tests/integration/test_locking.py."""
+
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from msm_fast import Event, Session, SessionManager
+
+
+@pytest.fixture
+def manager() -> Iterator[SessionManager]:
+    with SessionManager(ignore_requests=r".*\.png", locking="auto") as manager:
+        yield manager
+
+
+@pytest.fixture
+def session_id(manager: SessionManager) -> str:
+    with manager.request(None) as session:
+        session["user"] = "ada"
+    return session.id
+
+
+def write(session: Session) -> None:
+    session["user"] = "grace"
+
+
+def attributes(manager: SessionManager, session_id: str) -> dict[str, object] | None:
+    session = manager.load(session_id)
+    return None if session is None else dict(session)
+
+
+@pytest.mark.parametrize("change", [write, Session.clear, Session.invalidate, Session.rotate_id])
+def test_an_ignored_request_may_look_at_its_session_but_changes_nothing(
+    manager: SessionManager, session_id: str, change: Callable[[Session], None]
+) -> None:
+    with manager.request(session_id, "POST", "/logo.png?size=2") as session:
+        assert session["user"] == "ada"
+        change(session)
+    assert attributes(manager, session_id) == {"user": "ada"}
+
+
+def test_an_ignored_request_makes_no_session(manager: SessionManager) -> None:
+    with manager.request(None, "POST", "/logo.png") as session:
+        session["user"] = "ada"
+    assert manager.load(session.id) is None
+    assert manager.statistics().created == 0
+
+
+def test_a_change_that_is_ignored_is_told_once(manager: SessionManager, session_id: str) -> None:
+    told: list[Event] = []
+    manager.subscribe(told.append)
+    with manager.request(session_id, "GET", "/logo.png") as session:
+        assert session["user"] == "ada"
+    assert told == []
+    for _ in range(2):
+        with manager.request(session_id, "GET", "/logo.png") as session:
+            session["user"] = "grace"
+    (event,) = told
+    assert event.kind == "ignored_change"
+    assert "GET /logo.png" in event.detail
+    assert session_id not in event.detail
+
+
+def is_learned(manager: SessionManager, path: str) -> bool:
+    return not manager._rules.needs_lock("GET", path)
+
+
+def test_auto_learns_from_requests_that_were_given_a_session(manager: SessionManager, session_id: str) -> None:
+    with manager.request(session_id, "GET", "/page?n=1") as session:
+        session.get("user")
+    assert is_learned(manager, "/page")
+    with manager.request(session_id, "GET", "/page?n=2") as session:
+        session["user"] = "grace"
+    assert not is_learned(manager, "/page")
+
+
+@pytest.mark.parametrize("change", [Session.invalidate, Session.rotate_id, Session.clear])
+def test_ending_or_renaming_a_session_is_a_change(
+    manager: SessionManager, session_id: str, change: Callable[[Session], None]
+) -> None:
+    with manager.request(session_id, "GET", "/page") as session:
+        change(session)
+    with manager.request(manager.create().id, "GET", "/page") as session:
+        session.get("user")
+    other = manager.create()
+    other["user"] = "ada"
+    manager.save(other)
+    with manager.request(other.id, "GET", "/page") as session:
+        session.get("user")
+    assert not is_learned(manager, "/page")
+
+
+def test_auto_learns_nothing_without_a_session_or_from_a_failure(manager: SessionManager, session_id: str) -> None:
+    with manager.request(None, "GET", "/page") as session:
+        session.get("user")
+    with manager.request(session_id, "GET", "/page"):
+        pass
+    with pytest.raises(ZeroDivisionError), manager.request(session_id, "GET", "/page") as session:
+        session["n"] = 1 / session.get("n", 0)
+    with manager.request(session_id, "GET", "/logo.png") as session:
+        session.get("user")
+    assert not is_learned(manager, "/page")
+    assert not is_learned(manager, "/logo.png")
+
+
+def test_a_session_that_is_stored_again_for_its_own_sake_is_not_changed_by_the_request(
+    manager: SessionManager, session_id: str
+) -> None:
+    with manager.request(session_id, "GET", "/page") as session:
+        session.get("user")
+        session.state.must_store = True  # as when a copy of it is missing
+    assert manager.statistics().stored == 1
+    assert is_learned(manager, "/page")
