@@ -96,7 +96,7 @@ def test_a_lock_costs_no_round_trip_of_its_own(driver: SimulatedDriver, make_wor
     assert sent == [[("ms", True), ("mg", False)], [("ms", False), ("md", True)]]
 
 
-def test_msm_007_the_key_of_the_lock_has_the_prefix(driver: SimulatedDriver, make_worker: MakeLockingWorker) -> None:
+def test_the_key_of_the_lock_has_the_prefix(driver: SimulatedDriver, make_worker: MakeLockingWorker) -> None:
     worker = make_worker(key_prefix="shop:")
     session_id = worker.store(n=1)
     begun(worker, session_id)

@@ -7,7 +7,7 @@ from wsgiref.validate import validator
 
 import pytest
 
-from msm_fast import CorruptRecord, SaveResult, SessionId, SessionManager, SessionUnavailable
+from msm_fast import CorruptRecord, LockTimeout, SaveResult, SessionId, SessionManager, SessionUnavailable
 from msm_fast.integrations.cookies import CookieSettings
 from msm_fast.integrations.wsgi import ENVIRON_KEY, SessionMiddleware
 from msm_fast.manager import RequestScope

@@ -1,0 +1,173 @@
+"""Locked sessions over real memcached: many threads and managers, real time, workers that die."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from msm_fast import SessionManager, Timeouts
+from tests.integration.conftest import Nodes
+from tests.integration.test_manager import home_of, loaded, store
+
+pytestmark = pytest.mark.memcached
+
+MakeManager = Callable[..., SessionManager]
+
+PATIENT = Timeouts(request=2, operation=1, lock=20)
+
+
+def in_threads(work: Callable[[int], None], n: int) -> None:
+    """Let n threads work, and raise what one of them raised."""
+    failures: list[BaseException] = []
+
+    def guarded(i: int) -> None:
+        try:
+            work(i)
+        except BaseException as error:  # noqa: BLE001 - it is raised below
+            failures.append(error)
+
+    threads = [threading.Thread(target=guarded, args=(i,)) for i in range(n)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+        assert not thread.is_alive()
+    for failure in failures:
+        raise failure
+
+
+def test_invariant_6_no_step_of_a_counter_is_lost_under_locks(make_manager: MakeManager) -> None:
+    managers = [make_manager(locking="all", timeouts=PATIENT, on_conflict="error") for _ in range(2)]
+    session_id = store(managers[0], n=0)
+
+    def count(i: int) -> None:
+        for _ in range(15):
+            with managers[i % 2].request(session_id, "POST", "/count") as session:
+                session["n"] += 1
+
+    in_threads(count, 4)
+    assert loaded(managers[0], session_id)["n"] == 60
+    assert sum(manager.statistics().lock_waits for manager in managers) > 0
+    assert sum(manager.statistics().conflicts for manager in managers) == 0
+
+
+def test_waiting_for_a_lock_is_not_charged_to_the_requests_budget(make_manager: MakeManager) -> None:
+    manager = make_manager(locking="all", timeouts=Timeouts(request=0.25, lock=10))
+    session_id = store(manager, n=0)
+    entered, may_go_on = threading.Event(), threading.Event()
+
+    def work(i: int) -> None:
+        if i == 0:
+            with manager.request(session_id) as session:
+                session["n"] += 1
+                entered.set()
+                assert may_go_on.wait(10)
+        else:
+            assert entered.wait(10)
+            threading.Timer(0.6, may_go_on.set).start()
+            with manager.request(session_id) as session:
+                session["n"] += 1
+
+    in_threads(work, 2)
+    assert loaded(manager, session_id)["n"] == 2
+
+
+def test_invariant_7_a_long_request_keeps_its_lock_beyond_its_lifetime(make_manager: MakeManager) -> None:
+    one = make_manager(locking="all", timeouts=Timeouts(lock_ttl=1))
+    two = make_manager(locking="all", timeouts=PATIENT, on_conflict="error")
+    session_id = store(one, n=0)
+    with one.request(session_id) as session:
+        session["n"] += 1
+        waiter = threading.Thread(target=lambda: in_threads(lambda i: _count_in(two, session_id), 1))
+        waiter.start()
+        time.sleep(3.5)
+        assert waiter.is_alive()
+    waiter.join(10)
+    assert loaded(one, session_id)["n"] == 2
+    assert one.statistics().locks_lost == 0
+
+
+def _count_in(manager: SessionManager, session_id: str) -> None:
+    with manager.request(session_id) as session:
+        session["n"] += 1
+
+
+DYING_WORKER = """
+import sys, time
+from msm_fast import SessionManager, Timeouts
+manager = SessionManager(sys.argv[1], locking="all", timeouts=Timeouts(request=2, operation=1, lock_ttl=1))
+with manager.request(sys.argv[2]) as session:
+    session["n"] += 100
+    print("locked", flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.fixture
+def dying_worker(nodes: Nodes) -> Callable[[str], None]:
+    """Return a function that starts a worker, lets it lock a session and kills it."""
+
+    def start(session_id: str) -> None:
+        text = ",".join(f"{name}:{server.address}" for name, server in nodes.items())
+        command = [sys.executable, "-c", DYING_WORKER, text, session_id]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=Path(__file__).parents[2]) as worker:
+            assert worker.stdout is not None
+            assert worker.stdout.readline() == b"locked\n"
+            os.kill(worker.pid, signal.SIGKILL)
+
+    return start
+
+
+def test_row_42_a_killed_worker_keeps_others_out_no_longer_than_its_locks_lifetime(
+    make_manager: MakeManager, dying_worker: Callable[[str], None]
+) -> None:
+    manager = make_manager(locking="all", timeouts=PATIENT)
+    session_id = store(manager, n=0)
+    dying_worker(session_id)
+    started = time.monotonic()
+    _count_in(manager, session_id)
+    assert time.monotonic() - started < 3
+    assert loaded(manager, session_id)["n"] == 1
+
+
+def test_a_lock_does_not_keep_a_request_waiting_when_its_node_is_killed(
+    nodes: Nodes, make_manager: MakeManager
+) -> None:
+    one, two = (make_manager(locking="all", timeouts=PATIENT) for _ in range(2))
+    session_id = store(one, n=0)
+    with one.request(session_id) as session:
+        session["n"] += 1
+        nodes[home_of(session_id)].kill()
+        started = time.monotonic()
+        with two.request(session_id) as other:
+            assert other.id_changed
+        assert time.monotonic() - started < 2
+    assert loaded(two, session_id)["n"] == 1
+
+
+def test_row_9_a_hanging_node_costs_no_more_than_the_budget(nodes: Nodes, make_manager: MakeManager) -> None:
+    manager = make_manager(locking="all")
+    session_id = store(manager, n=0)
+    nodes[home_of(session_id)].pause()
+    try:
+        started = time.monotonic()
+        with manager.request(session_id, "POST") as session:
+            session["n"] += 1
+        assert time.monotonic() - started < 0.6
+        assert session.id_changed
+    finally:
+        nodes[home_of(session_id)].resume()
+
+
+def test_manager_load_takes_no_lock(make_manager: MakeManager) -> None:
+    manager = make_manager(locking="all")
+    session = loaded(manager, store(manager, n=0))
+    session["n"] = 1
+    assert manager.save(session).status == "stored"
+    assert manager.statistics().locks == 0
