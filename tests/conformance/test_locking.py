@@ -1,6 +1,7 @@
 """Locks on sessions, and requests that are to be left alone, on real nodes."""
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -254,3 +255,31 @@ def test_msm_171_a_lock_of_a_session_that_cannot_be_read_is_let_go(
             tampering.replace("p" + plain_of(session_id), b"nonsense")
     assert client.post(web_worker, user="eve").status == 503
     assert locks(nodes, session_id, "p") == []
+
+
+@pytest.mark.parametrize("locking", MODES)
+@pytest.mark.parametrize("max_inactive", [None, 15 * 24 * 3600 + 1])
+def test_msm_130_131_a_locked_session_of_any_lifetime_is_loaded_from_the_backup(
+    nodes: Nodes, make_web_worker: MakeWebWorker, locking: str, max_inactive: float | None
+) -> None:
+    client, web_worker = Client(), make_web_worker(locking=locking, max_inactive=max_inactive)
+    before = client.post(web_worker, user="ada").id
+    nodes[before.partition("-")[2]].kill()
+    response = client.get(web_worker)
+    assert response.attributes == {"user": "ada"}
+    assert response.id != before
+    assert plain_of(response.id) == plain_of(before)
+    assert locks(nodes_up(nodes, before), before) == []
+
+
+def nodes_up(nodes: Nodes, session_id: str) -> Nodes:
+    return {name: server for name, server in nodes.items() if name != session_id.partition("-")[2]}
+
+
+def test_msm_138_read_only_requests_keep_a_locked_session_alive(make_web_worker: MakeWebWorker) -> None:
+    client, web_worker = Client(), make_web_worker(locking="auto", max_inactive=2)
+    session_id = client.post(web_worker, user="ada").id
+    for _ in range(4):
+        time.sleep(1)
+        response = client.get(web_worker)
+        assert (response.id, response.attributes) == (session_id, {"user": "ada"})
