@@ -14,7 +14,9 @@ ACKNOWLEDGED = ("stored", "merged")
 
 @dataclass
 class Request:
-    """One request. began, ended: steps; with _s virtual seconds. found: the attributes before it wrote. wrote: what it set."""
+    """One request. began, ended: steps; with _s virtual seconds. found: the attributes before it wrote. wrote: what it
+    set.
+    """
 
     n: int
     browser: int
