@@ -49,7 +49,7 @@ class Client:
             answers = [self._send(requests[0], self._lines[0])]
             if second is not None:
                 answers.append(second.result())
-            browser.take(requests, answers)
+            browser.take(requests, answers, is_settled=self._soak.is_settled())
             time.sleep(PAUSE_S)
         self._side.shutdown()
 
@@ -75,12 +75,17 @@ class Soak:
         self._rng = random.Random(seed)
         self._started = time.monotonic()
         self._lock = threading.Lock()
+        self._last_fault_s = 0.0
         self._clients = [Client(self, seed * 100 + i) for i in range(1, N_CLIENTS + 1)]
 
     def note(self, answer: Answer) -> None:
         with self._lock:
             self.report.samples.append(Sample(self._now(), answer.took_s, answer.is_local))
             self.report.statuses[answer.error or answer.status] += 1
+
+    def is_settled(self) -> bool:
+        """Whether nothing has broken for so long that every node has been told of every logout that it missed."""
+        return self._now() - self._last_fault_s > LONGEST_PROBE_INTERVAL_S + 1
 
     def run(self) -> Report:
         threads = [threading.Thread(target=client.run) for client in self._clients]
@@ -100,19 +105,20 @@ class Soak:
             for browser in client.browsers:
                 self.report.violations += browser.violations
                 self.report.near_after_logout += browser.near_after_logout
+                self.report.not_told_yet += browser.not_told_yet
         return self.report
 
     def _strike(self, fault: Fault) -> None:
         """Let one thing break and heal, and wait until its harm is mended: one fault at a time is what is promised."""
-        began = self._now()
+        began = self._last_fault_s = self._now()
         fault.begin()
+        self._last_fault_s = began + 3600
         time.sleep(self._rng.uniform(0.5, 3.0))
         fault.end()
-        healed = self._now()
+        healed = self._last_fault_s = self._now()
         self.report.faults.append((began, healed, fault.name))
         self._measure_until_normal(healed)
-        if fault.destroys:
-            self._wait_for_writes()
+        self._wait_for_writes()
         time.sleep(self._rng.uniform(0.2, 1.5))
 
     def _measure_until_normal(self, healed: float) -> None:
@@ -124,7 +130,7 @@ class Soak:
         self.report.back_to_normal_s.append(self._now() - healed)
 
     def _wait_for_writes(self) -> None:
-        """Wait until each session was stored once more, and so has all its copies again."""
+        """Wait until each session was stored once more, and so has all its copies again, whatever broke before."""
         browsers = [browser for client in self._clients for browser in client.browsers]
         for browser in browsers:
             browser.writes_since_heal = 0

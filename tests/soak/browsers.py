@@ -27,6 +27,8 @@ class Browser:
     ended_cookies: list[str] = field(default_factory=list)
     near_after_logout: int = 0
     """Answers from a near cache, in an outage, for a session that was ended at another worker before it."""
+    not_told_yet: int = 0
+    """Answers for an ended session from a node that had been away, before it was told."""
 
     def next_requests(self) -> list[Request]:
         """Return one request, or two to be sent at once."""
@@ -43,8 +45,11 @@ class Browser:
             return [Request(self.cookie, "POST", self._changes("a")), Request(self.cookie, "POST", self._changes("b"))]
         return [Request(self.cookie, "GET") if dice < 0.7 else Request(self.cookie, "POST", self._changes("a"))]
 
-    def take(self, requests: list[Request], answers: list[Answer | None]) -> None:
-        """Compare the answers with what was acknowledged before; None: the worker died, the outcome is unknown."""
+    def take(self, requests: list[Request], answers: list[Answer | None], *, is_settled: bool = True) -> None:
+        """Compare the answers with what was acknowledged before; None: the worker died, the outcome is unknown.
+
+        is_settled: every node has heard of every logout.
+        """
         acknowledged = dict(self.acknowledged)
         for request, answer in zip(requests, answers, strict=True):
             if answer is None or answer.error:
@@ -52,7 +57,7 @@ class Browser:
                     self._start_over()
                 continue
             if request.cookie in self.ended_cookies:
-                self._check_ended(answer)
+                self._check_ended(answer, is_settled)
                 continue
             self._check(request, answer, acknowledged)
             self._learn(request, answer)
@@ -61,10 +66,12 @@ class Browser:
         self.last_value += 1
         return {name: self.last_value, "owner": self.name}
 
-    def _check_ended(self, answer: Answer) -> None:
+    def _check_ended(self, answer: Answer, is_settled: bool) -> None:
         if answer.found:
             if answer.is_local:
                 self.near_after_logout += 1
+            elif not is_settled:
+                self.not_told_yet += 1
             else:
                 self.violations.append(f"browser {self.name}: a session that was ended was served again")
 

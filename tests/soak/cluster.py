@@ -60,12 +60,11 @@ class WorkerProcess:
 
 @dataclass(frozen=True)
 class Fault:
-    """name: what stands in the report. begin, end: carried out some seconds apart. destroys: copies are lost by it."""
+    """name: what stands in the report. begin, end: carried out some seconds apart."""
 
     name: str
     begin: Callable[[], None]
     end: Callable[[], None]
-    destroys: bool = False
 
 
 class Cluster:
@@ -90,9 +89,9 @@ class Cluster:
         all_nodes = list(self.nodes.values())
         return rng.choice(
             [
-                Fault(f"{name} killed", node.kill, node.start, destroys=True),
+                Fault(f"{name} killed", node.kill, node.start),
                 Fault(f"{name} hangs", node.pause, node.resume),
-                Fault(f"{name} flushed", lambda: flush(node), _nothing, destroys=True),
+                Fault(f"{name} flushed", lambda: flush(node), _nothing),
                 Fault(f"{worker.name} killed", worker.kill, worker.start),
                 Fault("all hang", lambda: _each(all_nodes, "pause"), lambda: _each(all_nodes, "resume")),
             ]

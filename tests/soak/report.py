@@ -33,6 +33,7 @@ class Report:
     statuses: Counter[str] = field(default_factory=Counter)
     violations: list[str] = field(default_factory=list)
     near_after_logout: int = 0
+    not_told_yet: int = 0
     resources: list[dict[str, Any]] = field(default_factory=list)
     """What the workers used, in turn, while the soak ran."""
     statistics: Counter[str] = field(default_factory=Counter)
@@ -57,6 +58,7 @@ class Report:
             ("back to normal after a fault, longest", f"{max(self.back_to_normal_s, default=0):.2f} s"),
             ("acknowledged writes lost, ids mixed up, ended sessions served", f"{len(self.violations)}"),
             ("ended elsewhere, then served from a near cache in an outage", f"{self.near_after_logout}"),
+            ("ended, then served by a node that was still to be told of it", f"{self.not_told_yet}"),
             ("largest resident set", f"{self.highest('rss') / 1e6:.1f} MB"),
             ("most file descriptors / threads", f"{self.highest('fds')} / {self.highest('threads')}"),
             ("round trips", f"{self.statistics['round_trips']:,}"),
