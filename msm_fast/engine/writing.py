@@ -166,6 +166,8 @@ def _next_round(write: Write) -> list[Batch]:
     if decider != write.home and decider in stale:
         return _looks(write, [decider], value=False)
     ready = [node for node in left if _may_be_written(write, node)]
+    if decider in stale and not write.strange.keys().isdisjoint(ready):
+        return _looks(write, [decider], value=False)
     if ready:
         return [put(n, write.key, write.record, write.nonce, write.exptime, write.expected[n]) for n in ready]
     return _looks(write, stale, value=False)
@@ -257,7 +259,7 @@ def _take_copy(ctx: Context, write: Write, node: str, replies: Replies) -> None:
     elif copy.nonce in write.own_nonces or copy.nonce == write.base_nonce:
         pass
     elif write.own_nonces.isdisjoint(copy.record.lineage):
-        write.strange[node] = copy
+        _note_stranger(write, node, copy)
     elif copy.record.home == home_digest(node):
         write.superseded_by = copy
         write.done[node] = UNKNOWN
@@ -266,7 +268,17 @@ def _take_copy(ctx: Context, write: Write, node: str, replies: Replies) -> None:
     elif write.home in write.done:
         write.done[node] = UNKNOWN  # its writer has built on what the home has, and is still at work
     else:
-        write.strange[node] = copy
+        _note_stranger(write, node, copy)
+
+
+def _note_stranger(write: Write, node: str, copy: Copy) -> None:
+    """Note a copy that is not the base.
+
+    Before it is overwritten as that of a writer that lost, the node that decided is asked once more: it may have lost
+    what was written there, and the other may have won after that.
+    """
+    write.strange[node] = copy
+    write.fresh.clear()
 
 
 def _judge_strangers(write: Write) -> None:
