@@ -31,13 +31,15 @@ class Stored:
 
     generation: grows with each save. lineage: the nonces of the write that this view is based on and of those before
     it, newest first; the copies of one write have one nonce. copies: per node id the version of its copy, or ABSENT; a
-    node that is not there is UNKNOWN. body: the encoded attributes of that generation.
+    node that is not there is UNKNOWN. body: the encoded attributes of that generation. corrupt: nodes whose copy nobody
+    can read.
     """
 
     generation: int
     lineage: tuple[int, ...]
     copies: dict[str, int]
     body: bytes
+    corrupt: frozenset[str] = frozenset()
 
     @property
     def nonce(self) -> int:

@@ -285,7 +285,9 @@ def _build_state(ctx: Context, session_id: SessionId, home: str, findings: _Find
         accessed_ms=_last_access_ms(ctx, best),
         max_inactive_s=record.max_inactive_s,
         absolute_lifetime_s=record.absolute_lifetime_s,
-        stored=Stored(record.generation, record.lineage, _expectations(findings, best), record.body),
+        stored=Stored(
+            record.generation, record.lineage, _expectations(findings, best), record.body, frozenset(findings.corrupt)
+        ),
         body=record.body,
         is_new=False,
         epoch=ctx.distribution.epoch,
@@ -324,6 +326,7 @@ def _expectations(findings: _Findings, best: Copy) -> dict[str, int]:
     lineage = best.record.lineage
     expected = dict.fromkeys(findings.absent, ABSENT)
     expected.update((node, found) for node, (found, nonce) in findings.peeked.items() if nonce in lineage)
+    expected.update((node, found) for node, (found, _) in findings.corrupt.items())
     expected.update((node, copy.version) for node, copy in findings.copies.items() if copy.nonce in lineage)
     return expected
 
@@ -346,5 +349,5 @@ def _remember(
     asked_at = now if near is None or has_asked_backups else near.asked_at
     if near is not None and near.nonce == stored.nonce:
         stored.copies = {**near.copies, **stored.copies}
-    copies = dict(stored.copies)
+    copies = {node: found for node, found in stored.copies.items() if node not in stored.corrupt}
     ctx.keep_near(key, NearCopy(best.record, best.size, stored.nonce, state.max_inactive_s, copies, asked_at))

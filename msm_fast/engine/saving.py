@@ -75,6 +75,7 @@ class _Progress:
     lineage: tuple[int, ...] = ()
     own_nonces: frozenset[int] = frozenset()
     expected: dict[str, int] | None = None
+    corrupt: frozenset[str] = frozenset()
     lost: set[str] = field(default_factory=set)
     away: set[str] = field(default_factory=set)
 
@@ -88,6 +89,7 @@ def _start(stored: Stored | None) -> _Progress:
         base_nonce=stored.nonce,
         lineage=stored.lineage,
         expected=dict(stored.copies),
+        corrupt=stored.corrupt,
     )
 
 
@@ -144,6 +146,7 @@ def _learn(progress: _Progress, write: Write) -> None:
     unsettled = dict.fromkeys(write.strange, UNKNOWN)  # to be looked at again, not to be overwritten
     progress.expected = {**write.expected, **unsettled, **write.done}
     progress.lost |= write.failed
+    progress.corrupt = frozenset(write.corrupt)
 
 
 def _stand_on(progress: _Progress, write: Write, winner: Copy) -> None:
@@ -189,6 +192,7 @@ def _plan(ctx: Context, state: SessionState, body: bytes, progress: _Progress) -
         base_generation=progress.base_generation,
         base_nonce=progress.base_nonce,
         recreates=state.is_live,
+        corrupt=set(progress.corrupt),
         home=home,
         # What stays on a node that the session leaves must say where it went.
         expected={

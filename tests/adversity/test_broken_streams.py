@@ -225,7 +225,10 @@ def test_row_13_a_change_of_another_worker_is_not_taken_for_the_lost_one(cluster
         return is_store(data) and other.post(theirs=True).status == "stored"
 
     cluster.proxies["n1"].requests = Faults(only=once(let_the_other_be_first), resets=1)  # and nothing is written
-    assert visitor.post(mine=True).status == "merged"
+    assert visitor.post(mine=True).status in (
+        "merged",
+        "stored",
+    )  # stored: the other has built on the copy at the backup
     assert visitor.get() == {"step": 1, "mine": True, "theirs": True}
 
 

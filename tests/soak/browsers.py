@@ -53,8 +53,8 @@ class Browser:
         acknowledged = dict(self.acknowledged)
         for request, answer in zip(requests, answers, strict=True):
             if answer is None or answer.error:
-                if request.action == "logout":
-                    self._start_over()
+                if request.action:
+                    self._start_over()  # nobody knows whether the session still has this id
                 continue
             if request.cookie in self.ended_cookies:
                 self._check_ended(answer, is_settled)
