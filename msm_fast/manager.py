@@ -27,10 +27,9 @@ from msm_fast.engine.local import find_locally, keep_locally
 from msm_fast.engine.locking import SessionLock, find_locked, release, store_locked, wait_for_lock
 from msm_fast.engine.reconnecting import reconnect
 from msm_fast.engine.request_rules import RequestRules
-from msm_fast.engine.serialization import StaysLocal
 from msm_fast.engine.serving import find, store
-from msm_fast.engine.sticky import LiveSessions, WriteNow
-from msm_fast.errors import ApplicationStopped, ConfigurationError, SessionUnavailable
+from msm_fast.engine.sticky import StickySessions
+from msm_fast.errors import ApplicationStopped, ConfigurationError
 from msm_fast.local_store import LocalStore
 from msm_fast.node import Node, parse_failover_nodes, parse_nodes
 from msm_fast.policies import DistributionState, SaveResult
@@ -96,10 +95,8 @@ class SessionManager:
         self._ctx = Context(self.settings, clock, random.SystemRandom(), _open_local_store(self.settings))
         self._driver = BlockingDriver(self._ctx.topology.nodes, self.settings.timeouts, self._ctx.item_limits.learn)
         self._prober = Prober(self._ctx, self._probe, self._reconnect)
-        self._writer = WriteBehind(self._ctx, self._run_behind)
-        self._live = LiveSessions(self._ctx) if self.settings.sticky else None
-        if self._live is not None:
-            self._ctx.dump_live = self._live.dump
+        self._sticky = StickySessions(self._ctx) if self.settings.sticky else None
+        self._writer = WriteBehind(self._ctx, self._driver.run, self._sticky.sweep if self._sticky else None)
         self.blacklist = self._ctx.blacklist
         self._rules = RequestRules(self.settings, clock.monotonic)
         self._lock_keeper = LockKeeper(self._ctx, self._run_in_background)
@@ -240,19 +237,16 @@ class SessionManager:
             if text:
                 self._ctx.counters.add("refused_ids")
             return None
-        live = self._live.find(session_id) if self._live is not None else None
+        live = self._sticky.find_at_once(session_id) if self._sticky is not None else None
         if live is not None:
-            self._writer.wake()
             return live
         if not self._ctx.distribution.is_on:
-            state = find_locally(self._ctx, session_id)
-        elif lock is not None:
-            state = self._find_locked(session_id, expect_write, budget, lock)
-        else:
-            state = self._run(find(self._ctx, session_id, expect_write), budget)
-        if state is None or self._live is None or state.local_kind is not None:
-            return state
-        return self._live.adopt(state)
+            return find_locally(self._ctx, session_id)
+        if self._sticky is not None:
+            return self._run(self._sticky.find(session_id, expect_write), budget)
+        if lock is not None:
+            return self._find_locked(session_id, expect_write, budget, lock)
+        return self._run(find(self._ctx, session_id, expect_write), budget)
 
     def _find_locked(
         self, session_id: SessionId, expect_write: bool, budget: TimeBudget, lock: SessionLock
@@ -267,45 +261,12 @@ class SessionManager:
 
     def _save(self, state: SessionState, budget: TimeBudget, lock: SessionLock | None = None) -> SaveResult:
         self._refuse_if_stopped()
-        if self._live is not None:
-            return self._save_live(self._live, state, budget)
-        return self._save_now(state, budget, lock)
-
-    def _save_live(self, live: LiveSessions, state: SessionState, budget: TimeBudget) -> SaveResult:
-        """Leave what changed to the background, or store it now where that must be."""
-        ended = list(state.retired)
-        if not state.is_ended and not ended and state.local_kind is None and self._ctx.distribution.is_on:
-            try:
-                return live.keep(state)
-            except WriteNow:
-                return self._write_now(live, state, budget)
-            except StaysLocal:
-                pass
-            finally:
-                self._writer.wake()
-        result = self._save_now(state, budget)
-        for session_id in ended:
-            live.end(session_id)
-        if state.local_kind in (None, "tagged") and state.is_kept and result.status != "invalidated":
-            live.put(state)
-        return result
-
-    def _write_now(self, live: LiveSessions, state: SessionState, budget: TimeBudget) -> SaveResult:
-        try:
-            return self._run(live.write(state), budget)
-        except SessionUnavailable:
-            if self.settings.on_cluster_lost == "error":
-                raise
-            return keep_locally(self._ctx, state)
-
-    def _save_now(self, state: SessionState, budget: TimeBudget, lock: SessionLock | None = None) -> SaveResult:
+        if self._sticky is not None:
+            result = self._sticky.store_at_once(state)
+            return result if result is not None else self._run(self._sticky.store(state), budget)
         if not self._ctx.distribution.is_on:
             return keep_locally(self._ctx, state)
-        flow = store(self._ctx, state) if lock is None else store_locked(self._ctx, state, lock)
-        try:
-            return self._run(flow, budget)
-        finally:
-            self._writer.wake()
+        return self._run(store(self._ctx, state) if lock is None else store_locked(self._ctx, state, lock), budget)
 
     def _release(self, lock: SessionLock, budget: TimeBudget) -> None:
         """Let a lock go, in the background what takes longer than the request may."""
@@ -349,11 +310,9 @@ class SessionManager:
             self.settings = settings
         self._prober.wake()
 
-    def _run_behind(self, flow: Flow[bool]) -> bool:
-        return self._driver.run(flow, time.monotonic() + self.settings.timeouts.request)
-
     def _reconnect(self) -> None:
         self._driver.run(reconnect(self._ctx), math.inf)
+        self._writer.wake()
 
     def _refuse_if_stopped(self) -> None:
         if self._ctx.is_stopped:
@@ -375,8 +334,8 @@ class SessionManager:
         self._stop_lock, self._change_lock = threading.Lock(), threading.Lock()
         self._ctx.renew_locks()
         self._driver.abandon_connections()
-        if self._live is not None:
-            self._live.renew_after_fork()
+        if self._sticky is not None:
+            self._sticky.renew_after_fork()
         self._prober.renew()
         self._writer.renew()
         self._lock_keeper.renew_after_fork()

@@ -98,9 +98,10 @@ class RequestScope:
             self._tell_ignored_change(state)
             return SaveResult("unchanged")
         result = self._manager._save(state, self._budget, self._lock)
-        has_changed = result.status != "unchanged" and (self._found is None or _Found.of(state) != self._found)
-        if has_changed or self._found is not None:
-            self._rules.learn(*self._name, has_changed=has_changed)
+        if self._rules.learns:
+            has_changed = result.status != "unchanged" and (self._found is None or _Found.of(state) != self._found)
+            if has_changed or self._found is not None:
+                self._rules.learn(*self._name, has_changed=has_changed)
         return result
 
     def close(self) -> None:
@@ -114,7 +115,7 @@ class RequestScope:
         if not self.is_ignored and self._rules.needs_lock(method, path):
             self._lock = new_lock(self._ctx)
         state = self._manager._find(self._cookie_value, method not in _SAFE_METHODS, self._budget, self._lock)
-        self._found = None if state is None else _Found.of(state)
+        self._found = None if state is None or not self._rules.learns else _Found.of(state)
         return state
 
     def _tell_ignored_change(self, state: SessionState) -> None:

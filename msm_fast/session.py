@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, MutableMapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal
 
 from msm_fast._core.attributes import AttributeMap
@@ -47,9 +47,18 @@ class Stored:
         return self.lineage[0]
 
 
-@dataclass(slots=True)
-class SessionState:
-    """The session behind a `Session`: what the engine loads, changes and saves. Times are wall-clock milliseconds."""
+class _WeaklyReferable:
+    """A base for classes with slots; dataclasses make the slot themselves only from Python 3.11 on."""
+
+    __slots__ = ("__weakref__",)
+
+
+@dataclass(slots=True, eq=False)
+class SessionState(_WeaklyReferable):
+    """The session behind a `Session`: what the engine loads, changes and saves. Times are wall-clock milliseconds.
+
+    Of a sticky session there is one in a worker, which all its requests share.
+    """
 
     session_id: SessionId
     attributes: AttributeMap
@@ -79,6 +88,20 @@ class SessionState:
     """Sticky: it lives in this worker, which has the last word on whether it exists."""
     was_ended: bool = False
     """Sticky: another request that shares it has ended it; nothing of it is stored any more."""
+    used_at: float | None = None
+    """Sticky: when its last request came, monotonic seconds."""
+    touch_at: float = 0.0
+    """Sticky: when the lives of its copies are to be extended next, monotonic seconds."""
+    revision: int = 0
+    """Sticky: grows with each change that is to be written."""
+    written_revision: int = 0
+    """Sticky: the revision that the cluster has."""
+    is_writing: bool = False
+    """Sticky: a write is on its way; the next one waits for it."""
+    own_nonces: frozenset[int] = frozenset()
+    """Sticky: of writes whose outcome is not known."""
+    unsettled: SessionState | None = None
+    """Sticky: what such a write was to store. It is tried again, as it was, before anything newer."""
     merge_base: bytes | None = None
     """The encoded attributes that its own changes go back to, where the attributes themselves do not know."""
     epoch: int = 0
@@ -196,6 +219,8 @@ class Session(MutableMapping[str, Any]):
         """Give the session a new id and let the old one die; call it at login and at every change of privilege."""
         state = self.state
         fresh = self._mint()
+        if state.is_live:  # requests that share it must not be given the new id: they came with the old one
+            state = self._state = _part_with(state)
         state.retired = _retire(state)
         state.session_id = fresh.session_id
         state.stored = None
@@ -230,6 +255,20 @@ class Session(MutableMapping[str, Any]):
         if self._state is None:
             return "<Session, not looked at>"
         return f"<Session generation {self.generation}, {len(self._state.attributes)} attributes>"
+
+
+def _part_with(state: SessionState) -> SessionState:
+    """Return a state with the same attributes that is no other request's."""
+    return replace(
+        state,
+        attributes=state.attributes.copy(),
+        used_at=None,
+        revision=0,
+        written_revision=0,
+        is_writing=False,
+        own_nonces=frozenset(),
+        unsettled=None,
+    )
 
 
 def _retire(state: SessionState) -> list[SessionId]:

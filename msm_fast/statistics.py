@@ -44,6 +44,8 @@ class Statistics:
     """Saves whose writing was left to the background."""
     written_behind: int = 0
     """Writes that the background has done."""
+    rewritten: int = 0
+    """Writes in the background that failed and were left to be tried again."""
     conflicts: int = 0
     """Saves that met another request's change first."""
     invalidated: int = 0

@@ -50,8 +50,9 @@ class BlockingDriver:
         def exchange(effect: Exchange) -> list[Outcome]:
             return self._exchange(effect, deadline)
 
-        def sleep(effect: Sleep) -> None:
+        def sleep(effect: Sleep) -> bool:
             time.sleep(max(min(effect.seconds, deadline - time.monotonic()), 0))
+            return time.monotonic() < deadline
 
         return carry_out(flow, exchange, sleep)
 

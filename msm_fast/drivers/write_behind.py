@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
@@ -17,22 +18,28 @@ __all__ = ["WriteBehind"]
 _log = logging.getLogger("msm_fast.write_behind")
 _IDLE_S = 1.0
 """How long the thread waits for more before it ends; a new one costs more than the wait."""
+_SWEPT_AT_ONCE = 500
 
 
 class WriteBehind:
     """Carries out the jobs of a context's queue in the background, one after the other.
 
-    run: carries out the flow of one job within the time it may take, and returns whether it is done.
+    run: carries out the flow of one job until a deadline of time.monotonic(), and returns whether it is done. sweep:
+    looks at so many live sessions and drops those that have expired; called about once a second while there is work.
     Thread-safety: wake and close may be called from any thread.
     """
 
-    def __init__(self, ctx: Context, run: Callable[[Flow[bool]], bool]) -> None:
+    def __init__(
+        self, ctx: Context, run: Callable[[Flow[bool], float], bool], sweep: Callable[[int], None] | None = None
+    ) -> None:
         self._ctx = ctx
         self._run = run
+        self._sweep = sweep
+        self._swept_at = 0.0
         self._wake = threading.Condition(threading.Lock())
         self._thread: threading.Thread | None = None
         self._is_closing = False
-        self._close_at = 0.0
+        ctx.behind.on_work = self.wake
 
     def wake(self) -> None:
         """See to it that what is in the queue will be done. Costs next to nothing while there is nothing."""
@@ -40,24 +47,27 @@ class WriteBehind:
             return
         with self._wake:
             if self._thread is None and not self._is_closing:
-                self._thread = threading.Thread(target=self._work, name="msm-fast-write-behind", daemon=True)
-                self._thread.start()
+                thread = threading.Thread(target=self._work, name="msm-fast-write-behind", daemon=True)
+                with contextlib.suppress(RuntimeError):  # the interpreter is about to end: `close` does it then
+                    thread.start()
+                    self._thread = thread
             self._wake.notify()
 
     def close(self, timeout_s: float) -> None:
-        """Do what is left, in at most timeout_s; tell what could not be done."""
-        self.wake()
+        """Do what is left, in the calling thread and in at most timeout_s; tell what could not be done."""
+        deadline = time.monotonic() + timeout_s
         with self._wake:
             self._is_closing = True
-            self._close_at = time.monotonic() + timeout_s
             thread = self._thread
             self._wake.notify()
         if thread is not None and thread is not threading.current_thread():
-            thread.join(timeout_s + 1)
-        n = self._ctx.behind.clear()
-        if n:
-            self._ctx.counters.add("dropped", n)
-            self._ctx.tell("dropped", f"{n} session(s) could not be written before the end")
+            thread.join(timeout_s)
+        if thread is None or not thread.is_alive():
+            self._drain(deadline)
+        n_dropped = self._ctx.behind.close()
+        if n_dropped:
+            self._ctx.counters.add("dropped", n_dropped)
+            self._ctx.tell("dropped", f"{n_dropped} session(s) had changes that could not be written before the end")
 
     def renew(self) -> None:
         """Start anew in a forked child, to which the thread did not come along."""
@@ -65,37 +75,48 @@ class WriteBehind:
         self._thread = None
 
     def _work(self) -> None:
-        while True:
+        while not self._is_closing:
             job = self._ctx.behind.take(time.monotonic()) if self._can_write() else None
             if job is not None:
-                self._carry_out(job)
+                self._carry_out(job, time.monotonic() + self._ctx.settings.timeouts.request)
             elif not self._wait():
                 return
+            if self._sweep is not None and time.monotonic() - self._swept_at >= _IDLE_S:
+                self._swept_at = time.monotonic()
+                self._sweep(_SWEPT_AT_ONCE)
+
+    def _drain(self, deadline: float) -> None:
+        """Do what is in the queue until it is empty, the deadline has come, or the cluster is not used any more."""
+        while self._can_write():
+            now = time.monotonic()
+            job = self._ctx.behind.take(now) if now < deadline else None
+            if job is not None:
+                self._carry_out(job, min(now + self._ctx.settings.timeouts.request, deadline))
+                continue
+            next_at = self._ctx.behind.next_at()
+            if next_at is None or next_at >= deadline or now >= deadline:
+                return
+            time.sleep(max(next_at - now, 0))
 
     def _can_write(self) -> bool:
         return self._ctx.distribution.is_on
 
-    def _carry_out(self, job: Job) -> None:
+    def _carry_out(self, job: Job, deadline: float) -> None:
         is_done = False
         try:
-            is_done = self._run(job.run())
+            is_done = self._run(job.run(), deadline)
         except Exception:  # noqa: BLE001 - whatever it was: without this thread nothing would be written any more
             _log.exception("a session could not be written; it is tried again")
-        now = time.monotonic()
-        retry_at = None if is_done else now + wait_before_retry(self._ctx, job.attempts)
+        retry_at = None if is_done else time.monotonic() + wait_before_retry(self._ctx, job.attempts)
         self._ctx.behind.finish(job, retry_at)
 
     def _wait(self) -> bool:
         """Wait for something to do; return whether to go on."""
         with self._wake:
-            now = time.monotonic()
-            next_at = self._ctx.behind.next_at()
-            if self._is_closing and (next_at is None or now >= self._close_at or not self._can_write()):
-                self._thread = None
-                return False
-            wait_s = _IDLE_S if next_at is None or not self._can_write() else max(next_at - now, 0.001)
-            was_woken = self._wake.wait(min(wait_s, max(self._close_at - now, 0.001)) if self._is_closing else wait_s)
-            if not was_woken and not len(self._ctx.behind):
-                self._thread = None
-                return False
-            return True
+            next_at = self._ctx.behind.next_at() if self._can_write() else None
+            wait_s = _IDLE_S if next_at is None else min(max(next_at - time.monotonic(), 0), _IDLE_S)
+            was_woken = self._is_closing or not wait_s or self._wake.wait(wait_s)
+            if was_woken or len(self._ctx.behind):
+                return True
+            self._thread = None
+            return False

@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
+import heapq
 import threading
-from collections import OrderedDict
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import count
 
 from msm_fast.engine.effects import Flow
 
 __all__ = ["Job", "WorkBehind"]
 
 
-@dataclass(slots=True)
+def _do_nothing() -> None:
+    """Stand for what nobody has asked to be told."""
+
+
+@dataclass(slots=True, eq=False)
 class Job:
     """One thing to do for one session.
 
-    run: gives a new flow each time, which returns whether it is done or must be tried again. not_before: monotonic
-    seconds. attempts: how often it has failed.
+    run: gives a new flow each time, which returns whether it is done or must be tried again. is_write: it stores what
+    is stored nowhere yet; otherwise a loss of it costs nothing that was promised. attempts: how often it has failed.
     """
 
     key: bytes
     run: Callable[[], Flow[bool]]
-    not_before: float = 0.0
+    is_write: bool
     attempts: int = 0
 
 
@@ -34,48 +40,74 @@ class WorkBehind:
     """
 
     def __init__(self, max_jobs: int) -> None:
-        self._max_jobs = max_jobs
-        self._jobs: OrderedDict[bytes, Job] = OrderedDict()
-        self._is_running = False
-        self._lock = threading.Lock()
+        self.max_jobs = max_jobs
+        self.on_work: Callable[[], None] = _do_nothing
+        """Called after each job that was added, outside the lock."""
+        self._numbers = count()
+        self._start_empty()
 
-    def add(self, key: bytes, run: Callable[[], Flow[bool]], *, replaces: bool = True) -> bool:
-        """Add a job; return whether there was room. replaces: take the place of what waits, else leave that."""
+    def _start_empty(self) -> None:
+        self._lock = threading.Lock()
+        self._jobs: dict[bytes, Job] = {}
+        """All that wait. What is in the two below and not here was replaced or dropped."""
+        self._due: deque[Job] = deque()
+        self._later: list[tuple[float, int, Job]] = []
+        self._running: Job | None = None
+        self._is_closed = False
+
+    def add(self, key: bytes, run: Callable[[], Flow[bool]], *, is_write: bool = True) -> bool:
+        """Add a job; return whether there was room.
+
+        A write takes the place of what waits for the session, and waits as long as that; anything else leaves it.
+        """
         with self._lock:
             waiting = self._jobs.get(key)
-            if waiting is None and len(self._jobs) >= self._max_jobs:
-                return False
-            if waiting is None:
-                self._jobs[key] = Job(key, run)
-            elif replaces:
-                waiting.run = run
-            return True
+            if waiting is not None and is_write:
+                waiting.run, waiting.is_write = run, True
+            elif waiting is None:
+                if len(self._jobs) >= self.max_jobs or self._is_closed:
+                    return False
+                self._jobs[key] = job = Job(key, run, is_write)
+                self._due.append(job)
+        self.on_work()
+        return True
 
     def take(self, now: float) -> Job | None:
-        """Return the first job that is due and take it out, or None."""
+        """Return the first job that is due and take it out, or None. now: monotonic seconds."""
         with self._lock:
-            due = next((job for job in self._jobs.values() if job.not_before <= now), None)
-            if due is not None:
-                del self._jobs[due.key]
-                self._is_running = True
-            return due
+            while self._later and self._later[0][0] <= now:
+                self._due.append(heapq.heappop(self._later)[2])
+            while self._due:
+                job = self._due.popleft()
+                if self._jobs.get(job.key) is job:
+                    del self._jobs[job.key]
+                    self._running = job
+                    return job
+            return None
 
     def finish(self, job: Job, retry_at: float | None) -> None:
-        """Note the end of a job that was taken; retry_at: it failed, and comes back then unless a later one waits."""
+        """Note the end of a job that was taken; retry_at: it failed, and comes back then.
+
+        One that was added for the session meanwhile waits until then in its place.
+        """
         with self._lock:
-            self._is_running = False
-            if retry_at is not None and job.key not in self._jobs:
-                self._jobs[job.key] = Job(job.key, job.run, retry_at, job.attempts + 1)
-                self._jobs.move_to_end(job.key, last=False)
+            self._running = None
+            if retry_at is None or self._is_closed:
+                return
+            newer = self._jobs.get(job.key)
+            latest = newer if newer is not None and newer.is_write else job
+            again = Job(job.key, latest.run, latest.is_write, job.attempts + 1)
+            self._jobs[job.key] = again
+            heapq.heappush(self._later, (retry_at, next(self._numbers), again))
 
     def next_at(self) -> float | None:
-        """Return when the next job is due, or None if there is none."""
+        """Return when the next job is due (0: now), or None if there is none."""
         with self._lock:
-            return min((job.not_before for job in self._jobs.values()), default=None)
-
-    def has(self, key: bytes) -> bool:
-        """Whether there is a job for the session."""
-        return key in self._jobs
+            if not self._jobs:
+                return None
+            if any(self._jobs.get(job.key) is job for job in self._due):
+                return 0.0
+            return min(at for at, _, job in self._later if self._jobs.get(job.key) is job)
 
     def discard(self, key: bytes) -> None:
         """Drop the session's job, if any."""
@@ -83,17 +115,26 @@ class WorkBehind:
             self._jobs.pop(key, None)
 
     def clear(self) -> int:
-        """Drop all jobs; return how many there were."""
+        """Drop all jobs; return how many of them were writes."""
         with self._lock:
-            n = len(self._jobs)
+            n_writes = sum(job.is_write for job in self._jobs.values())
             self._jobs.clear()
-            return n
+            self._due.clear()
+            self._later.clear()
+            return n_writes
+
+    def close(self) -> int:
+        """Drop all jobs and take no more; return how many writes are not done, one under way included."""
+        n_writes = self.clear()
+        with self._lock:
+            self._is_closed = True
+            return n_writes + (self._running is not None and self._running.is_write)
 
     def __len__(self) -> int:
-        return len(self._jobs) + self._is_running
+        return len(self._jobs) + (self._running is not None)
 
     def renew_after_fork(self) -> None:
         """Start empty in a forked child: its parent does what the parent's requests asked for."""
-        self._lock = threading.Lock()
-        self._jobs = OrderedDict()
-        self._is_running = False
+        is_closed = self._is_closed
+        self._start_empty()
+        self._is_closed = is_closed

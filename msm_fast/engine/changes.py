@@ -11,7 +11,7 @@ from msm_fast.engine.context import Context, digest
 from msm_fast.errors import ConflictError
 from msm_fast.session import SessionState
 
-__all__ = ["Base", "lay_over", "merge", "needs_storing"]
+__all__ = ["Base", "carry_over", "lay_over", "merge", "needs_storing"]
 
 
 def needs_storing(state: SessionState, body: bytes) -> bool:
@@ -60,6 +60,22 @@ def lay_over(attributes: AttributeMap, base: AttributeMap, mine: AttributeMap) -
     for name in base:
         if name not in mine:
             attributes.pop(name, None)
+
+
+def carry_over(ctx: Context, base: bytes, mine: bytes, theirs: bytes) -> bytes:
+    """Return theirs with the changes that lead from base to mine; all are encoded attributes."""
+    if mine == base:
+        return theirs
+    if theirs == base:
+        return mine
+    attributes = AttributeMap.decode(base, serializer=ctx.serializers)
+    lay_over(
+        attributes,
+        AttributeMap.decode(base, serializer=ctx.serializers),
+        AttributeMap.decode(mine, serializer=ctx.serializers),
+    )
+    attributes.rebase(theirs)
+    return attributes.encode()[0]
 
 
 def merge(ctx: Context, state: SessionState, winner: Record, base: Base | None = None) -> None:

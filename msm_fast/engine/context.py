@@ -125,7 +125,7 @@ class Context:
         )
         self.behind = WorkBehind(settings.near_cache.max_sessions)
         self.dump_live: Callable[[bool], int] = lambda discards: 0
-        """Drops the live sessions of sticky mode that an outage has touched, or all; returns how many had changes."""
+        """Drops the live sessions that an outage has touched, or all; returns how many were still to be written."""
         self.is_stopped = False
         self.is_closed = False
 
@@ -211,6 +211,15 @@ class Context:
             age_s = max(0, self.now_ms() - created_ms) // 1000
             limits.append(max(absolute_lifetime_s - age_s, 0) + _TTL_MARGIN_S)
         return min(limits, default=0)
+
+    def life_s(self, state: SessionState) -> int:
+        """Return how long the session's items must live from now, in seconds, after its last request; 0: for ever."""
+        ttl_s = self.ttl_s(state.max_inactive_s, state.created_ms, state.absolute_lifetime_s)
+        return max(ttl_s - int(self.idle_s(state)), 1) if ttl_s else 0
+
+    def idle_s(self, state: SessionState) -> float:
+        """Return how long ago the session's last request came; 0 for one that only lives for its request."""
+        return 0.0 if state.used_at is None else max(self.clock.monotonic() - state.used_at, 0.0)
 
     def tombstone_ttl_s(self, max_inactive_s: int) -> int:
         """Return how long the tombstone of a session must live: as long as a copy of it may."""

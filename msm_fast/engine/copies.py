@@ -71,7 +71,7 @@ def encode_state(
         body,
         generation=generation,
         created_ms=state.created_ms,
-        accessed_ms=ctx.now_ms(),
+        accessed_ms=ctx.now_ms() - int(ctx.idle_s(state) * 1000),
         max_inactive_s=state.max_inactive_s,
         absolute_lifetime_s=state.absolute_lifetime_s,
         lineage=lineage,

@@ -69,7 +69,7 @@ class Exchange:
 
 @dataclass(frozen=True, slots=True)
 class Sleep:
-    """Wait so many seconds, but not past the request's deadline. The result is None."""
+    """Wait so many seconds, but not past the request's deadline. The result is whether any time is left after it."""
 
     seconds: float
 
@@ -88,17 +88,13 @@ Outcome: TypeAlias = Replies | NodeFailure
 Flow: TypeAlias = Generator[Effect, Any, T]
 
 
-def carry_out(flow: Flow[T], exchange: Callable[[Exchange], list[Outcome]], sleep: Callable[[Sleep], None]) -> T:
+def carry_out(flow: Flow[T], exchange: Callable[[Exchange], list[Outcome]], sleep: Callable[[Sleep], bool]) -> T:
     """Run flow to its end with what a blocking driver does for each effect, and return its result."""
-    result: list[Outcome] | None = None
+    result: list[Outcome] | bool | None = None
     while True:
         try:
             effect = flow.send(result)
         except StopIteration as stop:
             value: T = stop.value
             return value
-        if isinstance(effect, Exchange):
-            result = exchange(effect)
-        else:
-            sleep(effect)
-            result = None
+        result = exchange(effect) if isinstance(effect, Exchange) else sleep(effect)

@@ -25,6 +25,8 @@ class RequestRules:
     def __init__(self, settings: Settings, clock: Callable[[], float]) -> None:
         mode, _, pattern = settings.locking.partition(":")
         self._mode = "merge" if settings.sticky else mode  # sticky requests share the live session
+        self.learns = self._mode == "auto"
+        """Whether it is to be told of each request what that did to its session."""
         self._locked = re.compile(pattern)
         self._ignored = None if settings.ignore_requests is None else re.compile(settings.ignore_requests)
         self._read_only = ReadOnlyRequests(clock)
@@ -46,8 +48,7 @@ class RequestRules:
 
     def learn(self, method: str, path: str, *, has_changed: bool) -> None:
         """Note whether a request has changed the session that it was given."""
-        if self._mode == "auto":
-            self._read_only.learn(f"{method} {path}", has_changed=has_changed)
+        self._read_only.learn(f"{method} {path}", has_changed=has_changed)
 
 
 class ReadOnlyRequests:

@@ -20,6 +20,9 @@ from msm_fast.session import ABSENT, UNKNOWN, SessionState, Stored
 
 __all__ = ["save"]
 
+_NO_NONCE = 0
+"""What no write has."""
+
 _ATTEMPTS = 16
 """Conflicts, collisions and moves within one save. Each is a round trip or a few; the deadline bounds them all."""
 
@@ -41,7 +44,7 @@ def save(ctx: Context, state: SessionState) -> Flow[SaveResult]:
     if not needs_storing(state, body):
         ctx.counters.add("unchanged")
         return SaveResult("unchanged", state.session_id.node)
-    was_new = not state.is_kept and not state.retired
+    was_new = state.stored is None and not state.local_generation and not state.retired
     result = yield from _store(ctx, state, body)
     if result.status == "invalidated":
         return result
@@ -80,10 +83,11 @@ class _Progress:
     away: set[str] = field(default_factory=set)
 
 
-def _start(stored: Stored | None) -> _Progress:
+def _start(stored: Stored | None, own_nonces: frozenset[int] = frozenset()) -> _Progress:
     if stored is None:
-        return _Progress()
+        return _Progress(own_nonces=own_nonces)
     return _Progress(
+        own_nonces=own_nonces,
         generation=stored.generation,
         base_generation=stored.generation,
         base_nonce=stored.nonce,
@@ -96,7 +100,7 @@ def _start(stored: Stored | None) -> _Progress:
 def _store(ctx: Context, state: SessionState, body: bytes) -> Flow[SaveResult]:
     """Write the record until it is stored, merging and moving as it must."""
     status: SaveStatus = "stored"
-    progress = _start(state.stored)
+    progress = _start(state.stored, state.own_nonces)
     for attempt in range(_ATTEMPTS):
         body = fit_item(ctx, state, body)
         write = _plan(ctx, state, body, progress)
@@ -118,17 +122,20 @@ def _store(ctx: Context, state: SessionState, body: bytes) -> Flow[SaveResult]:
             continue  # evicted, or lost in a restart: it lives here
         if verdict in ("ended", "gone"):
             return SaveResult("invalidated")
-        if verdict == "conflict" and progress.base_nonce is None:
+        if verdict == "conflict" and progress.base_nonce is None and not state.is_live:
             state.session_id = ctx.new_state().session_id  # somebody has the same 128 random bits: take others
             progress = _start(None)
         elif verdict == "conflict":
             winner = _winner(write)
-            assert progress.base_nonce is not None
-            merge(ctx, state, winner.record, Base(progress.base_generation, progress.base_nonce, progress.lineage))
+            base = Base(progress.base_generation, progress.base_nonce or _NO_NONCE, progress.lineage)
+            merge(ctx, state, winner.record, base)
             follow_home(ctx, state, write.home, winner.record)
             body = encode_attributes(ctx, state)
             status = "merged"
             _stand_on(progress, write, winner)
+            if state.is_live:  # if nothing more comes of it now, it is tried again from here
+                assert progress.expected is not None
+                state.stored = Stored(winner.record.generation, progress.lineage, progress.expected, winner.record.body)
             if attempt:
                 yield Sleep(jittered_wait(ctx, attempt))
     raise ConflictError(
@@ -180,6 +187,9 @@ def _plan(ctx: Context, state: SessionState, body: bytes, progress: _Progress) -
         generation = max(generation, progress.base_generation + _BEATS_THE_OLD_HOME)
     key = ctx.storage_key(state.session_id)
     lineage = (ctx.nonce(), *progress.lineage)[:LINEAGE]
+    own_nonces = progress.own_nonces | {lineage[0]}
+    if state.is_live:
+        state.own_nonces = own_nonces
     backups = {n: known.get(n, unseen) for n in others[: ctx.settings.replicas]}
     is_deferring = ctx.settings.backup == "async" and not ctx.settings.sticky
     return Write(
@@ -187,8 +197,8 @@ def _plan(ctx: Context, state: SessionState, body: bytes, progress: _Progress) -
         record=encode_state(ctx, key, state, body, generation, lineage),
         generation=generation,
         lineage=lineage,
-        own_nonces=progress.own_nonces | {lineage[0]},
-        exptime=ctx.exptime(ctx.ttl_s(state.max_inactive_s, state.created_ms, state.absolute_lifetime_s)),
+        own_nonces=own_nonces,
+        exptime=ctx.exptime(ctx.life_s(state)),
         base_generation=progress.base_generation,
         base_nonce=progress.base_nonce,
         recreates=state.is_live,
@@ -230,6 +240,7 @@ def _commit_superseded(ctx: Context, state: SessionState, write: Write, body: by
     state.stored = Stored(write.generation, write.lineage, {}, body)
     state.body = body
     state.must_store = state.has_moved = False
+    state.own_nonces = frozenset()
     ctx.forget(write.key)
     return SaveResult(status, home or None)
 
@@ -241,6 +252,7 @@ def _commit(ctx: Context, state: SessionState, write: Write, body: bytes) -> Non
     state.stored = Stored(write.generation, write.lineage, copies, body)
     state.body = body
     state.must_store = state.has_moved = False
+    state.own_nonces = frozenset()
     asked_at = ctx.clock.monotonic()
     near = NearCopy(write.record, len(write.record), write.nonce, state.max_inactive_s, dict(copies), asked_at)
     ctx.keep_near(write.key, near)

@@ -70,7 +70,7 @@ def encode_attributes(ctx: Context, state: SessionState) -> bytes:
         refuse(ctx, _unserializable(state, failures[0]), body, len(failures))
     for failure in failures:
         _black_list(ctx, state, failure)
-    return fit_item(ctx, state, body)
+    return body if body is state.body else fit_item(ctx, state, body)
 
 
 def fit_item(ctx: Context, state: SessionState, body: bytes) -> bytes:

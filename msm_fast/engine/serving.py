@@ -14,7 +14,7 @@ from msm_fast.errors import CorruptRecord, SessionUnavailable, UnknownFormat
 from msm_fast.policies import SaveResult
 from msm_fast.session import SessionState
 
-__all__ = ["find", "store"]
+__all__ = ["find", "stay_local", "store"]
 
 
 def find(ctx: Context, session_id: SessionId, expect_write: bool) -> Flow[SessionState | None]:
@@ -73,13 +73,21 @@ def store(ctx: Context, state: SessionState) -> Flow[SaveResult]:
         ctx.tell("fallback", f"session {name} is kept on this host: {error}", session=name)
         return keep_locally(ctx, state)
     except StaysLocal as stays:
-        if not stays.tags_session:
-            ctx.distribution.stop(stays.reason)
-        return keep_locally(ctx, state)
+        return stay_local(ctx, state, stays)
     if state.local_generation:
         ctx.local.delete(ctx.storage_key(state.session_id), state.local_generation)
         state.local_generation = 0
     return result
+
+
+def stay_local(ctx: Context, state: SessionState, stays: StaysLocal) -> SaveResult:
+    """Keep a session on this host that cannot be stored in the cluster, or all of them, as the policy says."""
+    if stays.tags_session:
+        state.local_kind = "tagged"
+    else:
+        ctx.distribution.stop(stays.reason)
+    state.must_store = True
+    return keep_locally(ctx, state)
 
 
 def _drop(ctx: Context, state: SessionState) -> SaveResult:

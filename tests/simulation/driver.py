@@ -74,8 +74,9 @@ class SimulatedDriver:
         def exchange(effect: Exchange) -> list[Outcome]:
             return self._exchange(effect, until)
 
-        def sleep(effect: Sleep) -> None:
+        def sleep(effect: Sleep) -> bool:
             self.clock.advance(max(min(effect.seconds, until - self.clock.monotonic()), 0))
+            return self.clock.monotonic() < until
 
         return carry_out(flow, exchange, sleep)
 

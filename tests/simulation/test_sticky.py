@@ -8,72 +8,18 @@ from typing import Any
 
 import pytest
 
-from msm_fast import DistributionState, Reconnect, SaveResult, Session, SessionId
-from msm_fast.engine.local import keep_locally
-from msm_fast.engine.sticky import LiveSessions, WriteNow
+from msm_fast import DistributionState, Reconnect, Session, SessionId
 from tests.simulation.driver import SimulatedDriver
+from tests.simulation.sticky_worker import StickyWorker
 from tests.simulation.test_loading import holders, home_of, key_of
-from tests.simulation.worker import Worker
+from tests.simulation.worker import Worker, make_settings
 
-MakeWorker = Callable[..., "StickyWorker"]
+MakeWorker = Callable[..., StickyWorker]
 LOCAL = {"on_cluster_lost": "local", "on_corrupt": "local"}
-
-
-class StickyWorker(Worker):
-    """Does for sticky sessions what the manager does, with the work behind the requests done when it is told to."""
-
-    def __init__(self, driver: SimulatedDriver, settings: Any, seed: int = 0) -> None:
-        super().__init__(driver, settings, seed)
-        self.live = LiveSessions(self.ctx)
-        self.ctx.dump_live = self.live.dump
-
-    def load(self, session_id: str, expect_write: bool = True) -> Session | None:
-        parsed = SessionId.parse(session_id)
-        assert parsed is not None
-        state = self.live.find(parsed)
-        if state is not None:
-            return self._session(state, presented=session_id)
-        session = super().load(session_id, expect_write)
-        if session is None or session.state.local_kind is not None:
-            return session
-        return self._session(self.live.adopt(session.state), presented=session_id)
-
-    def save(self, session: Session) -> SaveResult:
-        state = session.state
-        ended = list(state.retired)
-        if not ended and not state.is_ended and state.local_kind is None and self.ctx.distribution.is_on:
-            try:
-                return self.live.keep(state)
-            except WriteNow:
-                return self.driver.run(self.live.write(state))
-        result = super().save(session) if self.ctx.distribution.is_on else keep_locally(self.ctx, state)
-        for session_id in ended:
-            self.live.end(session_id)
-        if state.local_kind in (None, "tagged") and state.is_kept and result.status != "invalidated":
-            self.live.put(state)
-        return result
-
-    def store(self, **attributes: Any) -> str:
-        session = self.create(**attributes)
-        assert self.save(session).status == "queued"
-        return session.id
-
-    def catch_up(self) -> int:
-        """Do what is due behind the requests, each job once; return how many jobs there were."""
-        jobs = []
-        while (job := self.ctx.behind.take(self.driver.clock.monotonic())) is not None:
-            jobs.append((job, self.driver.run(job.run())))
-            self.ctx.behind.finish(job, None)
-        for job, is_done in jobs:
-            if not is_done:
-                self.ctx.behind.add(job.key, job.run)
-        return len(jobs)
 
 
 @pytest.fixture
 def make_worker(driver: SimulatedDriver) -> MakeWorker:
-    from tests.simulation.worker import make_settings
-
     seeds = iter(range(1, 1000))
 
     def make(**settings: Any) -> StickyWorker:
@@ -166,7 +112,7 @@ def test_with_synchronous_backups_it_is_stored_when_the_request_ends(
 
 def test_a_full_queue_makes_the_request_write_itself(driver: SimulatedDriver, make_worker: MakeWorker) -> None:
     worker = make_worker()
-    worker.ctx.behind._max_jobs = 2
+    worker.ctx.behind.max_jobs = 2
     statuses = [worker.save(worker.create(n=n)).status for n in range(3)]
     assert statuses == ["queued", "queued", "stored"]
 
@@ -355,6 +301,7 @@ def test_a_write_that_failed_stays_to_be_written(driver: SimulatedDriver, worker
     assert loaded(worker, session_id)["n"] == 0
     for node in driver.nodes.values():
         node.fault = None
+    driver.clock.advance(2)
     worker.catch_up()
     assert len(holders(driver, session_id)) == 2
 

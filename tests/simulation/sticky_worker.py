@@ -1,0 +1,62 @@
+"""A worker of the simulation that serves sessions from its memory, with the work behind the requests done when told."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from msm_fast import SaveResult, Session, SessionId
+from msm_fast.engine.behind import Job
+from msm_fast.engine.local import find_locally
+from msm_fast.engine.sticky import StickySessions
+from msm_fast.session import SessionState
+from tests.simulation.driver import SimulatedDriver
+from tests.simulation.worker import Worker
+
+_RETRY_S = 1.0
+
+
+class StickyWorker(Worker):
+    """Does for sticky sessions what the manager and the thread behind it do."""
+
+    def __init__(self, driver: SimulatedDriver, settings: Any, seed: int = 0) -> None:
+        super().__init__(driver, settings, seed)
+        self.sticky = StickySessions(self.ctx)
+
+    def load(self, session_id: str, expect_write: bool = True) -> Session | None:
+        parsed = SessionId.parse(session_id)
+        assert parsed is not None
+        state = self._find(parsed, expect_write)
+        return None if state is None else self._session(state, presented=session_id)
+
+    def _find(self, session_id: SessionId, expect_write: bool) -> SessionState | None:
+        live = self.sticky.find_at_once(session_id)
+        if live is not None or not self.ctx.distribution.is_on:
+            return live or find_locally(self.ctx, session_id)
+        return self.driver.run(self.sticky.find(session_id, expect_write))
+
+    def save(self, session: Session) -> SaveResult:
+        result = self.sticky.store_at_once(session.state)
+        return result if result is not None else self.driver.run(self.sticky.store(session.state))
+
+    def store(self, **attributes: Any) -> str:
+        session = self.create(**attributes)
+        assert self.save(session).status == "queued"
+        return session.id
+
+    def next_job(self) -> Job | None:
+        """Take the next job that is due."""
+        return self.ctx.behind.take(self.driver.clock.monotonic())
+
+    def do(self, job: Job) -> bool:
+        """Carry a job out; one that fails is due again a second later."""
+        is_done = self.driver.run(job.run())
+        self.ctx.behind.finish(job, None if is_done else self.driver.clock.monotonic() + _RETRY_S)
+        return is_done
+
+    def catch_up(self) -> int:
+        """Do what is due behind the requests; return how many jobs that were."""
+        n = 0
+        while (job := self.next_job()) is not None:
+            self.do(job)
+            n += 1
+        return n
