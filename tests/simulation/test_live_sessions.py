@@ -243,7 +243,7 @@ def test_a_write_waits_for_the_one_before_it_of_the_same_session(
     session = worker.create(n=0)
     worker.save(session)
     session["n"] = 1
-    flow = worker.sticky._write(session.state)
+    flow = worker.sticky._writer.write(session.state)
     session.state.is_writing = True
     session.state.revision += 1
     waits = [next(flow), flow.send(True)]
