@@ -16,6 +16,7 @@ from wsgiref.validate import validator
 from msm_fast import Session, SessionManager
 from msm_fast.integrations.cookies import CookieSettings
 from msm_fast.integrations.wsgi import ENVIRON_KEY, SessionMiddleware
+from tests.integration.test_manager import wait_until
 
 Form = dict[str, str]
 Page = Callable[[Session, Form], None]
@@ -78,6 +79,10 @@ class WebWorker:
         self.manager = manager
         self.pages: dict[str, Page] = dict(PAGES)
         self.app = validator(SessionMiddleware(self._serve, manager, cookie))
+
+    def settle(self) -> None:
+        """Wait until nothing is left to be written behind the requests."""
+        wait_until(lambda: len(self.manager._ctx.behind) == 0)
 
     def _serve(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         session: Session = environ[ENVIRON_KEY]

@@ -5,12 +5,32 @@ import pytest
 
 from msm_fast import SessionManager
 from tests.conformance.client import WebWorker
+from tests.conformance.sticky_worker import PromptWorker
 from tests.conformance.traffic import Traffic
 from tests.integration.conftest import make_manager, manager, nodes
-from tests.simulation.conftest import driver, make_worker, worker
+from tests.simulation.conftest import driver, worker
 from tests.simulation.driver import SimulatedDriver
+from tests.simulation.worker import Worker, make_settings
 
-__all__ = ["driver", "make_manager", "make_worker", "manager", "nodes", "worker"]
+__all__ = ["driver", "make_manager", "manager", "nodes", "worker"]
+
+
+@pytest.fixture(params=["non-sticky", "sticky"])
+def mode(request: pytest.FixtureRequest) -> dict[str, Any]:
+    """The settings of either mode."""
+    return {"sticky": request.param == "sticky"}
+
+
+@pytest.fixture
+def make_worker(driver: SimulatedDriver) -> Callable[..., Worker]:
+    """Return a function that makes workers on simulated nodes, each with its own view of their health."""
+    seeds = iter(range(1, 1000))
+
+    def make(**settings: Any) -> Worker:
+        kind = PromptWorker if settings.get("sticky") else Worker
+        return kind(driver, make_settings(**settings), seed=next(seeds))
+
+    return make
 
 
 @pytest.fixture

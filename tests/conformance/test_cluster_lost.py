@@ -13,6 +13,7 @@ from tests.simulation.test_saving import loaded, read
 from tests.simulation.worker import Worker
 
 MakeWorker = Callable[..., Worker]
+Mode = dict[str, Any]
 
 LOCAL: dict[str, Any] = {"on_cluster_lost": "local", "on_corrupt": "local"}
 
@@ -31,9 +32,9 @@ def heal(driver: SimulatedDriver, worker: Worker) -> None:
 
 
 def test_msm_109_a_session_made_while_all_nodes_are_down_gets_its_node_when_one_is_up(
-    driver: SimulatedDriver, make_worker: MakeWorker
+    driver: SimulatedDriver, make_worker: MakeWorker, mode: Mode
 ) -> None:
-    worker = make_worker(**LOCAL, reconnect=Reconnect(on_reconnect="replay"))
+    worker = make_worker(**LOCAL, **mode, reconnect=Reconnect(on_reconnect="replay"))
     lose(driver)
     worker.save(worker.create(user="the first to notice"))
     session = worker.create(user="ada")
@@ -49,9 +50,9 @@ def test_msm_109_a_session_made_while_all_nodes_are_down_gets_its_node_when_one_
 
 
 def test_msm_110_to_111_while_distribution_is_off_sessions_live_here_and_no_node_is_asked(
-    driver: SimulatedDriver, make_worker: MakeWorker, traffic: Traffic
+    driver: SimulatedDriver, make_worker: MakeWorker, mode: Mode, traffic: Traffic
 ) -> None:
-    worker = make_worker(**LOCAL, max_inactive=5)
+    worker = make_worker(**LOCAL, **mode, max_inactive=5)
     worker.ctx.distribution.stop("switched off")
     lose(driver)
     session = worker.create(user="ada")
@@ -65,9 +66,9 @@ def test_msm_110_to_111_while_distribution_is_off_sessions_live_here_and_no_node
 
 
 def test_msm_111_switched_on_while_it_serves_new_sessions_are_distributed(
-    driver: SimulatedDriver, make_worker: MakeWorker
+    driver: SimulatedDriver, make_worker: MakeWorker, mode: Mode
 ) -> None:
-    worker = make_worker(**LOCAL)
+    worker = make_worker(**LOCAL, **mode)
     worker.ctx.distribution.stop("off from the start")
     assert worker.save(worker.create(user="ada")).status == "local"
     worker.ctx.distribution.start()
@@ -79,9 +80,9 @@ def test_msm_111_switched_on_while_it_serves_new_sessions_are_distributed(
 
 
 def test_msm_126_a_session_made_while_all_nodes_are_down_keeps_its_id(
-    driver: SimulatedDriver, make_worker: MakeWorker
+    driver: SimulatedDriver, make_worker: MakeWorker, mode: Mode
 ) -> None:
-    worker = make_worker(**LOCAL)
+    worker = make_worker(**LOCAL, **mode)
     lose(driver)
     worker.save(worker.create(user="the first to notice"))
     session = worker.create(user="ada")

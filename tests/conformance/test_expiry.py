@@ -12,6 +12,7 @@ from tests.simulation.test_saving import loaded, read
 from tests.simulation.worker import Worker
 
 MakeWorker = Callable[..., Worker]
+Mode = dict[str, Any]
 
 THIRTY_DAYS = 30 * 24 * 3600
 
@@ -23,13 +24,14 @@ def expires_at(driver: SimulatedDriver, node: str, session_id: str) -> float | N
 
 
 def test_msm_088_a_session_that_never_expires_has_copies_that_never_expire(
-    driver: SimulatedDriver, make_worker: MakeWorker
+    driver: SimulatedDriver, make_worker: MakeWorker, mode: Mode
 ) -> None:
-    worker = make_worker(max_inactive=None)
+    worker = make_worker(max_inactive=None, **mode)
     session_id = worker.store(user="ada")
     session = loaded(worker, session_id)
     session["user"] = "grace"
     worker.save(session)
+    assert len(holders(driver, session_id)) == 2
     for node in holders(driver, session_id):
         assert expires_at(driver, node, session_id) is None
 
@@ -44,15 +46,19 @@ def test_msm_089_a_session_that_never_expires_needs_no_request_to_stay(
         assert expires_at(driver, node, session_id) is None
 
 
-def test_msm_104_when_a_session_has_expired_its_keys_are_gone(driver: SimulatedDriver, worker: Worker) -> None:
-    session_id = worker.store(user="ada")
+def test_msm_104_when_a_session_has_expired_its_keys_are_gone(
+    driver: SimulatedDriver, make_worker: MakeWorker, mode: Mode
+) -> None:
+    session_id = make_worker(**mode).store(user="ada")
     assert len(holders(driver, session_id)) == 2
     driver.clock.advance(1800 + 2)
     assert holders(driver, session_id) == set()
 
 
-def test_msm_106_a_client_with_an_expired_id_gets_another(driver: SimulatedDriver, make_worker: MakeWorker) -> None:
-    worker = make_worker(max_inactive=1)
+def test_msm_106_a_client_with_an_expired_id_gets_another(
+    driver: SimulatedDriver, make_worker: MakeWorker, mode: Mode
+) -> None:
+    worker = make_worker(max_inactive=1, **mode)
     session_id = worker.store(user="ada")
     driver.clock.advance(2.1)
     assert worker.load(session_id) is None
@@ -67,9 +73,14 @@ def test_msm_106_a_client_with_an_expired_id_gets_another(driver: SimulatedDrive
     ],
 )
 def test_msm_107_to_108_a_session_that_is_only_read_lives_on_from_each_read(
-    driver: SimulatedDriver, make_worker: MakeWorker, reads_at: list[float], lives_at: float, is_over_at: float
+    driver: SimulatedDriver,
+    make_worker: MakeWorker,
+    mode: Mode,
+    reads_at: list[float],
+    lives_at: float,
+    is_over_at: float,
 ) -> None:
-    worker = make_worker(max_inactive=4)
+    worker = make_worker(max_inactive=4, **mode)
     session_id = worker.store(user="ada")
     home, backup = home_of(session_id), backup_of(driver, session_id)
     for moment in reads_at:
@@ -98,8 +109,10 @@ def test_msm_130_to_131_a_long_lived_session_outlives_its_node(
     assert dict(session) == {"user": "ada"}
 
 
-def test_msm_138_read_only_requests_keep_a_session_alive(driver: SimulatedDriver, make_worker: MakeWorker) -> None:
-    worker = make_worker(max_inactive=1)
+def test_msm_138_read_only_requests_keep_a_session_alive(
+    driver: SimulatedDriver, make_worker: MakeWorker, mode: Mode
+) -> None:
+    worker = make_worker(max_inactive=1, **mode)
     session_id = worker.store(user="ada")
     for _ in range(20):
         driver.clock.advance(0.5)

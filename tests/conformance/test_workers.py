@@ -7,16 +7,17 @@ from typing import Any
 
 import pytest
 
-from msm_fast import Session, SessionManager
+from msm_fast import Session, SessionId, SessionManager
 from tests.conformance.client import Client, Form, Response, WebWorker
 from tests.conformance.test_node_failover import has_item
 from tests.integration.conftest import Nodes
-from tests.integration.test_manager import home_of
+from tests.integration.test_manager import home_of, wait_until
 
 pytestmark = pytest.mark.memcached
 
 MakeManager = Callable[..., SessionManager]
 MakeWebWorker = Callable[..., WebWorker]
+Mode = dict[str, Any]
 
 
 @pytest.fixture(params=["nodes with names", "one node without"])
@@ -34,27 +35,33 @@ def make_site(request: pytest.FixtureRequest, nodes: Nodes) -> Iterator[MakeWebW
         manager.close()
 
 
-def test_msm_095_a_session_is_found_again_after_its_worker_was_restarted(make_web_worker: MakeWebWorker) -> None:
-    client, web_worker = Client(), make_web_worker()
+def test_msm_095_a_session_is_found_again_after_its_worker_was_restarted(
+    make_web_worker: MakeWebWorker, mode: Mode
+) -> None:
+    client, web_worker = Client(), make_web_worker(**mode, route="w1")
     session_id = client.post(web_worker, user="ada").id
     web_worker.manager.close()
-    response = client.get(make_web_worker())
+    response = client.get(make_web_worker(**mode, route="w1"))
     assert response.id == session_id
     assert response.attributes == {"user": "ada"}
 
 
-def test_msm_096_removing_an_attribute_is_persisted(make_web_worker: MakeWebWorker) -> None:
-    client, web_worker = Client(), make_web_worker()
+def test_msm_096_removing_an_attribute_is_persisted(make_web_worker: MakeWebWorker, mode: Mode) -> None:
+    client, web_worker = Client(), make_web_worker(**mode)
     session_id = client.post(web_worker, user="ada", cart="apple").id
     client.post(web_worker, "/remove", name="cart")
     for _ in range(2):
         response = client.get(web_worker)
         assert response.attributes == {"user": "ada"}
         assert response.id == session_id
+    web_worker.settle()
+    assert client.get(make_web_worker(**mode)).attributes == {"user": "ada"}
 
 
-def test_msm_098_099_132_a_session_is_made_read_changed_and_read_on_any_cluster(make_site: MakeWebWorker) -> None:
-    client, web_worker = Client(), make_site()
+def test_msm_098_099_132_a_session_is_made_read_changed_and_read_on_any_cluster(
+    make_site: MakeWebWorker, mode: Mode
+) -> None:
+    client, web_worker = Client(), make_site(**mode)
     session_id = client.post(web_worker, user="ada").id
     has_named_nodes = len(web_worker.manager.nodes()) > 1
     assert ("-" in session_id) == has_named_nodes
@@ -65,25 +72,44 @@ def test_msm_098_099_132_a_session_is_made_read_changed_and_read_on_any_cluster(
     assert response.id == session_id
 
 
-def test_msm_101_a_malformed_id_is_replaced_by_a_well_formed_one(make_web_worker: MakeWebWorker) -> None:
-    client, web_worker = Client("12345"), make_web_worker()
+@pytest.mark.parametrize("route", [None, "w1"])
+def test_msm_101_a_malformed_id_is_replaced_by_a_well_formed_one(
+    make_web_worker: MakeWebWorker, mode: Mode, route: str | None
+) -> None:
+    client, web_worker = Client("12345"), make_web_worker(**mode, route=route)
     client.post(web_worker, user="ada")
     assert re.fullmatch(r"[^-.]+-[^.]+(\.[\w]+)?", client.id or "")
+    assert SessionId(client.id or "").route == route
     assert client.get(web_worker).attributes == {"user": "ada"}
 
 
-def test_msm_102_140_a_session_is_on_its_node_and_on_a_backup_when_the_response_leaves(
-    nodes: Nodes, make_web_worker: MakeWebWorker
+@pytest.mark.parametrize("keeps_cookies", [True, False])
+def test_msm_102_103_140_with_synchronous_backups_both_copies_are_there_when_the_response_leaves(
+    nodes: Nodes, make_web_worker: MakeWebWorker, mode: Mode, keeps_cookies: bool
 ) -> None:
-    session_id = Client().post(make_web_worker(), user="ada").id
+    client = Client(keeps_cookies=keeps_cookies)
+    session_id = client.post(make_web_worker(**mode, backup="sync"), user="ada").id
     holders = {name for name in nodes if has_item(nodes, name, session_id)}
     assert home_of(session_id) in holders
     assert len(holders) == 2
 
 
-def test_msm_105_an_invalidated_session_is_gone_for_every_worker(make_web_worker: MakeWebWorker) -> None:
-    client, one, two = Client(), make_web_worker(), make_web_worker()
+@pytest.mark.parametrize("keeps_cookies", [True, False])
+def test_msm_102_103_140_with_asynchronous_backups_both_copies_are_there_soon_after(
+    nodes: Nodes, make_web_worker: MakeWebWorker, mode: Mode, keeps_cookies: bool
+) -> None:
+    client, web_worker = Client(keeps_cookies=keeps_cookies), make_web_worker(**mode, backup="async")
+    session_id = client.post(web_worker, user="ada").id
+    if not mode["sticky"]:
+        assert has_item(nodes, home_of(session_id), session_id), "only the backup is left to the background"
+    wait_until(lambda: len({name for name in nodes if has_item(nodes, name, session_id)}) == 2, timeout_s=2)
+    assert has_item(nodes, home_of(session_id), session_id)
+
+
+def test_msm_105_an_invalidated_session_is_gone_for_every_worker(make_web_worker: MakeWebWorker, mode: Mode) -> None:
+    client, one, two = Client(), make_web_worker(**mode), make_web_worker(**mode)
     session_id = client.post(one, user="ada").id
+    one.settle()
     cookie = client.post(one, "/invalidate").header("set-cookie")
     assert cookie is not None
     assert "Max-Age=0" in cookie
@@ -96,16 +122,18 @@ def test_msm_105_an_invalidated_session_is_gone_for_every_worker(make_web_worker
 
 @pytest.mark.parametrize("other_pages", [["/"], ["/", "/static", "/"]])
 def test_msm_117_120_a_login_and_what_is_written_with_it_hold_on_every_worker(
-    make_web_worker: MakeWebWorker, other_pages: list[str]
+    make_web_worker: MakeWebWorker, mode: Mode, other_pages: list[str]
 ) -> None:
-    client, one, two = Client(), make_web_worker(), make_web_worker()
+    client, one, two = Client(), make_web_worker(**mode, route="w1"), make_web_worker(**mode, route="w2")
     client.post(one, cart="apple")
     client.post(one, "/login", user="ada")
+    one.settle()
     for path in other_pages:
         client.get(two, path)
     assert client.get(two, "/protected").status == 200
     client.post(two, page="2")
     assert client.get(two).attributes == {"cart": "apple", "user": "ada", "page": "2"}
+    two.settle()
     assert client.get(one, "/protected").status == 200
 
 

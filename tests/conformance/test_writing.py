@@ -106,8 +106,9 @@ def test_msm_086_a_value_that_was_read_is_compared_and_a_change_inside_it_is_sto
 
 
 def test_msm_087_a_new_id_at_login_is_stored_and_the_old_one_ends_without_the_application_saying_so(
-    driver: SimulatedDriver, worker: Worker, traffic: Traffic
+    driver: SimulatedDriver, make_worker: MakeWorker, mode: dict[str, Any], traffic: Traffic
 ) -> None:
+    worker = make_worker(**mode)
     old = worker.store(user="ada")
     session = loaded(worker, old)
     traffic.clear()
