@@ -158,14 +158,16 @@ class StickySessions:
     # -- found elsewhere
 
     def _adopt(self, found: SessionState) -> SessionState | None:
-        """Make the session live here, under this worker's route."""
+        """Make the session live here, under this worker's route and not on a node that is for failover here."""
         state = self._live.adopt(found)
-        if state is not None and state.session_id.route != self._route:
+        if state is None:
+            return None
+        if state.session_id.route != self._route:
             state.session_id = state.session_id.with_route(self._route)
             state.must_store = True
-            home = self._ctx.topology.home(state.session_id.node)
-            if home not in self._ctx.topology.ranked(state.session_id.plain, self._ctx.health.is_up):
-                self._move(state, home)  # one for failover here may be none for the worker that had the session
+        home = self._ctx.topology.home(state.session_id.node)
+        if home not in self._ctx.topology.ranked(state.session_id.plain, self._ctx.health.is_up):
+            self._move(state, home)
         return state
 
     def _find_newer(self, session_id: SessionId, live: SessionState) -> Flow[SessionState | None]:
