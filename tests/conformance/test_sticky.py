@@ -90,9 +90,7 @@ def test_msm_121_workers_whose_failover_nodes_differ_move_sessions_off_their_own
 
 
 @pytest.mark.memcached
-def test_msm_114_to_115_a_takeover_keeps_all_of_the_id_but_its_route(
-    nodes: Nodes, make_site: MakeWebWorker
-) -> None:
+def test_msm_114_to_115_a_takeover_keeps_all_of_the_id_but_its_route(nodes: Nodes, make_site: MakeWebWorker) -> None:
     client, one, two = Client(), make_site(sticky=True, route="w1"), make_site(sticky=True, route="w2")
     before = client.post(one, user="ada").id
     one.settle()
@@ -194,7 +192,9 @@ def test_msm_177_a_session_that_is_only_read_stays_in_the_cluster_with_default_s
 
 
 @pytest.fixture
-def held(make_web_worker: MakeWebWorker, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[WebWorker, threading.Event]]:
+def held(
+    make_web_worker: MakeWebWorker, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[tuple[WebWorker, threading.Event]]:
     """A worker that writes nothing behind its requests until the event is set."""
     web_worker, may_write = make_web_worker(sticky=True), threading.Event()
     carry_out = web_worker.manager._writer._run
