@@ -6,14 +6,14 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from msm_fast import Event, Session, SessionId, SessionManager
+from msm_fast import Event, Session, SessionManager
 from tests.conformance.client import Client, Form, WebWorker
 from tests.conformance.sticky_worker import PromptWorker
 from tests.conformance.test_node_failover import addresses, has_item, plain_of
-from tests.conformance.test_workers import Gate, make_site
+from tests.conformance.test_workers import make_site
 from tests.conformance.traffic import Traffic
 from tests.integration.conftest import Nodes
-from tests.integration.test_manager import home_of, wait_until
+from tests.integration.test_manager import home_of
 from tests.simulation.clock import VirtualClock
 from tests.simulation.driver import SimulatedDriver
 from tests.simulation.test_loading import holders
