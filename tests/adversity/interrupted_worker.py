@@ -17,9 +17,36 @@ from contextlib import closing
 
 N_SESSIONS = 5
 N_GREENLETS = 10
-SECONDS = 1.0
-LONGEST_S = 0.004
-"""Requests take one to a few milliseconds: some are broken off, some are not."""
+ENOUGH = 200
+"""So many requests must be broken off, and so many not."""
+GIVES_UP_AFTER_S = 30.0
+
+
+class Outcome:
+    """What came of the requests so far, and how long the next one is given.
+
+    That follows from how the last ones went, so that some are broken off and some are not, however fast the machine is.
+    """
+
+    def __init__(self):
+        self.interrupted = self.completed = 0
+        self.wrong = []
+        self._longest_s = 0.004
+        self._gives_up_at = time.monotonic() + GIVES_UP_AFTER_S
+
+    def is_enough(self):
+        return min(self.interrupted, self.completed) >= ENOUGH or time.monotonic() > self._gives_up_at
+
+    def patience_s(self, rng):
+        return self._longest_s * rng.random() + 1e-6
+
+    def note(self, is_completed):
+        self.completed += is_completed
+        self.interrupted += not is_completed
+        self._longest_s = min(self._longest_s * (0.95 if is_completed else 1.06), 1.0)
+
+    def as_dict(self, **more):
+        return {"interrupted": self.interrupted, "completed": self.completed, "wrong": self.wrong, **more}
 
 
 class Client:
@@ -56,14 +83,10 @@ def make_manager(nodes):
     return SessionManager(nodes, timeouts=unhurried, on_cluster_lost="error", on_corrupt="error")
 
 
-def new_outcome():
-    return {"interrupted": 0, "completed": 0, "wrong": []}
-
-
 def interrupt_by_signals(nodes):
     """Let a timer's signal raise KeyboardInterrupt in the main thread, as Ctrl-C does."""
     rng = random.Random(44)
-    outcome = new_outcome()
+    outcome = Outcome()
     is_armed = False
 
     def interrupt(number, frame):
@@ -73,48 +96,46 @@ def interrupt_by_signals(nodes):
     signal.signal(signal.SIGALRM, interrupt)
     with closing(make_manager(nodes)) as manager:
         clients = [Client(manager, f"client{n}") for n in range(N_SESSIONS)]
-        end = time.monotonic() + SECONDS
-        while time.monotonic() < end:
+        while not outcome.is_enough():
             client = rng.choice(clients)
             try:
                 try:
                     is_armed = True
-                    signal.setitimer(signal.ITIMER_REAL, LONGEST_S * rng.random() + 1e-6)
+                    signal.setitimer(signal.ITIMER_REAL, outcome.patience_s(rng))
                     client.count_up()
                 finally:
                     is_armed = False
             except KeyboardInterrupt:
-                outcome["interrupted"] += 1
+                outcome.note(False)
             else:
-                outcome["completed"] += 1
-            outcome["wrong"] += rng.choice(clients).check()
-        outcome["wrong"] += [fault for client in clients for fault in client.check()]
-        return {**outcome, "open_sockets": count_sockets(nodes), "most_at_once": 3}
+                outcome.note(True)
+            outcome.wrong += rng.choice(clients).check()
+        outcome.wrong += [fault for client in clients for fault in client.check()]
+        return outcome.as_dict(open_sockets=count_sockets(nodes), most_at_once=3)
 
 
 def interrupt_greenlets(nodes):
     """Let gevent.Timeout, which is no Exception, end requests of many greenlets that share the manager."""
     import gevent
 
-    outcome = new_outcome()
+    outcome = Outcome()
     with closing(make_manager(nodes)) as manager:
         clients = [Client(manager, f"client{n}") for n in range(N_GREENLETS)]
 
         def work(n):
             rng = random.Random(n)
-            end = time.monotonic() + SECONDS
-            while time.monotonic() < end:
+            while not outcome.is_enough():
                 try:
-                    with gevent.Timeout(N_GREENLETS * LONGEST_S * rng.random() + 1e-6):
+                    with gevent.Timeout(outcome.patience_s(rng)):
                         clients[n].count_up()
                 except gevent.Timeout:
-                    outcome["interrupted"] += 1
+                    outcome.note(False)
                 else:
-                    outcome["completed"] += 1
-                outcome["wrong"] += clients[n].check()
+                    outcome.note(True)
+                outcome.wrong += clients[n].check()
 
         gevent.joinall([gevent.spawn(work, n) for n in range(N_GREENLETS)], raise_error=True)
-        return {**outcome, "open_sockets": count_sockets(nodes), "most_at_once": 3 * N_GREENLETS}
+        return outcome.as_dict(open_sockets=count_sockets(nodes), most_at_once=3 * N_GREENLETS)
 
 
 def count_sockets(nodes):
