@@ -1,0 +1,149 @@
+"""The thread that does what requests left behind."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from msm_fast import Event, Retry, Settings
+from msm_fast.drivers import write_behind
+from msm_fast.drivers.write_behind import WriteBehind
+from msm_fast.engine.context import Clock, Context
+from msm_fast.engine.effects import Flow
+from tests.integration.test_manager import wait_until
+
+THREAD = "msm-fast-write-behind"
+
+
+@pytest.fixture
+def ctx() -> Context:
+    settings = Settings.build("n1:127.0.0.1:1", sticky=True, retry=Retry(base=0.001, cap=0.001))
+    return Context(settings, Clock(monotonic=time.monotonic, wall=time.time), random.Random(1))
+
+
+@pytest.fixture
+def done() -> list[str]:
+    return []
+
+
+@pytest.fixture
+def writer(ctx: Context) -> Iterator[WriteBehind]:
+    def run(flow: Flow[bool], deadline: float) -> bool:
+        try:
+            next(flow)
+        except StopIteration as stop:
+            return bool(stop.value)
+        raise AssertionError("a job of these tests does not wait")
+
+    writer = WriteBehind(ctx, run)
+    yield writer
+    writer.close(1)
+
+
+def job(action: Callable[[], Any]) -> Callable[[], Flow[bool]]:
+    """Return a job that does something and is done if that is not False."""
+
+    def run() -> Flow[bool]:
+        return action() is not False
+        yield
+
+    return run
+
+
+def is_running() -> bool:
+    return any(thread.name == THREAD for thread in threading.enumerate())
+
+
+def test_what_is_added_is_done_in_another_thread(ctx: Context, writer: WriteBehind) -> None:
+    threads: list[str] = []
+    assert ctx.behind.add(b"a", job(lambda: threads.append(threading.current_thread().name)))
+    wait_until(lambda: threads == [THREAD])
+
+
+def test_no_thread_lives_while_there_is_nothing_to_do(
+    ctx: Context, writer: WriteBehind, done: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(write_behind, "_IDLE_S", 0.02)
+    assert not is_running()
+    ctx.behind.add(b"a", job(lambda: done.append("a")))
+    wait_until(lambda: done == ["a"])
+    wait_until(lambda: not is_running())
+    ctx.behind.add(b"b", job(lambda: done.append("b")))
+    wait_until(lambda: done == ["a", "b"])
+
+
+def test_a_job_that_fails_is_tried_again(ctx: Context, writer: WriteBehind, done: list[str]) -> None:
+    def fail_twice() -> bool:
+        done.append("tried")
+        return len(done) == 3
+
+    ctx.behind.add(b"a", job(fail_twice))
+    wait_until(lambda: len(ctx.behind) == 0)
+    assert done == ["tried"] * 3
+
+
+def test_an_error_in_a_job_is_logged_and_ends_neither_the_thread_nor_the_job(
+    ctx: Context, writer: WriteBehind, done: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail_once() -> None:
+        done.append("tried")
+        if len(done) == 1:
+            raise RuntimeError("a bug")
+
+    ctx.behind.add(b"a", job(fail_once))
+    wait_until(lambda: len(ctx.behind) == 0)
+    assert done == ["tried"] * 2
+    assert "a bug" in caplog.text
+
+
+def test_closing_does_what_is_left_before_it_returns(ctx: Context, writer: WriteBehind, done: list[str]) -> None:
+    slow = threading.Event()
+    ctx.behind.add(b"slow", job(lambda: slow.wait(1)))
+    for n in range(20):
+        ctx.behind.add(b"%d" % n, job(lambda n=n: done.append(n)))
+    slow.set()
+    writer.close(5)
+    assert len(done) == 20
+    assert not is_running()
+
+
+def test_what_cannot_be_done_until_the_timeout_is_counted_and_told(ctx: Context, writer: WriteBehind) -> None:
+    told: list[Event] = []
+    ctx.events.subscribe(told.append)
+    ctx.behind.add(b"a", job(lambda: False))
+    ctx.behind.add(b"b", job(lambda: False))
+    started = time.monotonic()
+    writer.close(0.1)
+    assert time.monotonic() - started < 1
+    assert ctx.counters.snapshot().dropped == 2
+    assert [event.kind for event in told] == ["dropped"]
+    assert "2 session(s)" in told[0].detail
+
+
+def test_while_the_cluster_is_not_used_nothing_is_tried_and_all_is_done_after(
+    ctx: Context, writer: WriteBehind, done: list[str]
+) -> None:
+    ctx.distribution.stop("for a test")
+    ctx.behind.add(b"a", job(lambda: done.append("a")))
+    time.sleep(0.05)
+    assert done == []
+    ctx.distribution.start()
+    ctx.distribution.reconnected(has_leftovers=False)
+    writer.wake()
+    wait_until(lambda: done == ["a"])
+
+
+def test_the_live_sessions_are_swept_while_there_is_work(ctx: Context) -> None:
+    swept: list[int] = []
+    writer = WriteBehind(ctx, lambda flow, deadline: True, swept.append)
+    try:
+        ctx.behind.add(b"a", job(lambda: True))
+        wait_until(lambda: len(swept) > 0)
+    finally:
+        writer.close(1)
+    assert set(swept) == {500}
