@@ -90,17 +90,19 @@ class Write:
         return set(self.lineage).isdisjoint(copy.record.lineage)
 
     def decider(self) -> str | None:
-        """Return the node that decides between writers, or None if no node has a copy any more.
+        """Return the node that decides between writers, or None if no node has a copy any more and none is to get one.
 
         One whose copy cannot be read decides only if no other has one.
         A session that was ended leaves tombstones, so a copy that is just gone was evicted, flushed or lost in a
         restart. It is put back only after another node, where the session lives, was won.
         """
-        if self.is_new or self.recreates or self.home in self.done:
+        if self.is_new or self.home in self.done:
             return self.home
         with_copy = [n for n, copy in self.expected.items() if copy != ABSENT and n not in self.failed]
         with_copy.sort(key=lambda n: (n in self.corrupt, n != self.home))
-        return with_copy[0] if with_copy else None
+        if with_copy:
+            return with_copy[0]
+        return self.home if self.recreates else None
 
 
 def write_deferred(ctx: Context, write: Write) -> Flow[bool]:

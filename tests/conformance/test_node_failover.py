@@ -118,6 +118,8 @@ def test_msm_125_with_every_node_gone_a_session_stays_under_its_id(
     before = client.post(web_worker, user="ada").id
     for server in nodes.values():
         server.kill()
+    if mode["sticky"]:
+        let_others_notice(web_worker, *nodes)
     for page in ("1", "2"):
         response = client.post(web_worker, page=page)
         assert response.attributes == {"user": "ada", "page": page}

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from msm_fast import SaveResult, Session, SessionId
+from msm_fast import SaveResult, SessionId
 from msm_fast.engine.behind import Job
+from msm_fast.engine.effects import Flow
 from msm_fast.engine.local import find_locally
 from msm_fast.engine.sticky import StickySessions
 from msm_fast.session import SessionState
@@ -22,21 +23,15 @@ class StickyWorker(Worker):
         super().__init__(driver, settings, seed)
         self.sticky = StickySessions(self.ctx)
 
-    def load(self, session_id: str, expect_write: bool = True) -> Session | None:
-        parsed = SessionId.parse(session_id)
-        assert parsed is not None
-        state = self._find(parsed, expect_write)
-        return None if state is None else self._session(state, presented=session_id)
-
-    def _find(self, session_id: SessionId, expect_write: bool) -> SessionState | None:
+    def find(self, session_id: SessionId, expect_write: bool) -> Flow[SessionState | None]:
         live = self.sticky.find_at_once(session_id)
         if live is not None or not self.ctx.distribution.is_on:
             return live or find_locally(self.ctx, session_id)
-        return self.driver.run(self.sticky.find(session_id, expect_write))
+        return (yield from self.sticky.find(session_id, expect_write))
 
-    def save(self, session: Session) -> SaveResult:
-        result = self.sticky.store_at_once(session.state)
-        return result if result is not None else self.driver.run(self.sticky.store(session.state))
+    def keep(self, state: SessionState) -> Flow[SaveResult]:
+        result = self.sticky.store_at_once(state)
+        return result if result is not None else (yield from self.sticky.store(state))
 
     def store(self, **attributes: Any) -> str:
         session = self.create(**attributes)

@@ -95,7 +95,7 @@ def test_a_session_that_was_being_loaded_while_it_was_ended_does_not_come_to_lif
     one, two = make_worker(), make_worker()
     session_id = one.store(n=0)
     one.catch_up()
-    found = Worker.load(two, session_id)
+    found = Worker(driver, two.ctx.settings).load(session_id)
     assert found is not None
     logout = loaded(two, session_id)
     logout.invalidate()

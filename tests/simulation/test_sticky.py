@@ -324,8 +324,8 @@ def lose(driver: SimulatedDriver, worker: StickyWorker) -> None:
     for node in driver.nodes.values():
         node.fault = "refused"
     while worker.ctx.state() is not DistributionState.LOCAL:
-        Worker.load(worker, str(SessionId.generate("n1")))
-        Worker.load(worker, str(SessionId.generate("n2")))
+        worker.load(str(SessionId.generate("n1")))
+        worker.load(str(SessionId.generate("n2")))
 
 
 def heal(driver: SimulatedDriver, worker: StickyWorker) -> None:

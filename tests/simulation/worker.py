@@ -8,6 +8,7 @@ from typing import Any
 
 from msm_fast._core.session_id import SessionId
 from msm_fast.engine.context import Context
+from msm_fast.engine.effects import Flow
 from msm_fast.engine.exchanging import probe
 from msm_fast.engine.reconnecting import reconnect
 from msm_fast.engine.serving import find, store
@@ -42,11 +43,17 @@ class Worker:
     def load(self, session_id: str, expect_write: bool = True) -> Session | None:
         parsed = SessionId.parse(session_id)
         assert parsed is not None
-        state = self.driver.run(find(self.ctx, parsed, expect_write))
+        state = self.driver.run(self.find(parsed, expect_write))
         return None if state is None else self._session(state, presented=session_id)
 
     def save(self, session: Session) -> SaveResult:
-        return self.driver.run(store(self.ctx, session.state))
+        return self.driver.run(self.keep(session.state))
+
+    def find(self, session_id: SessionId, expect_write: bool) -> Flow[SessionState | None]:
+        return find(self.ctx, session_id, expect_write)
+
+    def keep(self, state: SessionState) -> Flow[SaveResult]:
+        return store(self.ctx, state)
 
     def store(self, **attributes: Any) -> str:
         """Create a session, store it and return its id."""

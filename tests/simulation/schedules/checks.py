@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from msm_fast import SessionId
-from tests.simulation.schedules.history import History, Request
+from tests.simulation.schedules.history import ACKNOWLEDGED, History, Request
 
 UNTIL_TOLD_S = 1.0
 """How long a node that missed a logout may serve the session to a worker that has not missed the node."""
@@ -27,7 +27,8 @@ def i01_durability(history: History) -> list[str]:
     for final in history.finals:
         if _began_logout(history, final.browser) is not None:
             continue
-        missing = _acknowledged(history.of(final.browser)) - set(final.found or ())
+        written = {name for request in history.of(final.browser) if request.was_written for name in request.wrote}
+        missing = (_acknowledged(history.of(final.browser)) | written) - set(final.found or ())
         if missing or final.found is None:
             violations.append(f"browser {final.browser}, {final.among}: {sorted(missing)} lost of {final.found}")
     return violations
@@ -40,6 +41,28 @@ def i03_no_leak(history: History) -> list[str]:
         for request in history.of(browser):
             if request.found.get("owner", browser) != browser:
                 violations.append(f"request {request.n} was given the session of browser {request.found['owner']}")
+    return violations
+
+
+def i04_read_your_writes(history: History) -> list[str]:
+    """Sticky: a request sees what those before it saved in the same worker, written or not."""
+    violations = []
+    for browser in history.browsers():
+        logout = _began_logout(history, browser)
+        for request in _in_cluster(history.of(browser)):
+            if logout is not None and request.ended > logout:
+                continue
+            saved = {
+                name
+                for other in history.of(browser)
+                if 0 <= other.ended < request.began
+                and (other.worker, other.life) == (request.worker, request.life)
+                and other.status in ("queued", *ACKNOWLEDGED)
+                for name in other.wrote
+            }
+            missing = saved - set(request.found)
+            if missing:
+                violations.append(f"request {request.n} does not see {sorted(missing)}, saved in its worker")
     return violations
 
 
@@ -125,6 +148,10 @@ ALL: tuple[Check, ...] = (
     i20_id_stability,
 )
 
+
+STICKY: tuple[Check, ...] = (i04_read_your_writes, *ALL)
+ASYNCHRONOUS: tuple[Check, ...] = tuple(check for check in STICKY if check is not i05_monotonic_reads)
+"""What holds while other workers do not see yet what one has saved."""
 
 OUTAGE: tuple[Check, ...] = (i03_no_leak, i08_error_is_no_miss, i12_bounded, i15_convergence, i20_id_stability)
 """What holds even while more nodes are away than sessions have backups."""

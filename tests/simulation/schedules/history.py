@@ -34,6 +34,10 @@ class Request:
     ended: int = -1
     began_s: float = 0.0
     ended_s: float = 0.0
+    life: int = 0
+    """Sticky: how often its worker had died before."""
+    was_written: bool = False
+    """Sticky: its worker has lived until all that it had queued was written."""
 
     @property
     def is_acknowledged(self) -> bool:

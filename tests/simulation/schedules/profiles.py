@@ -31,6 +31,9 @@ class Profile:
     """More nodes fail than sessions have backups. What was stored as the faults began or ended, when each worker could
     reach other nodes, may then lose against what was stored elsewhere."""
     shares_local_store: bool = False
+    is_sticky: bool = False
+    deaths: float = 0.0
+    """How probable it is, in each step, that a worker dies."""
 
 
 PROFILES = (
@@ -64,5 +67,22 @@ PROFILES = (
         n_requests=18,
         rotate=0.15,
         settings={"reconnect": Reconnect(**QUICK)},
+    ),
+    Profile(
+        "sticky",
+        n_browsers=2,
+        n_requests=16,
+        harms=("restart", "evict", "flush"),
+        is_sticky=True,
+        deaths=0.02,
+        settings={"backup": "async", "reconnect": Reconnect(**QUICK)},
+    ),
+    Profile(
+        "sticky, synchronous",
+        n_browsers=2,
+        n_requests=16,
+        is_sticky=True,
+        deaths=0.02,
+        settings={"backup": "sync", "reconnect": Reconnect(**QUICK)},
     ),
 )

@@ -9,11 +9,12 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from tests.simulation.schedules.checks import ALL, OUTAGE, violations_of
+from tests.simulation.schedules.checks import ALL, ASYNCHRONOUS, OUTAGE, STICKY, Check, violations_of
 from tests.simulation.schedules.history import History
-from tests.simulation.schedules.profiles import PROFILES
+from tests.simulation.schedules.profiles import PROFILES, Profile
 from tests.simulation.schedules.schedule import Schedule
 from tests.simulation.schedules.sequential import SEQUENTIAL
+from tests.simulation.schedules.sticky import StickySchedule
 
 NAMES = (*(profile.name for profile in PROFILES), *SEQUENTIAL)
 
@@ -38,12 +39,20 @@ def run_seed(seed: int) -> Result:
             violations, counts = SEQUENTIAL[name](number, log)
             return Result(seed, name, violations, counts, log)
         profile = PROFILES[NAMES.index(name)]
-        schedule = Schedule(number, profile)
+        schedule = StickySchedule(number, profile) if profile.is_sticky else Schedule(number, profile)
         log = schedule.history.log
         history = schedule.run()
-        return Result(seed, name, violations_of(history, OUTAGE if profile.is_outage else ALL), _count(history), log)
+        return Result(seed, name, violations_of(history, _checks(profile)), _count(history), log)
     except Exception:  # noqa: BLE001 - whatever it was, the seed is to be named
         return Result(seed, name, [traceback.format_exc()], log=log)
+
+
+def _checks(profile: Profile) -> Iterable[Check]:
+    if profile.is_outage:
+        return OUTAGE
+    if not profile.is_sticky:
+        return ALL
+    return STICKY if profile.settings["backup"] == "sync" else ASYNCHRONOUS
 
 
 def run_seeds(seeds: Iterable[int], n_processes: int) -> Iterator[Result]:
@@ -61,7 +70,7 @@ def _run_without_log(seed: int) -> Result:
 def _count(history: History) -> Counter[str]:
     counts = Counter(requests=len(history.requests))
     for request in history.requests:
-        counts["acknowledged"] += request.is_acknowledged
+        counts["acknowledged"] += request.is_acknowledged or request.was_written
         counts["served locally"] += request.is_local and request.outcome == "ok"
         counts["logouts"] += request.is_logout
         counts["unavailable"] += request.outcome == "unavailable"

@@ -12,7 +12,6 @@ from msm_fast import NearCacheSettings, SessionUnavailable
 from msm_fast._core import wire
 from msm_fast._core.session_id import SessionId
 from msm_fast.engine.effects import Batch, Effect, Exchange, NodeFailure, Outcome, Replies
-from msm_fast.engine.serving import find, store
 from msm_fast.local_store import MemoryStore
 from msm_fast.session import Session
 from tests.simulation.clock import VirtualClock
@@ -41,10 +40,10 @@ class Browser:
 
 @dataclass
 class Waiting:
-    """A request that waits for the batches of an exchange, each of which is delivered at a moment of its own."""
+    """A flow that waits for the batches of an exchange, each of which is delivered at a moment of its own."""
 
-    browser: Browser
-    request: Running
+    worker: int
+    flow: Running
     batches: list[Batch] = field(default_factory=list)
     outcomes: dict[int, Outcome] = field(default_factory=dict)
 
@@ -58,19 +57,19 @@ class Schedule:
         self.clock = VirtualClock()
         self.driver = SimulatedDriver(list(NODES), self.clock)
         self.history = History()
-        settings = make_settings(**profile.settings)
-        shared = MemoryStore(NearCacheSettings(), self.clock.monotonic) if profile.shares_local_store else None
-        self.workers = [Worker(self.driver, settings, self.rng.getrandbits(32), shared) for _ in range(WORKERS)]
+        self.shared = MemoryStore(NearCacheSettings(), self.clock.monotonic) if profile.shares_local_store else None
+        self.workers = [self._new_worker(i) for i in range(WORKERS)]
         self.victims = self.rng.sample(NODES, self.rng.choice(profile.victims))
         self.browsers = [Browser(i, self._first_session(i)) for i in range(profile.n_browsers)]
         self.logout = self.rng.randrange(profile.n_requests) if self.rng.random() < profile.logout else None
         self.zombies: dict[str, list[bytes]] = {name: [] for name in NODES}
+        self.waiting: list[Waiting] = []
         self.step = 0
 
     def run(self) -> History:
         """Run all requests to their end, then let everything heal, and read what there is."""
         n_started = 0
-        waiting: list[Waiting] = []
+        waiting = self.waiting
         while n_started < self.profile.n_requests or waiting:
             self.step += 1
             self.clock.advance(self.rng.random() * 0.05)
@@ -78,19 +77,32 @@ class Schedule:
             if self.rng.random() < 0.15:
                 self._strike()
             self._let_zombies_act()
+            self._work_behind()
             ready = [b for b in self.browsers if not b.is_exclusive]
             is_time = not waiting or (len(waiting) < AT_ONCE and self.rng.random() < 0.4)
             if n_started < self.profile.n_requests and ready and is_time:
                 browser = self.rng.choice(ready)
-                self._resume(Waiting(browser, self._request(n_started, browser)), None, waiting)
+                number = self._choose_worker(browser)
+                self._resume(number, self._request(n_started, browser, number))
                 n_started += 1
             elif waiting:
-                self._deliver_one(waiting)
+                self._deliver_one()
             else:
                 break  # every browser's story has ended
         self._heal()
         self._read_finally()
         return self.history
+
+    # -- workers
+
+    def _new_worker(self, number: int) -> Worker:
+        return Worker(self.driver, make_settings(**self.profile.settings), self.rng.getrandbits(32), self.shared)
+
+    def _choose_worker(self, browser: Browser) -> int:
+        return self.rng.randrange(WORKERS)
+
+    def _work_behind(self) -> None:
+        """Let the workers begin what requests have left behind."""
 
     # -- requests
 
@@ -99,32 +111,34 @@ class Schedule:
         worker = self.workers[0]
         session = worker.create(owner=browser)
         plain = f"{self.rng.getrandbits(128):032x}"
-        session.state.session_id = SessionId(f"{plain}-{worker.ctx.topology.ranked(plain, lambda node: True)[0]}")
+        session_id = SessionId(plain).with_node(worker.ctx.topology.first(plain))
+        session.state.session_id = session_id.with_route(worker.ctx.settings.route)
         worker.save(session)
         return session.id
 
-    def _request(self, n: int, browser: Browser) -> Running:
-        worker = self.rng.randrange(WORKERS)
-        ctx = self.workers[worker].ctx
-        request = Request(n, browser.number, worker, browser.cookie, self.step, began_s=self.clock.monotonic())
+    def _request(self, n: int, browser: Browser, number: int) -> Running:
+        worker = self.workers[number]
+        request = Request(n, browser.number, number, browser.cookie, self.step, began_s=self.clock.monotonic())
         if n == self.logout:
             request.action = "logout"
         elif self.rng.random() < self.profile.rotate and not browser.n_running:
             request.action, browser.is_exclusive = "rotate", True
         self.history.requests.append(request)
+        suffix = browser.cookie[32:]
+        self._note(f"request {n} of browser {browser.number} begins, worker {number}, id {suffix}: {request.action}")
         browser.n_running += 1
         session_id = SessionId.parse(request.presented)
         assert session_id is not None
         try:
-            state = yield from find(ctx, session_id, self.rng.random() < 0.5)
+            state = yield from worker.find(session_id, self.rng.random() < 0.5)
             if state is None:
                 request.outcome = "none"
                 return
             request.found = dict(state.attributes)
             request.is_local = state.local_kind is not None
-            session = Session(None, ctx.new_state, request.presented, state)
+            session = Session(None, worker.ctx.new_state, request.presented, state)
             self._use(request, session)
-            result = yield from store(ctx, session.state)
+            result = yield from worker.keep(session.state)
             request.outcome, request.status = "ok", result.status
             request.n_copies = 1 + len(result.backups)
             request.is_local = request.is_local or result.status == "local"
@@ -152,25 +166,26 @@ class Schedule:
         if request.status in ("stored", "merged") or request.action == "rotate":
             browser.cookie = request.cookie
 
-    def _resume(self, run: Waiting, outcomes: list[Outcome] | None, waiting: list[Waiting]) -> None:
-        """Let a request go on to its next exchange, or its end."""
-        while True:
-            try:
-                effect = run.request.send(outcomes)
-            except StopIteration:
-                return
-            if isinstance(effect, Exchange):
-                waiting.append(Waiting(run.browser, run.request, list(effect.batches)))
-                return
-            outcomes = None
+    def _resume(self, worker: int, flow: Running, result: list[Outcome] | bool | None = None) -> None:
+        """Let a worker's flow begin, or go on to its next effect or its end."""
+        try:
+            effect = flow.send(result)
+        except StopIteration:
+            return
+        self.waiting.append(Waiting(worker, flow, list(effect.batches) if isinstance(effect, Exchange) else []))
 
-    def _deliver_one(self, waiting: list[Waiting]) -> None:
-        run = self.rng.choice(waiting)
+    def _deliver_one(self) -> None:
+        """Let one batch be answered, or one sleep end."""
+        run = self.rng.choice(self.waiting)
+        if not run.batches:
+            self.waiting.remove(run)
+            self._resume(run.worker, run.flow, self.rng.random() < 0.995)
+            return
         i = self.rng.choice([i for i in range(len(run.batches)) if i not in run.outcomes])
         run.outcomes[i] = self._deliver(run.batches[i])
         if len(run.outcomes) == len(run.batches):
-            waiting.remove(run)
-            self._resume(run, [run.outcomes[i] for i in range(len(run.batches))], waiting)
+            self.waiting.remove(run)
+            self._resume(run.worker, run.flow, [run.outcomes[i] for i in range(len(run.batches))])
 
     # -- the network
 
@@ -257,14 +272,18 @@ class Schedule:
             self.clock.advance(0.05)
             self._probe_where_due()
         took_s = self.clock.monotonic() - healed
-        for worker in self.workers:  # what was kept for a moment only is stored by the session's next request
+        self._settle()
+        for worker in self.workers:
+            state, n_local = worker.ctx.state().value, len(worker.ctx.local)
+            self.history.workers.append(WorkerAtEnd(state, n_local, worker.ctx.near_bytes, took_s))
+
+    def _settle(self) -> None:
+        """Let what was kept for a moment only be stored by its session's next request."""
+        for worker in self.workers:
             for browser in self.browsers:
                 session = worker.load(browser.cookie)
                 if session is not None:
                     worker.save(session)
-        for worker in self.workers:
-            state, n_local = worker.ctx.state().value, len(worker.ctx.local)
-            self.history.workers.append(WorkerAtEnd(state, n_local, worker.ctx.near_bytes, took_s))
 
     def _read_finally(self) -> None:
         """Read each browser's session with everything up, and without each node that failed alone."""

@@ -1,0 +1,96 @@
+"""Schedules of workers that serve sessions from their memory, and write them behind the requests, or die before."""
+
+from __future__ import annotations
+
+from msm_fast import SessionId
+from msm_fast.engine.behind import Job
+from tests.simulation.schedules.history import Request
+from tests.simulation.schedules.profiles import Profile
+from tests.simulation.schedules.schedule import WORKERS, Browser, Running, Schedule
+from tests.simulation.sticky_worker import StickyWorker
+from tests.simulation.worker import make_settings
+
+_RETRY_S = 0.2
+_STAYS = 0.7
+"""How often the balancer sends a browser to the worker that its cookie names."""
+
+
+class StickySchedule(Schedule):
+    """The balancer mostly heeds the route in the cookie. A worker may die, with all that it had not written."""
+
+    workers: list[StickyWorker]  # type: ignore[assignment]
+
+    def __init__(self, seed: int, profile: Profile) -> None:
+        super().__init__(seed, profile)
+        self._are_busy: set[int] = set()
+        self._lives = [0] * WORKERS
+
+    def _new_worker(self, number: int) -> StickyWorker:
+        settings = make_settings(sticky=True, route=f"w{number}", **self.profile.settings)
+        return StickyWorker(self.driver, settings, self.rng.getrandbits(32))
+
+    def _first_session(self, browser: int) -> str:
+        cookie = super()._first_session(browser)
+        self.workers[0].catch_up()
+        return cookie
+
+    def _choose_worker(self, browser: Browser) -> int:
+        """Return the worker that the cookie names, or another: then only when nothing else of the browser runs."""
+        if browser.n_running or self.rng.random() < _STAYS:
+            return _worker_of(browser.cookie)
+        return self.rng.randrange(WORKERS)
+
+    def _request(self, n: int, browser: Browser, number: int) -> Running:
+        life = self._lives[number]
+        is_moved = number != _worker_of(browser.cookie)
+        browser.is_exclusive |= is_moved
+        try:
+            yield from super()._request(n, browser, number)
+        finally:
+            self.history.requests[n].life = life
+            browser.is_exclusive &= not is_moved
+
+    def _take_cookie(self, browser: Browser, request: Request) -> None:
+        if request.cookie != request.presented:
+            browser.cookie = request.cookie
+
+    def _work_behind(self) -> None:
+        for number, worker in enumerate(self.workers):
+            job = worker.next_job() if number not in self._are_busy and self.rng.random() < 0.4 else None
+            if job is not None:
+                self._are_busy.add(number)
+                self._resume(number, self._do(number, worker, job))
+        if self.rng.random() < self.profile.deaths:
+            self._let_die(self.rng.randrange(WORKERS))
+
+    def _do(self, number: int, worker: StickyWorker, job: Job) -> Running:
+        self._note(f"worker {number} writes behind")
+        is_done = yield from job.run()
+        worker.ctx.behind.finish(job, None if is_done else self.clock.monotonic() + _RETRY_S)
+        self._are_busy.discard(number)
+        self._note(f"worker {number} has {'' if is_done else 'not '}written behind")
+
+    def _let_die(self, number: int) -> None:
+        self._note(f"worker {number} dies")
+        for run in [run for run in self.waiting if run.worker == number]:
+            self.waiting.remove(run)
+            run.flow.close()
+        self._are_busy.discard(number)
+        self._lives[number] += 1
+        self.workers[number] = self._new_worker(number)
+
+    def _settle(self) -> None:
+        """Let all be written that waits; it must be there then."""
+        for _ in range(100):
+            self.clock.advance(_RETRY_S)
+            self._probe_where_due()
+            for worker in self.workers:
+                worker.catch_up()
+        for request in self.history.requests:
+            request.was_written = request.status == "queued" and request.life == self._lives[request.worker]
+
+
+def _worker_of(cookie: str) -> int:
+    route = SessionId(cookie).route
+    assert route is not None
+    return int(route.removeprefix("w"))
