@@ -1,37 +1,22 @@
-"""What is special about sessions that live in a worker: one object each, memory first, writes that are late."""
+"""What is special about sessions that live in a worker: one object each, memory first."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from msm_fast import ConflictError, NearCacheSettings, Reconnect, Session, SessionUnavailable
-from msm_fast.drivers.sqlite_store import SqliteStore
-from msm_fast.engine.effects import Exchange, Sleep
+from msm_fast import NearCacheSettings
 from tests.simulation.driver import SimulatedDriver
 from tests.simulation.sticky_worker import StickyWorker
 from tests.simulation.test_loading import holders, home_of, key_of
-from tests.simulation.test_sticky import change, heal, loaded, lose, make_worker, worker
+from tests.simulation.test_sticky import change, fail, loaded, make_worker, stored, worker
 from tests.simulation.worker import Worker
 
 __all__ = ["make_worker", "worker"]
 
 MakeWorker = Callable[..., StickyWorker]
-
-
-def stored(driver: SimulatedDriver, worker: StickyWorker, session_id: str) -> dict[str, Any]:
-    """Return what a worker that has never seen the session finds in the cluster."""
-    session = Worker(driver, worker.ctx.settings).load(session_id)
-    assert session is not None
-    return dict(session)
-
-
-def fail(driver: SimulatedDriver, fault: Any) -> None:
-    for node in driver.nodes.values():
-        node.fault = fault
 
 
 # -- one object
@@ -198,150 +183,6 @@ def test_with_on_conflict_error_what_was_stored_elsewhere_counts(make_worker: Ma
     assert loaded(two, session_id)["n"] == 1
 
 
-# -- writes whose outcome is not known
-
-
-@pytest.mark.parametrize("is_first", [True, False])
-def test_a_write_that_arrived_though_nobody_answered_is_no_conflict_when_it_is_tried_again(
-    driver: SimulatedDriver, make_worker: MakeWorker, is_first: bool
-) -> None:
-    worker = make_worker(on_conflict="error")
-    session_id = worker.store(n=0, gone=1)
-    if not is_first:
-        worker.catch_up()
-        change(worker, session_id, n=1)
-    for node in driver.nodes.values():
-        node.carries_out_before_failing = True
-    fail(driver, "timeout")
-    worker.catch_up()
-    fail(driver, None)
-    session = loaded(worker, session_id)
-    del session["gone"]
-    session["n"] = 2
-    worker.save(session)
-    driver.clock.advance(2)
-    worker.catch_up()
-    assert worker.ctx.counters.snapshot().conflicts == 0
-    assert stored(driver, worker, session_id) == {"n": 2}
-
-
-def test_the_life_of_a_copy_counts_from_the_last_request_not_from_a_late_write(
-    driver: SimulatedDriver, make_worker: MakeWorker
-) -> None:
-    worker = make_worker(max_inactive=100)
-    session_id = worker.store(n=0)
-    driver.clock.advance(60)
-    worker.catch_up()
-    driver.clock.advance(42)
-    assert holders(driver, session_id) == set()
-
-
-def test_a_write_waits_for_the_one_before_it_of_the_same_session(
-    driver: SimulatedDriver, make_worker: MakeWorker
-) -> None:
-    worker = make_worker(backup="sync")
-    session = worker.create(n=0)
-    worker.save(session)
-    session["n"] = 1
-    flow = worker.sticky._writer.write(session.state)
-    session.state.is_writing = True
-    session.state.revision += 1
-    waits = [next(flow), flow.send(True)]
-    assert [type(effect) for effect in waits] == [Sleep, Sleep]
-    session.state.is_writing = False
-    assert isinstance(flow.send(True), Exchange)
-
-
-def test_a_write_that_waited_all_its_time_for_the_one_before_it_is_left_to_the_background(
-    driver: SimulatedDriver, make_worker: MakeWorker
-) -> None:
-    worker = make_worker(backup="sync")
-    session = worker.create(n=0)
-    worker.save(session)
-    session["n"] = 1
-    session.state.is_writing = True
-    started = driver.clock.monotonic()
-    assert worker.save(session).status == "queued"
-    assert driver.clock.monotonic() - started == pytest.approx(worker.ctx.settings.timeouts.request)
-    session.state.is_writing = False
-    worker.catch_up()
-    assert stored(driver, worker, session.id) == {"n": 1}
-
-
-def test_a_synchronous_write_that_fails_is_left_to_the_background(
-    driver: SimulatedDriver, make_worker: MakeWorker
-) -> None:
-    worker = make_worker(backup="sync")
-    session = worker.create(n=0)
-    fail(driver, "timeout")
-    assert worker.save(session).status == "queued"
-    assert loaded(worker, session.id)["n"] == 0
-    fail(driver, None)
-    driver.clock.advance(2)
-    worker.catch_up()
-    assert len(holders(driver, session.id)) == 2
-
-
-def test_with_on_cluster_lost_error_it_is_told_and_still_written_later(
-    driver: SimulatedDriver, make_worker: MakeWorker
-) -> None:
-    worker = make_worker(backup="sync", on_cluster_lost="error")
-    session = worker.create(n=0)
-    fail(driver, "timeout")
-    with pytest.raises(SessionUnavailable):
-        worker.save(session)
-    fail(driver, None)
-    driver.clock.advance(2)
-    worker.catch_up()
-    assert len(holders(driver, session.id)) == 2
-
-
-def test_what_neither_the_queue_nor_the_nodes_take_is_kept_on_this_host_and_stored_by_the_next_request(
-    driver: SimulatedDriver, make_worker: MakeWorker
-) -> None:
-    worker = make_worker()
-    session_id = worker.store(n=0)
-    worker.catch_up()
-    worker.ctx.behind.max_jobs = 0
-    fail(driver, "timeout")
-    assert change(worker, session_id, n=1) == "local"
-    fail(driver, None)
-    worker.ctx.behind.max_jobs = 10
-    back = loaded(worker, session_id)
-    assert back["n"] == 1
-    assert worker.save(back).status == "queued"
-    worker.catch_up()
-    assert stored(driver, worker, session_id) == {"n": 1}
-    assert len(worker.ctx.local) == 0
-
-
-def test_a_conflict_in_a_synchronous_write_drops_the_live_session(make_worker: MakeWorker) -> None:
-    one, two = (make_worker(backup="sync", on_conflict="error") for _ in range(2))
-    session = one.create(n=0)
-    one.save(session)
-    loaded(two, session.id)
-    change(one, session.id, n=1)
-    late = loaded(two, session.id)
-    late["n"] = 2
-    with pytest.raises(ConflictError):
-        two.save(late)
-    assert loaded(two, session.id)["n"] == 1
-
-
-def test_an_item_that_a_node_turns_out_not_to_take_keeps_the_session_here(
-    driver: SimulatedDriver, make_worker: MakeWorker
-) -> None:
-    worker = make_worker(on_unserializable="local_session")
-    session_id = worker.store(text="x" * 5000)
-    worker.ctx.item_limits.learn("n1", 4096)
-    worker.catch_up()
-    session = loaded(worker, session_id)
-    assert session.is_local
-    assert session["text"] == "x" * 5000
-    assert holders(driver, session_id) == set()
-    assert worker.catch_up() == 0
-
-
 # -- lifetimes
 
 
@@ -387,121 +228,3 @@ def test_an_expired_session_is_not_served_from_memory(driver: SimulatedDriver, m
     driver.clock.advance(101)
     assert worker.load(session_id) is None
     assert worker.load(session_id.replace("-", ".other-") if "." in session_id else session_id + ".other") is None
-
-
-# -- outages
-
-
-def test_what_was_queued_before_an_outage_and_only_read_in_it_is_written_after_it(
-    driver: SimulatedDriver, make_worker: MakeWorker
-) -> None:
-    worker = make_worker(reconnect=Reconnect(on_reconnect="replay"))
-    session_id = worker.store(n=0)
-    worker.catch_up()
-    change(worker, session_id, n=1)
-    lose(driver, worker)
-    assert worker.save(loaded(worker, session_id)).status == "unchanged"
-    heal(driver, worker)
-    assert loaded(worker, session_id)["n"] == 1
-    driver.clock.advance(60)
-    worker.catch_up()
-    assert stored(driver, worker, session_id) == {"n": 1}
-
-
-def test_what_was_kept_in_an_outage_is_not_laid_over_what_came_after(
-    driver: SimulatedDriver, make_worker: MakeWorker
-) -> None:
-    worker = make_worker(reconnect=Reconnect(on_reconnect="replay"))
-    session_id = worker.store(n=0)
-    worker.catch_up()
-    lose(driver, worker)
-    assert change(worker, session_id, n=1) == "local"
-    heal(driver, worker)
-    assert change(worker, session_id, n=2) == "queued"
-    driver.clock.advance(60)
-    worker.catch_up()
-    worker.sticky._live.dump(True)
-    assert loaded(worker, session_id)["n"] == 2
-    assert len(worker.ctx.local) == 0
-
-
-def test_a_logout_in_an_outage_holds_after_it(driver: SimulatedDriver, worker: StickyWorker) -> None:
-    session_id = worker.store(n=0)
-    worker.catch_up()
-    lose(driver, worker)
-    slow, logout = loaded(worker, session_id), loaded(worker, session_id)
-    logout.invalidate()
-    assert worker.save(logout).status == "invalidated"
-    slow["n"] = 1
-    assert worker.save(slow).status == "invalidated"
-    assert worker.load(session_id) is None
-    heal(driver, worker)
-    assert worker.load(session_id) is None
-
-
-def test_a_logout_that_no_node_could_be_told_holds_in_this_worker(
-    driver: SimulatedDriver, make_worker: MakeWorker
-) -> None:
-    worker = make_worker(on_cluster_lost="error")
-    session_id = worker.store(n=0)
-    worker.catch_up()
-    logout = loaded(worker, session_id)
-    logout.invalidate()
-    fail(driver, "timeout")
-    with pytest.raises(SessionUnavailable):
-        worker.save(logout)
-    assert worker.sticky._live.get(key_of(session_id)) is None
-
-
-def test_in_an_outage_a_client_who_comes_from_another_worker_of_the_host_finds_what_that_one_kept(
-    driver: SimulatedDriver, make_worker: MakeWorker, tmp_path: Any
-) -> None:
-    one, two = make_worker(route="w1"), make_worker(route="w2")
-    for each in (one, two):
-        each.ctx.local = SqliteStore(str(tmp_path / "sessions.db"), each.ctx.settings.near_cache)
-    session_id = one.store(n=0)
-    one.catch_up()
-    elsewhere = loaded(two, session_id).id
-    lose(driver, one)
-    lose(driver, two)
-    assert change(one, session_id, n=1) == "local"
-    assert change(two, session_id, n=2) == "local"
-    assert loaded(one, elsewhere)["n"] == 2
-    for each in (one, two):
-        each.ctx.local.close()
-
-
-def test_while_distribution_is_stopped_requests_are_served_from_memory(
-    driver: SimulatedDriver, worker: StickyWorker
-) -> None:
-    session_id = worker.store(n=0)
-    worker.catch_up()
-    worker.ctx.distribution.stop("a test")
-    exchanges = driver.exchanges
-    assert change(worker, session_id, n=1) == "local"
-    assert loaded(worker, session_id)["n"] == 1
-    assert driver.exchanges == exchanges
-
-
-# -- not sticky
-
-
-def test_without_sticky_sessions_asynchronous_backups_follow_the_request(
-    driver: SimulatedDriver, make_worker: MakeWorker
-) -> None:
-    worker = make_worker(sticky=False, backup="async")
-    plain = Worker(driver, worker.ctx.settings)
-    session = plain.create(n=0)
-    assert plain.save(session).backups == ()
-    assert holders(driver, session.id) == {home_of(session.id)}
-    job = plain.ctx.behind.take(math.inf)
-    assert job is not None
-    assert driver.run(job.run())
-    assert len(holders(driver, session.id)) == 2
-    again = plain.load(session.id)
-    assert isinstance(again, Session)
-    again["n"] = 1
-    plain.save(again)
-    driver.run(plain.ctx.behind.take(math.inf).run())  # type: ignore[union-attr]
-    driver.nodes[home_of(session.id)].fault = "refused"
-    assert stored(driver, worker, session.id) == {"n": 1}

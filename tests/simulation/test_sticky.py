@@ -320,6 +320,18 @@ def test_a_session_leaves_a_node_that_died_and_says_so_in_its_id(driver: Simulat
     assert not loaded(worker, session.id).id_changed
 
 
+def stored(driver: SimulatedDriver, worker: StickyWorker, session_id: str) -> dict[str, Any]:
+    """Return what a worker that has never seen the session finds in the cluster."""
+    session = Worker(driver, worker.ctx.settings).load(session_id)
+    assert session is not None
+    return dict(session)
+
+
+def fail(driver: SimulatedDriver, fault: Any) -> None:
+    for node in driver.nodes.values():
+        node.fault = fault
+
+
 def lose(driver: SimulatedDriver, worker: StickyWorker) -> None:
     for node in driver.nodes.values():
         node.fault = "refused"

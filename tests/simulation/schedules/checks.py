@@ -2,10 +2,10 @@
 
 By number; those that a history cannot show are tested elsewhere:
 
-I2 deadlines, I11 expiry and I16 stability: tests/simulation/schedules/sequential.py. I4 sticky reads: test_sticky.py.
-I7 locks: test_locking.py. I13 poisoned connections: tests/adversity/test_interruptions.py. I14 fork and threads:
-tests/integration/test_fork.py, test_concurrency.py. I17 corruption and I18 replacement: what befalls items here would
-violate I1 and I3. I19 events: beside the tests of what they tell.
+I2 deadlines, I11 expiry and I16 stability: tests/simulation/schedules/sequential.py. I13 poisoned connections:
+tests/adversity/test_interruptions.py. I14 fork and threads: tests/integration/test_fork.py, test_concurrency.py.
+I17 corruption and I18 replacement: what befalls items here would violate I1 and I3. I19 events: beside the tests of
+what they tell.
 """
 
 from __future__ import annotations
@@ -82,6 +82,26 @@ def i05_monotonic_reads(history: History) -> list[str]:
     return violations
 
 
+def i06_no_lost_update(history: History) -> list[str]:
+    """With locks: no two requests count up to the same number."""
+    violations = []
+    for browser in history.browsers():
+        counted: dict[int, int] = {}
+        for request in history.of(browser):
+            if request.is_acknowledged and request.count:
+                other = counted.setdefault(request.count, request.n)
+                if other != request.n:
+                    violations.append(f"requests {other} and {request.n} both counted up to {request.count}")
+    return violations
+
+
+def i07_lock_safety(history: History) -> list[str]:
+    """The lock of a worker that died keeps others out no longer than it lives."""
+    return [
+        f"request {request.n} did not get its lock" for request in history.requests if request.outcome == "locked out"
+    ]
+
+
 def i08_error_is_no_miss(history: History) -> list[str]:
     """Nobody is told that a session does not exist while it does."""
     return [
@@ -152,6 +172,8 @@ ALL: tuple[Check, ...] = (
 STICKY: tuple[Check, ...] = (i04_read_your_writes, *ALL)
 ASYNCHRONOUS: tuple[Check, ...] = tuple(check for check in STICKY if check is not i05_monotonic_reads)
 """What holds while other workers do not see yet what one has saved."""
+
+LOCKING: tuple[Check, ...] = (i06_no_lost_update, i07_lock_safety, *ALL)
 
 OUTAGE: tuple[Check, ...] = (i03_no_leak, i08_error_is_no_miss, i12_bounded, i15_convergence, i20_id_stability)
 """What holds even while more nodes are away than sessions have backups."""

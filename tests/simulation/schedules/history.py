@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-Outcome = Literal["ok", "none", "unavailable", "running"]
+Outcome = Literal["ok", "none", "unavailable", "locked out", "running"]
 """ok: a session was found or made, and saved with `status`. none: there was no session. unavailable: it was said that
 none could be reached, or stored; what was written may be there or not."""
 
@@ -34,6 +34,8 @@ class Request:
     ended: int = -1
     began_s: float = 0.0
     ended_s: float = 0.0
+    count: int = 0
+    """With locks: what it counted up to."""
     life: int = 0
     """Sticky: how often its worker had died before."""
     was_written: bool = False

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from msm_fast import Reconnect
+from msm_fast import Reconnect, Timeouts
 from msm_fast.engine.effects import FailureKind
 
 Harm = Literal["restart", "evict", "flush", "corrupt"]
@@ -32,6 +32,7 @@ class Profile:
     reach other nodes, may then lose against what was stored elsewhere."""
     shares_local_store: bool = False
     is_sticky: bool = False
+    is_locking: bool = False
     deaths: float = 0.0
     """How probable it is, in each step, that a worker dies."""
 
@@ -84,5 +85,22 @@ PROFILES = (
         is_sticky=True,
         deaths=0.02,
         settings={"backup": "sync", "reconnect": Reconnect(**QUICK)},
+    ),
+    Profile(
+        "locks",
+        n_browsers=2,
+        n_requests=16,
+        faults=(None,),
+        harms=(),
+        is_locking=True,
+        deaths=0.02,
+        settings={"timeouts": Timeouts(lock=10, lock_ttl=1)},
+    ),
+    Profile(
+        "locks, one node fails",
+        n_browsers=2,
+        n_requests=16,
+        is_locking=True,
+        settings={"timeouts": Timeouts(lock=10, lock_ttl=1), "reconnect": Reconnect(**QUICK)},
     ),
 )

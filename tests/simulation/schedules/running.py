@@ -9,8 +9,9 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from tests.simulation.schedules.checks import ALL, ASYNCHRONOUS, OUTAGE, STICKY, Check, violations_of
+from tests.simulation.schedules.checks import ALL, ASYNCHRONOUS, LOCKING, OUTAGE, STICKY, Check, violations_of
 from tests.simulation.schedules.history import History
+from tests.simulation.schedules.locking import LockingSchedule
 from tests.simulation.schedules.profiles import PROFILES, Profile
 from tests.simulation.schedules.schedule import Schedule
 from tests.simulation.schedules.sequential import SEQUENTIAL
@@ -39,7 +40,7 @@ def run_seed(seed: int) -> Result:
             violations, counts = SEQUENTIAL[name](number, log)
             return Result(seed, name, violations, counts, log)
         profile = PROFILES[NAMES.index(name)]
-        schedule = StickySchedule(number, profile) if profile.is_sticky else Schedule(number, profile)
+        schedule = _schedule_of(profile)(number, profile)
         log = schedule.history.log
         history = schedule.run()
         return Result(seed, name, violations_of(history, _checks(profile)), _count(history), log)
@@ -47,12 +48,18 @@ def run_seed(seed: int) -> Result:
         return Result(seed, name, [traceback.format_exc()], log=log)
 
 
+def _schedule_of(profile: Profile) -> type[Schedule]:
+    if profile.is_sticky:
+        return StickySchedule
+    return LockingSchedule if profile.is_locking else Schedule
+
+
 def _checks(profile: Profile) -> Iterable[Check]:
     if profile.is_outage:
         return OUTAGE
-    if not profile.is_sticky:
-        return ALL
-    return STICKY if profile.settings["backup"] == "sync" else ASYNCHRONOUS
+    if profile.is_sticky:
+        return STICKY if profile.settings["backup"] == "sync" else ASYNCHRONOUS
+    return LOCKING if profile.is_locking and not any(profile.faults) else ALL
 
 
 def run_seeds(seeds: Iterable[int], n_processes: int) -> Iterator[Result]:

@@ -8,7 +8,7 @@ from collections.abc import Generator
 from dataclasses import dataclass, field
 from typing import Any
 
-from msm_fast import NearCacheSettings, SessionUnavailable
+from msm_fast import LockTimeout, NearCacheSettings, SessionUnavailable
 from msm_fast._core import wire
 from msm_fast._core.session_id import SessionId
 from msm_fast.engine.effects import Batch, Effect, Exchange, NodeFailure, Outcome, Replies
@@ -104,6 +104,14 @@ class Schedule:
     def _work_behind(self) -> None:
         """Let the workers begin what requests have left behind."""
 
+    def _let_die(self, number: int) -> None:
+        """Let a worker vanish in the midst of what it does; another takes its place."""
+        self._note(f"worker {number} dies")
+        for run in [run for run in self.waiting if run.worker == number]:
+            self.waiting.remove(run)
+            run.flow.close()
+        self.workers[number] = self._new_worker(number)
+
     # -- requests
 
     def _first_session(self, browser: int) -> str:
@@ -146,6 +154,8 @@ class Schedule:
             self._take_cookie(browser, request)
         except SessionUnavailable:
             request.outcome = "unavailable"
+        except LockTimeout:
+            request.outcome = "locked out"
         finally:
             request.ended, request.ended_s = self.step, self.clock.monotonic()
             browser.n_running -= 1

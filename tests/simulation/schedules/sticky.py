@@ -71,13 +71,9 @@ class StickySchedule(Schedule):
         self._note(f"worker {number} has {'' if is_done else 'not '}written behind")
 
     def _let_die(self, number: int) -> None:
-        self._note(f"worker {number} dies")
-        for run in [run for run in self.waiting if run.worker == number]:
-            self.waiting.remove(run)
-            run.flow.close()
+        super()._let_die(number)
         self._are_busy.discard(number)
         self._lives[number] += 1
-        self.workers[number] = self._new_worker(number)
 
     def _settle(self) -> None:
         """Let all be written that waits; it must be there then."""
