@@ -61,7 +61,7 @@ simulate: setup ## SEEDS=100000 schedules of faults over a simulated cluster, fr
 	$(python) -m tests.simulation --seeds $(SEEDS) --first $(FIRST)
 
 soak: setup memcached ## several workers for MINUTES=10 while something breaks every few seconds
-	$(python) -m tests.soak --minutes $(MINUTES)
+	$(python) -m tests.soak --minutes $(MINUTES) $(SOAK_ARGS)
 
 wheel: setup ## a wheel of this tree, in dist/
 	$(python) -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .

@@ -30,7 +30,7 @@ PAUSE_S = 0.008
 
 
 class Client:
-    """A thread that plays some browsers in turn, each request at any worker."""
+    """A thread that plays some browsers in turn, each request at any worker, or at the one that its cookie names."""
 
     def __init__(self, soak: Soak, seed: int) -> None:
         self._soak = soak
@@ -44,18 +44,20 @@ class Client:
             browser = self._rng.choice(self.browsers)
             requests = browser.next_requests()
             second: Future[Answer | None] | None = None
+            workers = [self._balance(request.cookie) for request in requests]
             if len(requests) > 1:
-                second = self._side.submit(self._send, requests[1], self._lines[1])
-            answers = [self._send(requests[0], self._lines[0])]
+                if self._soak.is_sticky:
+                    workers[1] = workers[0]
+                second = self._side.submit(self._send, requests[1], workers[1], self._lines[1])
+            answers = [self._send(requests[0], workers[0], self._lines[0])]
             if second is not None:
                 answers.append(second.result())
             browser.take(requests, answers, is_settled=self._soak.is_settled())
             time.sleep(PAUSE_S)
         self._side.shutdown()
 
-    def _send(self, request: Request, lines: dict[str, Connection]) -> Answer | None:
+    def _send(self, request: Request, worker: WorkerProcess, lines: dict[str, Connection]) -> Answer | None:
         """Return the answer of a worker, or None if it died before it gave one."""
-        worker: WorkerProcess = self._rng.choice(self._soak.cluster.workers)
         try:
             line = lines.get(worker.name) or lines.setdefault(worker.name, worker.connect())
             line.send(request)
@@ -66,10 +68,17 @@ class Client:
         self._soak.note(answer)
         return answer
 
+    def _balance(self, cookie: str | None) -> WorkerProcess:
+        """Return the worker that the cookie names if it lives, else any that does, as a balancer does."""
+        alive = [worker for worker in self._soak.cluster.workers if worker.is_alive] or self._soak.cluster.workers
+        named = [worker for worker in alive if cookie is not None and cookie.endswith(f".{worker.name}")]
+        return self._rng.choice(named or alive)
+
 
 class Soak:
-    def __init__(self, cluster: Cluster, duration_s: float, seed: int) -> None:
+    def __init__(self, cluster: Cluster, duration_s: float, seed: int, *, is_sticky: bool) -> None:
         self.cluster = cluster
+        self.is_sticky = is_sticky
         self.is_over = threading.Event()
         self.report = Report(duration_s, BUDGET_S)
         self._rng = random.Random(seed)
@@ -147,11 +156,12 @@ class Soak:
         return time.monotonic() - self._started
 
 
-def run(duration_s: float, seed: int, n_workers: int = 3) -> Report:
+def run(duration_s: float, seed: int, *, is_sticky: bool, n_workers: int = 3) -> Report:
+    """Run the soak and report. is_sticky: sessions live in their workers, and are written before a request ends."""
     with tempfile.TemporaryDirectory() as folder:
-        cluster = Cluster(Path(folder), n_workers, {})
+        cluster = Cluster(Path(folder), n_workers, {"sticky": True, "backup": "sync"} if is_sticky else {})
         try:
-            return Soak(cluster, duration_s, seed).run()
+            return Soak(cluster, duration_s, seed, is_sticky=is_sticky).run()
         finally:
             cluster.close()
 
@@ -160,9 +170,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10_000))
+    parser.add_argument("--sticky", action="store_true")
     options = parser.parse_args()
-    print(f"seed {options.seed}, {options.minutes} minutes", flush=True)
-    report = run(options.minutes * 60, options.seed)
+    print(f"seed {options.seed}, {options.minutes} minutes{', sticky' * options.sticky}", flush=True)
+    report = run(options.minutes * 60, options.seed, is_sticky=options.sticky)
     print(report.table(), report.timeline(), sep="\n\n")
     for violation in report.violations[:20]:
         print(violation)

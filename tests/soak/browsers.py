@@ -101,7 +101,7 @@ class Browser:
             self.violations.append(f"browser {self.name}: its session had ended without its doing")
         if request.cookie is None and answer.status not in ACKNOWLEDGED:
             return  # a login that was not stored: once more
-        if not answer.is_local or request.action == "rotate":
+        if answer.cookie != request.cookie and (not answer.is_local or request.action == "rotate"):
             self.cookie = answer.cookie
         if request.action == "rotate" and answer.is_local:
             self._start_over()  # kept on one host only: what was acknowledged before is under the old id

@@ -28,16 +28,23 @@ class WorkerProcess:
     def __init__(self, name: str, folder: Path, settings: dict[str, Any]) -> None:
         self.name = name
         self._address = str(folder / f"{name}.sock")
-        self._settings = json.dumps(settings)
+        self._settings = json.dumps({**settings, "route": name} if settings.get("sticky") else settings)
         self.start()
 
+    @property
+    def is_alive(self) -> bool:
+        """Whether it takes requests."""
+        return self._is_alive
+
     def start(self) -> None:
+        self._is_alive = False
         Path(self._address).unlink(missing_ok=True)
         self._process = subprocess.Popen([sys.executable, "-m", "tests.soak.worker", self._address, self._settings])
         deadline = time.monotonic() + START_TIMEOUT_S
         while True:
             try:
                 self.connect().close()
+                self._is_alive = True
                 return
             except (OSError, EOFError):
                 if self._process.poll() is not None or time.monotonic() > deadline:
@@ -55,6 +62,7 @@ class WorkerProcess:
 
     def kill(self) -> None:
         self._process.kill()
+        self._is_alive = False
         self._process.wait()
 
 

@@ -13,8 +13,9 @@ from tests.soak.report import Report, Sample
 
 @pytest.mark.memcached
 @pytest.mark.slow
-def test_nothing_acknowledged_is_lost_while_something_breaks_every_few_seconds() -> None:
-    report = run(duration_s=20, seed=5)
+@pytest.mark.parametrize("is_sticky", [False, True])
+def test_nothing_acknowledged_is_lost_while_something_breaks_every_few_seconds(is_sticky: bool) -> None:
+    report = run(duration_s=20, seed=5, is_sticky=is_sticky)
     print(report.table(), report.timeline(), sep="\n\n")
     assert not report.violations
     assert report.n_late == 0
