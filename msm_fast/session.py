@@ -84,6 +84,8 @@ class SessionState(_WeaklyReferable):
     """Made in this request, not loaded."""
     is_ended: bool = False
     """Invalidated, here or by another request, and nothing written since."""
+    rotated_from: Stored | None = None
+    """What was stored under the id before the new one, as far as it is known."""
     is_live: bool = False
     """Sticky: it lives in this worker, which has the last word on whether it exists."""
     was_ended: bool = False
@@ -223,7 +225,7 @@ class Session(MutableMapping[str, Any]):
             state = self._state = _part_with(state)
         state.retired = _retire(state)
         state.session_id = fresh.session_id
-        state.stored = None
+        state.rotated_from, state.stored = state.stored or state.rotated_from, None
         state.local_kind, state.local_generation, state.is_live = fresh.local_kind, 0, False
         state.must_store |= bool(state.retired)
 

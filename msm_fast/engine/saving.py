@@ -12,6 +12,7 @@ from msm_fast.engine.effects import Flow, Sleep
 from msm_fast.engine.ending import end_copies
 from msm_fast.engine.exchanging import jittered_wait
 from msm_fast.engine.relocation import follow_home, move_home
+from msm_fast.engine.rotating import bring_along
 from msm_fast.engine.serialization import encode_attributes, fit_item
 from msm_fast.engine.writing import LINEAGE, Write, write_copies, write_deferred
 from msm_fast.errors import ConflictError, SessionUnavailable
@@ -40,6 +41,7 @@ def save(ctx: Context, state: SessionState) -> Flow[SaveResult]:
     if state.is_ended and not state.attributes:
         yield from _end_retired(ctx, state)
         return SaveResult("invalidated")
+    yield from bring_along(ctx, state)
     body = encode_attributes(ctx, state)
     if not needs_storing(state, body):
         ctx.counters.add("unchanged")

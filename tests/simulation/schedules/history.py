@@ -38,8 +38,15 @@ class Request:
     """With locks: what it counted up to."""
     life: int = 0
     """Sticky: how often its worker had died before."""
+    is_from_memory: bool = False
+    """Sticky: it came to the worker that its cookie names, which is not the one that has ended the session."""
     was_written: bool = False
     """Sticky: its worker has lived until all that it had queued was written."""
+
+    @property
+    def is_saved(self) -> bool:
+        """Whether it was told that what it wrote is stored, or is about to be."""
+        return self.outcome == "ok" and self.status in (*ACKNOWLEDGED, "queued")
 
     @property
     def is_acknowledged(self) -> bool:

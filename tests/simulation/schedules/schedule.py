@@ -173,7 +173,8 @@ class Schedule:
         session.update(request.wrote)
 
     def _take_cookie(self, browser: Browser, request: Request) -> None:
-        if request.status in ("stored", "merged") or request.action == "rotate":
+        """Keep the id that the response set; one that is as the request presented it is not sent again."""
+        if request.cookie != request.presented and (request.is_saved or request.action == "rotate"):
             browser.cookie = request.cookie
 
     def _resume(self, worker: int, flow: Running, result: list[Outcome] | bool | None = None) -> None:

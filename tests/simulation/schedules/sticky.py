@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from msm_fast import SessionId
 from msm_fast.engine.behind import Job
-from tests.simulation.schedules.history import Request
 from tests.simulation.schedules.profiles import Profile
 from tests.simulation.schedules.schedule import WORKERS, Browser, Running, Schedule
 from tests.simulation.sticky_worker import StickyWorker
@@ -47,12 +46,12 @@ class StickySchedule(Schedule):
         try:
             yield from super()._request(n, browser, number)
         finally:
-            self.history.requests[n].life = life
+            request = self.history.requests[n]
+            request.life = life
+            ended = [other for other in self.history.of(browser.number) if other.is_logout]
+            enders = {(other.worker, other.life) for other in ended}
+            request.is_from_memory = not is_moved and (number, life) not in enders
             browser.is_exclusive &= not is_moved
-
-    def _take_cookie(self, browser: Browser, request: Request) -> None:
-        if request.cookie != request.presented:
-            browser.cookie = request.cookie
 
     def _work_behind(self) -> None:
         for number, worker in enumerate(self.workers):

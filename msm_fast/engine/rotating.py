@@ -1,0 +1,32 @@
+"""A session that gets a new id: what was stored under the old one comes along."""
+
+from __future__ import annotations
+
+from msm_fast.engine.changes import carry_over
+from msm_fast.engine.context import Context
+from msm_fast.engine.effects import Flow
+from msm_fast.engine.loading import load
+from msm_fast.errors import CorruptRecord, SessionUnavailable
+from msm_fast.session import SessionState
+
+__all__ = ["bring_along"]
+
+
+def bring_along(ctx: Context, state: SessionState) -> Flow[None]:
+    """Let the session have what others have stored under its old id since it was loaded.
+
+    Under an id that stays the save itself would meet it. Under the new one nothing can be met, and the old copies are
+    about to be ended.
+    """
+    base, state.rotated_from = state.rotated_from, None
+    if base is None or not state.retired:
+        return
+    try:
+        found = yield from load(ctx, state.retired[-1], True)
+    except (SessionUnavailable, CorruptRecord):
+        return
+    if found is None or found.stored is None or found.stored.nonce == base.nonce:
+        return
+    body = carry_over(ctx, base.body, state.body, found.body)
+    state.attributes.rebase(body)
+    state.body = body
