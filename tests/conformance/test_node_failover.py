@@ -116,6 +116,7 @@ def test_msm_125_with_every_node_gone_a_session_stays_under_its_id(
 ) -> None:
     web_worker, client = make_web_worker(**mode), Client()
     before = client.post(web_worker, user="ada").id
+    web_worker.settle()
     for server in nodes.values():
         server.kill()
     if mode["sticky"]:
