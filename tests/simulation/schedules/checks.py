@@ -10,7 +10,7 @@ what they tell.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 from msm_fast import SessionId
 from tests.simulation.schedules.history import History, Request
@@ -47,38 +47,22 @@ def i03_no_leak(history: History) -> list[str]:
 def i04_read_your_writes(history: History) -> list[str]:
     """Sticky: a request sees what those before it saved in the same worker, written or not."""
     violations = []
-    for browser in history.browsers():
-        logout = _began_logout(history, browser)
-        for request in _in_cluster(history.of(browser)):
-            if logout is not None and request.ended > logout:
-                continue
-            saved = {
-                name
-                for other in history.of(browser)
-                if 0 <= other.ended < request.began
-                and (other.worker, other.life) == (request.worker, request.life)
-                and other.is_saved
-                for name in other.wrote
-            }
-            missing = saved - set(request.found)
-            if missing:
-                violations.append(f"request {request.n} does not see {sorted(missing)}, saved in its worker")
+    for request, before in _reads(history):
+        here = [other for other in before if (other.worker, other.life) == (request.worker, request.life)]
+        missing = {name for other in here if other.is_saved for name in other.wrote} - set(request.found)
+        if missing:
+            violations.append(f"request {request.n} does not see {sorted(missing)}, saved in its worker")
     return violations
 
 
 def i05_monotonic_reads(history: History) -> list[str]:
     """A request finds at least what one that had ended before it found or was acknowledged."""
     violations = []
-    for browser in history.browsers():
-        logout = _began_logout(history, browser)
-        for request in _in_cluster(history.of(browser)):
-            if logout is not None and request.ended > logout:
-                continue
-            before = [other for other in _in_cluster(history.of(browser)) if 0 <= other.ended < request.began]
-            seen = set().union(*(other.found for other in before), _acknowledged(before))
-            missing = seen - set(request.found)
-            if missing:
-                violations.append(f"request {request.n} does not see {sorted(missing)}")
+    for request, before in _reads(history):
+        seen = set().union(*(other.found for other in _in_cluster(before)), _acknowledged(_in_cluster(before)))
+        missing = seen - set(request.found)
+        if missing:
+            violations.append(f"request {request.n} does not see {sorted(missing)}")
     return violations
 
 
@@ -185,6 +169,15 @@ OUTAGE: tuple[Check, ...] = (i03_no_leak, i08_error_is_no_miss, i12_bounded, i15
 def violations_of(history: History, checks: Iterable[Check] = ALL) -> list[str]:
     """Return what violates any of the checks, each with the check's name."""
     return [f"{check.__name__}: {violation}" for check in checks for violation in check(history)]
+
+
+def _reads(history: History) -> Iterator[tuple[Request, list[Request]]]:
+    """Yield each request that was given what the cluster has, until a logout, with those that had ended before it."""
+    for browser in history.browsers():
+        logout = _began_logout(history, browser)
+        for request in _in_cluster(history.of(browser)):
+            if logout is None or request.ended <= logout:
+                yield request, [other for other in history.of(browser) if 0 <= other.ended < request.began]
 
 
 def _acknowledged(requests: Iterable[Request]) -> set[str]:
