@@ -11,7 +11,7 @@ from msm_fast.engine.context import Context, digest
 from msm_fast.errors import ConflictError
 from msm_fast.session import SessionState
 
-__all__ = ["Base", "carry_over", "lay_over", "merge", "needs_storing"]
+__all__ = ["Base", "carry_over", "follow", "lay_over", "merge", "needs_storing"]
 
 
 def needs_storing(state: SessionState, body: bytes) -> bool:
@@ -76,6 +76,16 @@ def carry_over(ctx: Context, base: bytes, mine: bytes, theirs: bytes) -> bytes:
     )
     attributes.rebase(theirs)
     return attributes.encode()[0]
+
+
+def follow(state: SessionState, body: bytes, winner: Record) -> None:
+    """Take over a record that stands on an earlier attempt to store body: the changes in that are in it already.
+
+    Laid over it once more they would undo what it changed after them.
+    """
+    state.attributes.mark_saved(body)
+    state.attributes.rebase(winner.body)
+    state.merge_base = None
 
 
 def merge(ctx: Context, state: SessionState, winner: Record, base: Base | None = None) -> None:

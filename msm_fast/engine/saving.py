@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from functools import partial
 
-from msm_fast.engine.changes import Base, merge, needs_storing
+from msm_fast.engine.changes import Base, follow, merge, needs_storing
 from msm_fast.engine.context import Context, NearCopy, digest
 from msm_fast.engine.copies import Copy, encode_state
 from msm_fast.engine.effects import Flow, Sleep
@@ -129,8 +129,11 @@ def _store(ctx: Context, state: SessionState, body: bytes) -> Flow[SaveResult]:
             progress = _start(None)
         elif verdict == "conflict":
             winner = _winner(write)
-            base = Base(progress.base_generation, progress.base_nonce or _NO_NONCE, progress.lineage)
-            merge(ctx, state, winner.record, base)
+            if write.own_nonces.isdisjoint(winner.record.lineage):
+                base = Base(progress.base_generation, progress.base_nonce or _NO_NONCE, progress.lineage)
+                merge(ctx, state, winner.record, base)
+            else:
+                follow(state, body, winner.record)
             follow_home(ctx, state, write.home, winner.record)
             body = encode_attributes(ctx, state)
             status = "merged"

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from msm_fast import ConflictError, SerializationError, Session, SessionTooLarge, SessionUnavailable
+from msm_fast import SerializationError, Session, SessionTooLarge, SessionUnavailable
 from msm_fast.engine.effects import Exchange
 from tests.simulation.driver import SimulatedDriver
 from tests.simulation.test_loading import backup_of, holders, home_of, key_of
@@ -106,95 +106,6 @@ def test_a_request_that_was_not_expected_to_write_may_write(driver: SimulatedDri
     assert worker.save(session).status == "stored"
     copies = [driver.nodes[n].server.peek(key_of(session_id)) for n in holders(driver, session_id)]
     assert len({copy.client_flags for copy in copies if copy}) == 1, "both copies are of this write"
-
-
-# -- two writers
-
-
-def test_two_requests_that_change_different_attributes_both_win(
-    driver: SimulatedDriver, make_worker: MakeWorker
-) -> None:
-    one, two = make_worker(), make_worker()
-    session_id = one.store(a=0, b=0, c=0)
-    first, second = loaded(one, session_id), loaded(two, session_id)
-    first["a"] = 1
-    second["b"] = 2
-    del second["c"]
-    second["d"] = 3
-    assert one.save(first).status == "stored"
-    assert two.save(second).status == "merged"
-    assert read(one, session_id) == {"a": 1, "b": 2, "d": 3}
-    assert dict(second) == {"a": 1, "b": 2, "d": 3}, "the request that merged sees the whole"
-    copies = [driver.nodes[n].server.peek(key_of(session_id)) for n in holders(driver, session_id)]
-    assert len({copy.value for copy in copies if copy}) == 1, "both copies are the merged one"
-
-
-def test_of_one_attribute_the_later_value_stays(make_worker: MakeWorker) -> None:
-    one, two = make_worker(), make_worker()
-    session_id = one.store(a=0)
-    first, second = loaded(one, session_id), loaded(two, session_id)
-    first["a"], second["a"] = 1, 2
-    one.save(first)
-    two.save(second)
-    assert read(one, session_id) == {"a": 2}
-
-
-def test_a_slow_reader_rolls_nothing_back(make_worker: MakeWorker) -> None:
-    one, two = make_worker(), make_worker()
-    session_id = one.store(cart=["apple"])
-    slow = loaded(one, session_id)
-    assert slow["cart"] == ["apple"]
-    fast = loaded(two, session_id)
-    fast["cart"].append("pear")
-    two.save(fast)
-    assert one.save(slow).status == "unchanged"
-    assert read(two, session_id) == {"cart": ["apple", "pear"]}
-
-
-def test_on_conflict_error_raises_and_saves_nothing(make_worker: MakeWorker) -> None:
-    one, two = make_worker(), make_worker(on_conflict="error")
-    session_id = one.store(a=0, b=0)
-    first, second = loaded(one, session_id), loaded(two, session_id)
-    first["a"], second["b"] = 1, 2
-    one.save(first)
-    with pytest.raises(ConflictError) as caught:
-        two.save(second)
-    assert session_id not in str(caught.value)
-    assert read(one, session_id) == {"a": 1, "b": 0}
-
-
-def test_twenty_writers_of_one_session_lose_nothing(make_worker: MakeWorker) -> None:
-    workers = [make_worker() for _ in range(20)]
-    session_id = workers[0].store(start=True)
-    sessions = [loaded(worker, session_id) for worker in workers]
-    for i, (worker, session) in enumerate(zip(workers, sessions, strict=True)):
-        session[f"by{i}"] = i
-        worker.save(session)
-    assert read(workers[0], session_id) == {"start": True, **{f"by{i}": i for i in range(20)}}
-
-
-def test_a_rival_between_any_two_exchanges_of_a_save_loses_nothing(
-    driver: SimulatedDriver, make_worker: MakeWorker
-) -> None:
-    for moment in range(4):
-        one, two = make_worker(), make_worker()
-        session_id = one.store(a=0, b=0)
-        session = loaded(one, session_id, expect_write=moment % 2 == 0)
-        rivals = iter(range(100))
-
-        def rival_saves(_: Exchange, moment: int = moment, rivals: Any = rivals, two: Worker = two) -> None:
-            if next(rivals) == moment:
-                driver.before_exchange = None
-                other = loaded(two, session_id)  # noqa: B023 - called within this iteration
-                other["b"] = 2
-                two.save(other)
-
-        driver.before_exchange = rival_saves
-        session["a"] = 1
-        one.save(session)
-        happened = driver.before_exchange is None
-        driver.before_exchange = None
-        assert read(two, session_id) == {"a": 1, "b": 2 if happened else 0}
 
 
 # -- nodes that fail
@@ -375,30 +286,6 @@ def test_a_new_session_whose_id_is_taken_gets_another(worker: Worker) -> None:
     assert key_of(session.id) != key_of(taken)
     assert read(worker, taken) == {"user": "ada"}
     assert read(worker, session.id) == {"user": "eve"}
-
-
-def test_a_save_that_others_outrun_again_and_again_gives_up_with_an_error(
-    driver: SimulatedDriver, make_worker: MakeWorker
-) -> None:
-    one, two = make_worker(), make_worker()
-    session_id = one.store(a=0, b=0)
-    session = loaded(one, session_id)
-    rounds = iter(range(1, 10_000))
-
-    def rival_saves(exchange: Exchange) -> None:
-        if any(command.verb == "ms" for batch in exchange.batches for command in batch.commands):
-            driver.before_exchange = None
-            other = loaded(two, session_id)
-            other["b"] = next(rounds)
-            two.save(other)
-            driver.before_exchange = rival_saves
-
-    driver.before_exchange = rival_saves
-    session["a"] = 1
-    with pytest.raises((ConflictError, SessionUnavailable)):
-        one.save(session)
-    driver.before_exchange = None
-    assert read(two, session_id)["a"] == 0
 
 
 def test_a_cas_value_from_before_a_restart_is_not_used_after_it(

@@ -1,0 +1,156 @@
+"""Two requests save one session at once: neither loses what the other has stored."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from msm_fast import ConflictError, SessionUnavailable
+from msm_fast.engine.effects import Exchange
+from tests.simulation.driver import SimulatedDriver
+from tests.simulation.test_loading import backup_of, holders, key_of
+from tests.simulation.test_saving import loaded, read
+from tests.simulation.worker import Worker
+
+MakeWorker = Callable[..., Worker]
+
+
+def test_two_requests_that_change_different_attributes_both_win(
+    driver: SimulatedDriver, make_worker: MakeWorker
+) -> None:
+    one, two = make_worker(), make_worker()
+    session_id = one.store(a=0, b=0, c=0)
+    first, second = loaded(one, session_id), loaded(two, session_id)
+    first["a"] = 1
+    second["b"] = 2
+    del second["c"]
+    second["d"] = 3
+    assert one.save(first).status == "stored"
+    assert two.save(second).status == "merged"
+    assert read(one, session_id) == {"a": 1, "b": 2, "d": 3}
+    assert dict(second) == {"a": 1, "b": 2, "d": 3}, "the request that merged sees the whole"
+    copies = [driver.nodes[n].server.peek(key_of(session_id)) for n in holders(driver, session_id)]
+    assert len({copy.value for copy in copies if copy}) == 1, "both copies are the merged one"
+
+
+def test_of_one_attribute_the_later_value_stays(make_worker: MakeWorker) -> None:
+    one, two = make_worker(), make_worker()
+    session_id = one.store(a=0)
+    first, second = loaded(one, session_id), loaded(two, session_id)
+    first["a"], second["a"] = 1, 2
+    one.save(first)
+    two.save(second)
+    assert read(one, session_id) == {"a": 2}
+
+
+def test_a_slow_reader_rolls_nothing_back(make_worker: MakeWorker) -> None:
+    one, two = make_worker(), make_worker()
+    session_id = one.store(cart=["apple"])
+    slow = loaded(one, session_id)
+    assert slow["cart"] == ["apple"]
+    fast = loaded(two, session_id)
+    fast["cart"].append("pear")
+    two.save(fast)
+    assert one.save(slow).status == "unchanged"
+    assert read(two, session_id) == {"cart": ["apple", "pear"]}
+
+
+def test_on_conflict_error_raises_and_saves_nothing(make_worker: MakeWorker) -> None:
+    one, two = make_worker(), make_worker(on_conflict="error")
+    session_id = one.store(a=0, b=0)
+    first, second = loaded(one, session_id), loaded(two, session_id)
+    first["a"], second["b"] = 1, 2
+    one.save(first)
+    with pytest.raises(ConflictError) as caught:
+        two.save(second)
+    assert session_id not in str(caught.value)
+    assert read(one, session_id) == {"a": 1, "b": 0}
+
+
+def test_twenty_writers_of_one_session_lose_nothing(make_worker: MakeWorker) -> None:
+    workers = [make_worker() for _ in range(20)]
+    session_id = workers[0].store(start=True)
+    sessions = [loaded(worker, session_id) for worker in workers]
+    for i, (worker, session) in enumerate(zip(workers, sessions, strict=True)):
+        session[f"by{i}"] = i
+        worker.save(session)
+    assert read(workers[0], session_id) == {"start": True, **{f"by{i}": i for i in range(20)}}
+
+
+def test_a_rival_between_any_two_exchanges_of_a_save_loses_nothing(
+    driver: SimulatedDriver, make_worker: MakeWorker
+) -> None:
+    for moment in range(4):
+        one, two = make_worker(), make_worker()
+        session_id = one.store(a=0, b=0)
+        session = loaded(one, session_id, expect_write=moment % 2 == 0)
+        rivals = iter(range(100))
+
+        def rival_saves(_: Exchange, moment: int = moment, rivals: Any = rivals, two: Worker = two) -> None:
+            if next(rivals) == moment:
+                driver.before_exchange = None
+                other = loaded(two, session_id)  # noqa: B023 - called within this iteration
+                other["b"] = 2
+                two.save(other)
+
+        driver.before_exchange = rival_saves
+        session["a"] = 1
+        one.save(session)
+        happened = driver.before_exchange is None
+        driver.before_exchange = None
+        assert read(two, session_id) == {"a": 1, "b": 2 if happened else 0}
+
+
+def test_a_save_that_others_outrun_again_and_again_gives_up_with_an_error(
+    driver: SimulatedDriver, make_worker: MakeWorker
+) -> None:
+    one, two = make_worker(), make_worker()
+    session_id = one.store(a=0, b=0)
+    session = loaded(one, session_id)
+    rounds = iter(range(1, 10_000))
+
+    def rival_saves(exchange: Exchange) -> None:
+        if any(command.verb == "ms" for batch in exchange.batches for command in batch.commands):
+            driver.before_exchange = None
+            other = loaded(two, session_id)
+            other["b"] = next(rounds)
+            two.save(other)
+            driver.before_exchange = rival_saves
+
+    driver.before_exchange = rival_saves
+    session["a"] = 1
+    with pytest.raises((ConflictError, SessionUnavailable)):
+        one.save(session)
+    driver.before_exchange = None
+    assert read(two, session_id)["a"] == 0
+
+
+def test_changes_that_another_has_built_on_already_are_not_laid_over_it(
+    driver: SimulatedDriver, make_worker: MakeWorker
+) -> None:
+    one, two = make_worker(), make_worker()
+    session_id = one.store(count=0)
+    backup = driver.nodes[backup_of(driver, session_id)]
+    old = dict(backup.server._items)
+    first = loaded(one, session_id)
+    first["count"] = 1
+    one.save(first)
+    second = loaded(one, session_id)
+    second["count"] = 2
+    backup.server._items.update(old)
+    exchanges = 0
+
+    def build_on_it(exchange: Exchange) -> None:
+        nonlocal exchanges
+        exchanges += 1
+        if exchanges == 2:  # the home has it, the backup is still to be mended
+            driver.before_exchange = None
+            backup.fault = "refused"
+            third = loaded(two, session_id)
+            third["count"] += 1
+            two.save(third)
+            backup.fault = None
+
+    driver.before_exchange = build_on_it
+    one.save(second)
+    assert read(make_worker(), session_id) == {"count": 3}
