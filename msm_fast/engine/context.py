@@ -125,7 +125,9 @@ class Context:
         )
         self.behind = WorkBehind(settings.near_cache.max_sessions)
         self.dump_live: Callable[[bool], int] = lambda discards: 0
-        """Drops the live sessions that an outage has touched, or all; returns how many were still to be written."""
+        """Sticky: drops all live sessions, or lets those that were kept here be written; returns how many are lost."""
+        self.lives: Callable[[bytes, int], bool] = lambda key, generation: False
+        """Sticky: whether a live session is what the local store has under that generation."""
         self.is_stopped = False
         self.is_closed = False
 

@@ -137,19 +137,35 @@ class LiveSessions:
                 live.was_ended = True
             self.forget(key)
 
-    def dump(self, discards: bool) -> int:
-        """Drop the sessions that were kept locally in an outage, to be found in the cluster again.
+    def clear(self) -> int:
+        """Drop all sessions, and what is still to be written of them; return how many that were."""
+        self._table.clear()
+        self._alive.clear()
+        return self._ctx.behind.clear()
 
-        discards: drop all others as well, and what is still to be written of them; return how many that were.
+    def has_kept(self, key: bytes, generation: int) -> bool:
+        """Whether a live session is what the local store has under that generation."""
+        live = self._alive.get(key)
+        return live is not None and live.local_generation == generation
+
+    def take_back(self) -> list[tuple[bytes, SessionState]]:
+        """Let sessions that were kept on this host in an outage belong to the cluster again; return what it lacks.
+
+        Those that another worker of this host has served since are dropped, to be found again.
         """
-        if discards:
-            self._table.clear()
-            self._alive.clear()
-            return self._ctx.behind.clear()
+        taken = []
         for key, live in list(self._alive.items()):
-            if live.local_kind not in (None, "tagged"):
-                self.forget(key)
-        return 0
+            if live.local_kind in (None, "tagged"):
+                continue
+            with self.lock(key):
+                kept = self._ctx.local.load(key)
+                if live.local_kind != "local" or kept is None or kept.generation != live.local_generation:
+                    self.forget(key)
+                    continue
+                live.local_kind = None
+                live.revision += 1
+                taken.append((key, live))
+        return taken
 
     def sweep(self, n_most: int) -> None:
         """Look at the next n_most sessions and drop those that have expired; what the cluster has goes by itself."""

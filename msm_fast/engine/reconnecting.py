@@ -39,7 +39,8 @@ def reconnect(ctx: Context) -> Flow[bool]:
         return False
     n_dropped = _dump(ctx)
     ctx.tell("reset", f"the cluster is used as if new; {n_dropped} session(s) that were kept on this host are dropped")
-    ctx.distribution.reconnected(has_leftovers=any(record.kind == "local" for _, record in _records(ctx)))
+    left = [key for key, record in _records(ctx) if record.kind == "local" and not ctx.lives(key, record.generation)]
+    ctx.distribution.reconnected(has_leftovers=bool(left))
     return ctx.distribution.is_on
 
 
@@ -59,8 +60,8 @@ def _end_what_was_ended(ctx: Context) -> Flow[bool]:
 def _replay(ctx: Context) -> Flow[None]:
     """Store the sessions that were kept here, over what the cluster has of them; stop when it is lost again."""
     for key, record in _records(ctx):
-        if record.kind != "local":
-            continue
+        if record.kind != "local" or ctx.lives(key, record.generation):
+            continue  # what lives in this worker is written with all else of it
         session_id = ctx.session_id_of(key)
         try:
             state = catch_up(ctx, session_id, (yield from load(ctx, session_id, True)), record)

@@ -39,7 +39,7 @@ class StickySessions:
         self._unchanged: dict[str | None, SaveResult] = {}
         self._live = LiveSessions(ctx)
         self._writer = LiveWriter(ctx, self._live)
-        ctx.dump_live = self._live.dump
+        ctx.dump_live, ctx.lives = self._dump, self._live.has_kept
         self.sweep = self._live.sweep
         self.renew_after_fork = self._live.renew_after_fork
 
@@ -187,6 +187,17 @@ class StickySessions:
             self._live.end(session_id)
             return None
         return self._adopt(found)
+
+    # -- after an outage
+
+    def _dump(self, discards: bool) -> int:
+        """Drop the live sessions, or let those that were kept here be written; return how many changes are lost."""
+        if discards:
+            return self._live.clear()
+        for key, live in self._live.take_back():
+            if not self._writer.queue(key, live):
+                self._live.forget(key)  # its record stays, for its next request
+        return 0
 
     # -- kept here
 

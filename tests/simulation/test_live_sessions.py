@@ -50,7 +50,7 @@ def test_what_a_request_saves_of_a_dropped_session_is_laid_over_the_one_that_cam
     session_id = worker.store(a=0, b=0)
     worker.catch_up()
     slow = loaded(worker, session_id)
-    worker.sticky._live.dump(True)
+    worker.sticky._live.clear()
     change(worker, session_id, a=1)
     slow["b"] = 2
     assert worker.save(slow).status == "queued"

@@ -185,6 +185,41 @@ def test_what_was_queued_before_an_outage_and_only_read_in_it_is_written_after_i
     assert stored(driver, worker, session_id) == {"n": 1}
 
 
+def test_a_live_session_outlives_a_cluster_that_comes_back_empty(
+    driver: SimulatedDriver, make_worker: MakeWorker
+) -> None:
+    worker = make_worker(reconnect=Reconnect(on_reconnect="replay"))
+    session_id = worker.store(n=0)
+    worker.catch_up()
+    lose(driver, worker)
+    assert change(worker, session_id, n=1) == "local"
+    for node in driver.nodes.values():
+        node.server.restart()
+    heal(driver, worker)
+    assert loaded(worker, session_id)["n"] == 1
+    worker.catch_up()
+    assert stored(driver, worker, session_id) == {"n": 1}
+    assert len(worker.ctx.local) == 0
+
+
+def test_a_live_session_that_was_ended_in_the_cluster_while_this_worker_was_cut_off_is_not_brought_back(
+    driver: SimulatedDriver, make_worker: MakeWorker
+) -> None:
+    worker, other = make_worker(reconnect=Reconnect(on_reconnect="replay")), make_worker()
+    session_id = worker.store(n=0)
+    worker.catch_up()
+    lose(driver, worker)
+    assert change(worker, session_id, n=1) == "local"
+    fail(driver, None)
+    logout = loaded(other, session_id)
+    logout.invalidate()
+    other.save(logout)
+    heal(driver, worker)
+    worker.catch_up()
+    assert worker.load(session_id) is None
+    assert len(worker.ctx.local) == 0
+
+
 def test_what_was_kept_in_an_outage_is_not_laid_over_what_came_after(
     driver: SimulatedDriver, make_worker: MakeWorker
 ) -> None:
@@ -197,7 +232,7 @@ def test_what_was_kept_in_an_outage_is_not_laid_over_what_came_after(
     assert change(worker, session_id, n=2) == "queued"
     driver.clock.advance(60)
     worker.catch_up()
-    worker.sticky._live.dump(True)
+    worker.sticky._live.clear()
     assert loaded(worker, session_id)["n"] == 2
     assert len(worker.ctx.local) == 0
 
