@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from msm_fast import NearCacheSettings, Reconnect, SessionId, SessionManager, Timeouts
+from msm_fast import DistributionState, NearCacheSettings, Reconnect, SessionId, SessionManager, Timeouts
 from tests.adversity.proxy import FaultProxy
 from tests.adversity.stopwatch import Stopwatch
-from tests.adversity.visitor import Visitor
+from tests.adversity.visitor import Visitor, wait_until
 from tests.memcached import Memcached
 
 NAMES = ("n1", "n2", "n3")
@@ -17,6 +17,8 @@ UNHURRIED = Timeouts(connect=2, operation=2, request=5)
 """For all that is not about time: a machine that stands still for a moment is no fault then."""
 HURRIED = Timeouts(connect=0.2, operation=0.2, request=0.5)
 """For nodes that hang."""
+FALLS_BACK = {"on_cluster_lost": "local", "on_corrupt": "local"}
+"""What an application has by default; the workers here must ask for it."""
 FORGETFUL = NearCacheSettings(max_bytes=1)
 """For what is about values on the wire: a worker is not sent again what it has kept."""
 
@@ -57,6 +59,10 @@ class Cluster:
         self._managers.append(SessionManager(nodes, **settings))
         return self._managers[-1]
 
+    def sticky_worker(self, route: str, **settings: Any) -> SessionManager:
+        """Return the manager of one more worker process, which serves sessions from its memory, in outages too."""
+        return self.worker(**{**FALLS_BACK, "sticky": True, "route": route, **settings})
+
     def visitor(self, worker: SessionManager) -> Visitor:
         """Return a client with no cookie yet, whose requests go to worker."""
         return Visitor(worker, self._stopwatch)
@@ -68,6 +74,21 @@ class Cluster:
             visitor.post(**attributes)
             if home_of(visitor.cookie) == node:
                 return visitor
+
+    def refuse_all(self) -> None:
+        """Let every node refuse connections and reset those that are there."""
+        for proxy in self.proxies.values():
+            proxy.refuse()
+
+    def black_hole_all(self) -> None:
+        """Let no node answer any more."""
+        for proxy in self.proxies.values():
+            proxy.black_hole()
+
+    def heal_all(self) -> None:
+        """Let every node be reached again."""
+        for proxy in self.proxies.values():
+            proxy.heal()
 
 
 def home_of(cookie: str | None) -> str:
@@ -83,6 +104,16 @@ def key_of(cookie: str | None) -> str:
     parsed = SessionId.parse(cookie)
     assert parsed is not None
     return parsed.plain
+
+
+def is_normal(worker: SessionManager) -> bool:
+    """Whether the worker uses all nodes."""
+    return worker.distribution.state is DistributionState.DISTRIBUTED
+
+
+def settle(worker: SessionManager) -> None:
+    """Wait until all that requests left behind is done."""
+    wait_until(lambda: not len(worker._ctx.behind))
 
 
 @pytest.fixture

@@ -8,34 +8,17 @@ from __future__ import annotations
 import os
 import pickle
 import struct
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from msm_fast import CorruptRecord, Event, SessionId, SessionManager, UnknownFormat
 from tests.adversity.conftest import FORGETFUL, Cluster, home_of, key_of
+from tests.adversity.items import Tamper, item_of, tamper
 from tests.adversity.proxy import Faults, flip_bit, has_value
 from tests.adversity.visitor import Visitor
 
 pytestmark = pytest.mark.memcached
-
-Tamper = Callable[[bytes], bytes]
-
-
-def tamper(cluster: Cluster, cookie: str | None, change: Tamper, *nodes: str) -> None:
-    """Change the session's copy on nodes, or on all that have one."""
-    for node in nodes or tuple(cluster.servers):
-        with cluster.servers[node].client() as client:
-            item = client.get(key_of(cookie))
-            if item is not None:
-                client.set(key_of(cookie), change(item))
-
-
-def item_of(cluster: Cluster, cookie: str | None) -> bytes:
-    with cluster.servers[home_of(cookie)].client() as client:
-        item: bytes = client.get(key_of(cookie))
-        return item
 
 
 def new_visitor(cluster: Cluster, worker: SessionManager) -> Visitor:

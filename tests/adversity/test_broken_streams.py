@@ -11,11 +11,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from msm_fast import DistributionState, Event, SessionManager
+from msm_fast import Event, SessionManager
 from msm_fast._core import wire
 from msm_fast.drivers.blocking import BlockingDriver
 from msm_fast.engine.effects import Batch, Exchange, Flow, NodeFailure, Outcome
-from tests.adversity.conftest import FORGETFUL, UNHURRIED, Cluster, home_of
+from tests.adversity.conftest import FORGETFUL, UNHURRIED, Cluster, home_of, is_normal
 from tests.adversity.proxy import Faults, change_opaque, glue, has_value, is_store, is_stored, once
 from tests.adversity.visitor import Visitor, wait_until
 
@@ -24,10 +24,6 @@ pytestmark = pytest.mark.memcached
 
 def visitor_with_cart(cluster: Cluster, worker: SessionManager) -> Visitor:
     return cluster.visitor_at_home_on("n1", worker, cart=["apple"] * 30)
-
-
-def is_normal(worker: SessionManager) -> bool:
-    return worker.distribution.state is DistributionState.DISTRIBUTED
 
 
 def together(*calls: Callable[[], object]) -> None:

@@ -10,7 +10,8 @@ import pytest
 
 from msm_fast import DistributionState, SessionManager
 from msm_fast.engine.topology import Topology
-from tests.adversity.conftest import HURRIED, Cluster, home_of, key_of
+from tests.adversity.conftest import HURRIED, Cluster, home_of, is_normal, key_of
+from tests.adversity.items import delete, flush, has_copy
 from tests.adversity.visitor import wait_until
 
 pytestmark = pytest.mark.memcached
@@ -19,25 +20,6 @@ pytestmark = pytest.mark.memcached
 def rank(worker: SessionManager, cookie: str | None) -> list[str]:
     """Return all nodes in the order in which a session prefers them."""
     return Topology(worker.settings.nodes).ranked(key_of(cookie), lambda node: True)
-
-
-def is_normal(worker: SessionManager) -> bool:
-    return worker.distribution.state is DistributionState.DISTRIBUTED
-
-
-def flush(cluster: Cluster, node: str) -> None:
-    with cluster.servers[node].client() as client:
-        client.flush_all()
-
-
-def delete(cluster: Cluster, node: str, cookie: str | None) -> None:
-    with cluster.servers[node].client() as client:
-        client.delete(key_of(cookie))
-
-
-def has_copy(cluster: Cluster, node: str, cookie: str | None) -> bool:
-    with cluster.servers[node].client() as client:
-        return client.get(key_of(cookie)) is not None
 
 
 @pytest.mark.parametrize("is_fresh", [True, False], ids=["a_fresh_worker", "a_worker_with_open_connections"])

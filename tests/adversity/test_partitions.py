@@ -9,18 +9,14 @@ import time
 
 import pytest
 
-from msm_fast import DistributionState, Event, SessionManager, SessionUnavailable
-from tests.adversity.conftest import HURRIED, Cluster, home_of, key_of
+from msm_fast import DistributionState, Event, SessionUnavailable
+from tests.adversity.conftest import HURRIED, Cluster, home_of, is_normal, key_of
 from tests.adversity.stopwatch import Stopwatch
 from tests.adversity.visitor import wait_until
 
 pytestmark = pytest.mark.memcached
 
 AT_ONCE_S = 0.1
-
-
-def is_normal(worker: SessionManager) -> bool:
-    return worker.distribution.state is DistributionState.DISTRIBUTED
 
 
 # -- row 32
