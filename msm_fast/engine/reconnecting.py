@@ -21,32 +21,51 @@ from msm_fast.session import SessionState
 __all__ = ["catch_up", "reconnect"]
 
 
+_MOST_ROUNDS = 10
+"""How often what was changed during the replay is replayed: each time it is less, unless requests outrun replay_rate.
+What is left then is stored by the session's next request."""
+
+
 def reconnect(ctx: Context) -> Flow[bool]:
     """Take up distribution again; return whether it is on now.
 
     Sessions that were ended while the cluster was away are ended there before any is read. With
     reconnect.on_reconnect="replay" the sessions that were kept here are then stored, at most replay_rate a second, and
-    those whose nodes are still away wait for them; with "discard" they are not. In the end all else that was kept here
-    is dumped but what can never be distributed.
+    those whose nodes are still away wait for them; with "discard" they are not. Requests are served from here until
+    all this is done, so what they end and change meanwhile follows. In the end all else that was kept here is dumped
+    but what can never be distributed.
     """
     for node in ctx.health.down():
         yield from probe(ctx, node)  # what ails one often ailed all: rather find every session than some
-    if not (yield from _end_what_was_ended(ctx)):
+    told: set[bytes] = set()
+    if not (yield from _end_what_was_ended(ctx, told)):
         return False
     if ctx.settings.reconnect.on_reconnect == "replay":
         yield from _replay(ctx)
+        if not (yield from _end_what_was_ended(ctx, told)):
+            return False
     if not ctx.distribution.can_reconnect:
         return False
-    n_dropped = _dump(ctx)
+    n_dropped = _dump(ctx, told)
     ctx.tell("reset", f"the cluster is used as if new; {n_dropped} session(s) that were kept on this host are dropped")
-    left = [key for key, record in _records(ctx) if record.kind == "local" and not ctx.lives(key, record.generation)]
-    ctx.distribution.reconnected(has_leftovers=bool(left))
+    ctx.distribution.reconnected(
+        has_leftovers=any(
+            record.kind != "tagged" and not ctx.lives(key, record.generation) for key, record in _records(ctx)
+        )
+    )
+    if ctx.distribution.is_on:
+        yield from _end_what_was_ended(ctx, told)  # by requests that were about to end while we looked
+        _forget_ended(ctx, told)
     return ctx.distribution.is_on
 
 
-def _end_what_was_ended(ctx: Context) -> Flow[bool]:
-    for key, record in _records(ctx):
-        if record.kind == "ended":
+def _end_what_was_ended(ctx: Context, told: set[bytes]) -> Flow[bool]:
+    """End in the cluster what was ended here, until there is no more; return whether it could be told.
+
+    told: the keys of those that the cluster knows of. They stay here so long: nothing may be served under their ids.
+    """
+    while untold := [(key, record) for key, record in _records(ctx) if record.kind == "ended" and key not in told]:
+        for key, record in untold:
             max_inactive_s = decode_record(record.data, key).max_inactive_s
             try:
                 yield from end_copies(ctx, [ctx.session_id_of(key)], max_inactive_s)
@@ -54,46 +73,74 @@ def _end_what_was_ended(ctx: Context) -> Flow[bool]:
                 return False
             if ctx.is_closed:
                 return False
+            told.add(key)
     return True
 
 
 def _replay(ctx: Context) -> Flow[None]:
     """Store the sessions that were kept here, over what the cluster has of them; stop when it is lost again."""
-    for key, record in _records(ctx):
-        if record.kind != "local" or ctx.lives(key, record.generation):
-            continue  # what lives in this worker is written with all else of it
-        session_id = ctx.session_id_of(key)
-        try:
-            state = catch_up(ctx, session_id, (yield from load(ctx, session_id, True)), record)
-            if state is not None:
-                yield from save(ctx, state)
-                ctx.local.delete(key, record.generation)
-                ctx.counters.add("replayed")
-        except SessionUnavailable:
-            if not ctx.distribution.can_reconnect:
-                return
-        except (MsmError, StaysLocal) as error:
-            ctx.local.delete(key, record.generation)
-            ctx.counters.add("dropped")
-            name = digest(session_id)
-            ctx.tell("dropped", f"session {name} cannot be stored in the cluster: {error}", session=name)
-        if ctx.is_closed:
+    waiting: set[bytes] = set()
+    for _ in range(_MOST_ROUNDS):
+        keys = [key for key, record in _records(ctx) if _waits_for_replay(ctx, key, record) and key not in waiting]
+        if not keys:
             return
-        yield Sleep(1 / ctx.settings.reconnect.replay_rate)
+        for key in keys:
+            record = ctx.local.load(key)  # as it is now: a request may have changed it since, or ended it
+            if record is None or not _waits_for_replay(ctx, key, record):
+                continue
+            try:
+                yield from _replay_one(ctx, key, record)
+            except SessionUnavailable:
+                if not ctx.distribution.can_reconnect:
+                    return
+                waiting.add(key)
+            if ctx.is_closed:
+                return
+            yield Sleep(1 / ctx.settings.reconnect.replay_rate)
 
 
-def _dump(ctx: Context) -> int:
+def _waits_for_replay(ctx: Context, key: bytes, record: LocalRecord) -> bool:
+    """Whether a session was kept here, and not only here: what lives in this worker is written with all else of it."""
+    return record.kind == "local" and not ctx.lives(key, record.generation)
+
+
+def _replay_one(ctx: Context, key: bytes, record: LocalRecord) -> Flow[None]:
+    session_id = ctx.session_id_of(key)
+    try:
+        state = catch_up(ctx, session_id, (yield from load(ctx, session_id, True)), record)
+        if state is not None:
+            yield from save(ctx, state)
+            ctx.local.delete(key, record.generation)
+            ctx.counters.add("replayed")
+    except SessionUnavailable:
+        raise
+    except (MsmError, StaysLocal) as error:
+        ctx.local.delete(key, record.generation)
+        ctx.counters.add("dropped")
+        name = digest(session_id)
+        ctx.tell("dropped", f"session {name} cannot be stored in the cluster: {error}", session=name)
+
+
+def _dump(ctx: Context, told: set[bytes]) -> int:
     """Drop what was kept here and has no business here any more; return how many sessions that were."""
-    staying = {"tagged", "local"} if ctx.settings.reconnect.on_reconnect == "replay" else {"tagged"}
+    staying = {"tagged", "ended"} | ({"local"} if ctx.settings.reconnect.on_reconnect == "replay" else set())
     n_dropped = 0
     for key, record in _records(ctx):
         if record.kind not in staying:
             ctx.local.delete(key, record.generation)
-            n_dropped += record.kind != "ended"
+            n_dropped += 1
+    _forget_ended(ctx, told)
     ctx.forget_all()
     n_dropped += ctx.dump_live(ctx.settings.reconnect.on_reconnect == "discard")
     ctx.counters.add("dropped", n_dropped)
     return n_dropped
+
+
+def _forget_ended(ctx: Context, told: set[bytes]) -> None:
+    """Drop the records of ended sessions that the cluster knows of."""
+    for key, record in _records(ctx):
+        if record.kind == "ended" and key in told:
+            ctx.local.delete(key, record.generation)
 
 
 def _records(ctx: Context) -> list[tuple[bytes, LocalRecord]]:

@@ -391,6 +391,81 @@ def test_a_replay_that_loses_the_cluster_again_loses_nothing(driver: SimulatedDr
         assert read(worker, session.id) == {"n": n}
 
 
+def at_exchange(driver: SimulatedDriver, n: int, act: Callable[[], object]) -> None:
+    """Act before the n-th exchange from now on."""
+    exchanges = 0
+
+    def count(_: object) -> None:
+        nonlocal exchanges
+        exchanges += 1
+        if exchanges == n:
+            act()
+
+    driver.before_exchange = count
+
+
+def test_what_requests_change_while_the_rest_is_replayed_is_replayed_too(
+    driver: SimulatedDriver, make_worker: MakeWorker
+) -> None:
+    worker, other = make_worker(**REPLAY), make_worker(**LOCAL)
+    lose(driver, worker)
+    sessions = [worker.create(n=n) for n in range(5)]
+    for session in sessions:
+        worker.save(session)
+    login = worker.create(user="ada")
+
+    def change_all() -> None:
+        for session in sessions:
+            assert change(worker, session.id, late=True) == "local"
+        assert worker.save(login).status == "local"
+
+    heal(driver)
+    at_exchange(driver, 8, change_all)
+    heal(driver, worker)
+    driver.before_exchange = None
+    assert worker.ctx.state() is DistributionState.DISTRIBUTED
+    assert len(worker.ctx.local) == 0
+    for n, session in enumerate(sessions):
+        assert read(other, session.id) == {"n": n, "late": True}
+    assert read(other, login.id) == {"user": "ada"}
+
+
+@pytest.mark.parametrize("n_exchange", range(2, 14))
+@pytest.mark.parametrize("settings", [LOCAL, REPLAY], ids=["discard", "replay"])
+def test_a_logout_on_the_way_back_is_not_dropped_with_what_was_kept(
+    driver: SimulatedDriver, make_worker: MakeWorker, settings: dict[str, Any], n_exchange: int
+) -> None:
+    worker, other = make_worker(**settings), make_worker(**LOCAL)
+    session_ids = [worker.store(n=n) for n in range(4)]
+    lose(driver, worker)
+    for session_id in session_ids:
+        change(worker, session_id, changed=True)
+    ended = session_ids[:1]
+
+    def log_out(session_id: str) -> None:
+        session = loaded(worker, session_id)
+        session.invalidate()
+        assert worker.save(session).status == "invalidated"
+
+    def log_others_out() -> None:
+        if worker.ctx.state() is DistributionState.LOCAL:
+            ended.extend(session_ids[1:3])
+            for session_id in session_ids[1:3]:
+                log_out(session_id)
+
+    log_out(session_ids[0])
+    heal(driver)
+    at_exchange(driver, n_exchange, log_others_out)
+    heal(driver, worker)
+    driver.before_exchange = None
+    assert worker.ctx.state() is DistributionState.DISTRIBUTED
+    for session_id in ended:
+        assert worker.load(session_id) is None
+        assert other.load(session_id) is None
+    assert loaded(other, session_ids[3])["n"] == 3
+    assert len(worker.ctx.local) == 0
+
+
 def test_a_request_that_began_before_the_reconnection_is_not_lost(
     driver: SimulatedDriver, make_worker: MakeWorker
 ) -> None:
