@@ -100,7 +100,7 @@ def _replay(ctx: Context) -> Flow[None]:
 
 
 def _waits_for_replay(ctx: Context, key: bytes, record: LocalRecord) -> bool:
-    """Whether a session was kept here, and not only here: what lives in this worker is written with all else of it."""
+    """Whether a session that was kept here is to be stored now; one that lives in this worker is written as always."""
     return record.kind == "local" and not ctx.lives(key, record.generation)
 
 
