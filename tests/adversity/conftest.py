@@ -85,6 +85,11 @@ class Cluster:
         for proxy in self.proxies.values():
             proxy.black_hole()
 
+    def listen_all(self) -> None:
+        """Take back `refuse_all`, and leave all other faults."""
+        for proxy in self.proxies.values():
+            proxy.listen()
+
     def heal_all(self) -> None:
         """Let every node be reached again."""
         for proxy in self.proxies.values():
