@@ -25,8 +25,8 @@ def bring_along(ctx: Context, state: SessionState) -> Flow[None]:
         found = yield from load(ctx, state.retired[-1], True)
     except (SessionUnavailable, CorruptRecord):
         return
-    if found is None or found.stored is None or found.stored.nonce == base.nonce:
-        return
+    if found is None or found.stored is None or found.stored.nonce in base.lineage:
+        return  # nothing that is newer
     body = carry_over(ctx, base.body, state.body, found.body)
     state.attributes.rebase(body)
     state.body = body

@@ -52,7 +52,14 @@ class Client:
             answers = [self._send(requests[0], workers[0], self._lines[0])]
             if second is not None:
                 answers.append(second.result())
+            n_before = len(browser.violations)
             browser.take(requests, answers, is_settled=self._soak.is_settled())
+            for i in range(n_before, len(browser.violations)):
+                at = " and ".join(
+                    f"{request.method} {request.cookie and request.cookie[32:]} {request.changes} {request.action} at {worker.name}"
+                    for request, worker in zip(requests, workers, strict=True)
+                )
+                browser.violations[i] += f"; {self._soak.now():.1f} s, {self._soak.last_fault}: {at}"
             time.sleep(PAUSE_S)
         self._side.shutdown()
 
@@ -85,16 +92,17 @@ class Soak:
         self._started = time.monotonic()
         self._lock = threading.Lock()
         self._last_fault_s = 0.0
+        self.last_fault = "before any fault"
         self._clients = [Client(self, seed * 100 + i) for i in range(1, N_CLIENTS + 1)]
 
     def note(self, answer: Answer) -> None:
         with self._lock:
-            self.report.samples.append(Sample(self._now(), answer.took_s, answer.is_local))
+            self.report.samples.append(Sample(self.now(), answer.took_s, answer.is_local))
             self.report.statuses[answer.error or answer.status] += 1
 
     def is_settled(self) -> bool:
         """Whether nothing has broken for so long that every node has been told of every logout that it missed."""
-        return self._now() - self._last_fault_s > LONGEST_PROBE_INTERVAL_S + 1
+        return self.now() - self._last_fault_s > LONGEST_PROBE_INTERVAL_S + 1
 
     def run(self) -> Report:
         threads = [threading.Thread(target=client.run) for client in self._clients]
@@ -102,9 +110,9 @@ class Soak:
             thread.start()
         try:
             time.sleep(1)
-            while self._now() < self.report.duration_s - 4:
+            while self.now() < self.report.duration_s - 4:
                 self._strike(self.cluster.random_fault(self._rng))
-            time.sleep(max(self.report.duration_s - self._now(), 0))
+            time.sleep(max(self.report.duration_s - self.now(), 0))
         finally:
             self.is_over.set()
             for thread in threads:
@@ -119,12 +127,13 @@ class Soak:
 
     def _strike(self, fault: Fault) -> None:
         """Let one thing break and heal, and wait until its harm is mended: one fault at a time is what is promised."""
-        began = self._last_fault_s = self._now()
+        began = self._last_fault_s = self.now()
+        self.last_fault = f"{fault.name} at {began:.1f} s"
         fault.begin()
         self._last_fault_s = began + 3600
         time.sleep(self._rng.uniform(0.5, 3.0))
         fault.end()
-        healed = self._last_fault_s = self._now()
+        healed = self._last_fault_s = self.now()
         self.report.faults.append((began, healed, fault.name))
         self._measure_until_normal(healed)
         self._wait_for_writes()
@@ -132,18 +141,18 @@ class Soak:
 
     def _measure_until_normal(self, healed: float) -> None:
         while not all(measured["state"] == "distributed" for measured in self._measure()):
-            if self._now() - healed > 10 * LONGEST_PROBE_INTERVAL_S:
+            if self.now() - healed > 10 * LONGEST_PROBE_INTERVAL_S:
                 self.report.violations.append("the workers did not return to normal")
                 return
             time.sleep(0.05)
-        self.report.back_to_normal_s.append(self._now() - healed)
+        self.report.back_to_normal_s.append(self.now() - healed)
 
     def _wait_for_writes(self) -> None:
         """Wait until each session was stored once more, and so has all its copies again, whatever broke before."""
         browsers = [browser for client in self._clients for browser in client.browsers]
         for browser in browsers:
             browser.writes_since_heal = 0
-        while any(browser.writes_since_heal < 2 for browser in browsers) and self._now() < self.report.duration_s:
+        while any(browser.writes_since_heal < 2 for browser in browsers) and self.now() < self.report.duration_s:
             time.sleep(0.05)
 
     def _measure(self) -> list[dict[str, object]]:
@@ -152,7 +161,8 @@ class Soak:
         self.report.statistics = sum((Counter(m["statistics"]) for m in measured), Counter())
         return measured
 
-    def _now(self) -> float:
+    def now(self) -> float:
+        """Return the seconds since the start."""
         return time.monotonic() - self._started
 
 
