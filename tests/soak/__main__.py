@@ -55,10 +55,7 @@ class Client:
             n_before = len(browser.violations)
             browser.take(requests, answers, is_settled=self._soak.is_settled())
             for i in range(n_before, len(browser.violations)):
-                at = " and ".join(
-                    f"{request.method} {request.cookie and request.cookie[32:]} {request.changes} {request.action} at {worker.name}"
-                    for request, worker in zip(requests, workers, strict=True)
-                )
+                at = " and ".join(map(_describe, requests, workers))
                 browser.violations[i] += f"; {self._soak.now():.1f} s, {self._soak.last_fault}: {at}"
             time.sleep(PAUSE_S)
         self._side.shutdown()
@@ -80,6 +77,12 @@ class Client:
         alive = [worker for worker in self._soak.cluster.workers if worker.is_alive] or self._soak.cluster.workers
         named = [worker for worker in alive if cookie is not None and cookie.endswith(f".{worker.name}")]
         return self._rng.choice(named or alive)
+
+
+def _describe(request: Request, worker: WorkerProcess) -> str:
+    """Return what was asked of which worker, without the id."""
+    suffix = (request.cookie or "")[32:]
+    return f"{request.action or request.method} {request.changes or ''} {suffix} at {worker.name}"
 
 
 class Soak:
