@@ -66,7 +66,7 @@ def exit_with(is_right: bool) -> None:
     os._exit(0 if is_right else 1)
 
 
-def test_children_forked_after_first_use_and_their_parent_share_no_connection(
+def test_row_45_children_forked_after_first_use_and_their_parent_share_no_connection(
     manager: SessionManager, proxies: dict[str, CountingProxy]
 ) -> None:
     for n in range(10):
