@@ -89,12 +89,19 @@ Flow: TypeAlias = Generator[Effect, Any, T]
 
 
 def carry_out(flow: Flow[T], exchange: Callable[[Exchange], list[Outcome]], sleep: Callable[[Sleep], bool]) -> T:
-    """Run flow to its end with what a blocking driver does for each effect, and return its result."""
+    """Run flow to its end with what a blocking driver does for each effect, and return its result.
+
+    A flow that is broken off, by gevent.Timeout or Ctrl-C, is closed at once: as long as somebody looks at the traceback
+    it would hold on to what it has begun.
+    """
     result: list[Outcome] | bool | None = None
-    while True:
-        try:
-            effect = flow.send(result)
-        except StopIteration as stop:
-            value: T = stop.value
-            return value
-        result = exchange(effect) if isinstance(effect, Exchange) else sleep(effect)
+    try:
+        while True:
+            try:
+                effect = flow.send(result)
+            except StopIteration as stop:
+                value: T = stop.value
+                return value
+            result = exchange(effect) if isinstance(effect, Exchange) else sleep(effect)
+    finally:
+        flow.close()

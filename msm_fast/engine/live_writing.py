@@ -121,7 +121,7 @@ class LiveWriter:
         """
         key = self._ctx.storage_key(state.session_id)
         yield from self._wait_for_turn(key, state)
-        result = SaveResult("stored", state.session_id.node)
+        result = None
         try:
             while state.written_revision != state.revision:
                 result = yield from self._write_once(key, state)
@@ -130,7 +130,7 @@ class LiveWriter:
                     break
         finally:
             state.is_writing = False
-        return result
+        return result or SaveResult("stored", state.session_id.node)
 
     def _wait_for_turn(self, key: bytes, state: SessionState) -> Flow[None]:
         """Wait until no other write of the session is on its way.

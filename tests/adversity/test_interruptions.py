@@ -102,11 +102,46 @@ def test_row_44_an_interruption_at_any_call_of_a_socket_closes_it_and_leaves_nob
     assert ada.worker.statistics().node_failures == 0
 
 
-@pytest.mark.parametrize("kind", ["signals", "greenlets"])
-def test_row_44_requests_that_are_broken_off_by_the_hundred_mix_up_nothing(cluster: Cluster, kind: str) -> None:
+def test_row_44_a_sticky_write_that_is_interrupted_at_any_call_of_a_socket_is_made_up_for_by_the_next(
+    cluster: Cluster, fuse: Fuse
+) -> None:
+    worker = cluster.sticky_worker("w1", backup="sync")
+    ada = cluster.visitor_at_home_on("n1", worker, user="ada")
+    eve = cluster.visitor_at_home_on("n1", worker, user="eve")
+    for n in range(200):
+        fuse.left = n
+        try:
+            ada.post(n=n)
+        except Interrupt:
+            assert ada.get() == {"user": "ada", "n": n, **({"again": n - 1} if n else {})}
+            assert ada.post(again=n).status == "stored"
+            assert eve.get() == {"user": "eve"}
+        else:
+            fuse.left = None
+            break
+    assert 5 < n < 200
+    assert worker.statistics().node_failures == 0
+    ada.worker = cluster.sticky_worker("w2")
+    assert ada.get() == {"user": "ada", "n": n, "again": n - 1}
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings"),
+    [
+        ("signals", {}),
+        ("greenlets", {}),
+        ("signals", {"sticky": True}),
+        ("signals", {"sticky": True, "backup": "sync"}),
+        ("greenlets", {"sticky": True, "backup": "sync"}),
+    ],
+    ids=["signals", "greenlets", "signals_sticky", "signals_sticky_sync", "greenlets_sticky_sync"],
+)
+def test_row_44_requests_that_are_broken_off_by_the_hundred_mix_up_nothing(
+    cluster: Cluster, kind: str, settings: dict[str, object]
+) -> None:
     nodes = ",".join(f"{name}:{server.address}" for name, server in cluster.servers.items())
     ended = subprocess.run(
-        [sys.executable, "-m", "tests.adversity.interrupted_worker", kind, nodes],
+        [sys.executable, "-m", "tests.adversity.interrupted_worker", kind, nodes, json.dumps(settings)],
         capture_output=True,
         text=True,
         timeout=60,
