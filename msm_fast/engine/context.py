@@ -17,6 +17,7 @@ from msm_fast._core.session_id import SessionId
 from msm_fast.blacklist import Blacklist
 from msm_fast.engine.behind import WorkBehind
 from msm_fast.engine.distribution import DistributionSwitch
+from msm_fast.engine.effects import Flow
 from msm_fast.engine.events import Event, EventKind, Events
 from msm_fast.engine.health import ClusterHealth
 from msm_fast.engine.limits import ItemLimits
@@ -77,6 +78,12 @@ class NearCopy:
         return self.nonce == nonce and self.copies.get(node) == version
 
 
+def _replay_none(key: bytes, generation: int) -> Flow[bool]:
+    """Stand for what a worker does whose sessions do not live in it."""
+    yield from ()
+    return False
+
+
 def digest(session_id: SessionId) -> str:
     """Return what logs, errors and events call the session: 12 hex digits, the same in every worker, not reversible."""
     return hashlib.blake2b(session_id.plain.encode(), digest_size=6, person=b"msm_fast log").hexdigest()
@@ -125,9 +132,9 @@ class Context:
         )
         self.behind = WorkBehind(settings.near_cache.max_sessions)
         self.dump_live: Callable[[bool], int] = lambda discards: 0
-        """Sticky: drops all live sessions, or lets those that were kept here be written; returns how many are lost."""
-        self.lives: Callable[[bytes, int], bool] = lambda key, generation: False
-        """Sticky: whether a live session is what the local store has under that generation."""
+        """Sticky: drops the live sessions that an outage has touched, or all; returns how many changes are lost."""
+        self.replay_live: Callable[[bytes, int], Flow[bool]] = _replay_none
+        """Sticky: writes the live session that the local store has under that generation; returns whether there is."""
         self.is_stopped = False
         self.is_closed = False
 

@@ -91,8 +91,8 @@ Flow: TypeAlias = Generator[Effect, Any, T]
 def carry_out(flow: Flow[T], exchange: Callable[[Exchange], list[Outcome]], sleep: Callable[[Sleep], bool]) -> T:
     """Run flow to its end with what a blocking driver does for each effect, and return its result.
 
-    A flow that is broken off, by gevent.Timeout or Ctrl-C, is closed at once: as long as somebody looks at the traceback
-    it would hold on to what it has begun.
+    A flow that is broken off, by gevent.Timeout or Ctrl-C, is closed at once: it would hold on to what it has begun for
+    as long as the traceback lives.
     """
     result: list[Outcome] | bool | None = None
     try:

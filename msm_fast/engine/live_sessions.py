@@ -143,29 +143,29 @@ class LiveSessions:
         self._alive.clear()
         return self._ctx.behind.clear()
 
-    def has_kept(self, key: bytes, generation: int) -> bool:
-        """Whether a live session is what the local store has under that generation."""
-        live = self._alive.get(key)
-        return live is not None and live.local_generation == generation
+    def take_back(self, key: bytes, generation: int) -> SessionState | None:
+        """Let a session that was kept on this host in an outage belong to the cluster again, and return it.
 
-    def take_back(self) -> list[tuple[bytes, SessionState]]:
-        """Let sessions that were kept on this host in an outage belong to the cluster again; return what it lacks.
-
-        Those that another worker of this host has served since are dropped, to be found again.
+        None if it does not live here, or if what the local store has under that generation is another worker's.
         """
-        taken = []
+        with self.lock(key):
+            live = self._alive.get(key)
+            if live is None or live.local_kind != "local" or live.local_generation != generation:
+                return None
+            live.local_kind = None
+            live.revision += 1
+            return live
+
+    def give_back(self, key: bytes, live: SessionState) -> None:
+        """Let a session that could not be written belong to this host for longer."""
+        with self.lock(key):
+            live.local_kind = live.local_kind or "local"
+
+    def forget_local(self) -> None:
+        """Drop the sessions that were kept on this host in an outage, to be found again."""
         for key, live in list(self._alive.items()):
-            if live.local_kind in (None, "tagged"):
-                continue
-            with self.lock(key):
-                kept = self._ctx.local.load(key)
-                if live.local_kind != "local" or kept is None or kept.generation != live.local_generation:
-                    self.forget(key)
-                    continue
-                live.local_kind = None
-                live.revision += 1
-                taken.append((key, live))
-        return taken
+            if live.local_kind not in (None, "tagged"):
+                self.forget(key)
 
     def sweep(self, n_most: int) -> None:
         """Look at the next n_most sessions and drop those that have expired; what the cluster has goes by itself."""

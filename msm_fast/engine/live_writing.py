@@ -179,9 +179,10 @@ class LiveWriter:
         self._live.note_touched(state)
         if result.status == "merged":
             self._live.rebase(state, carry_over(ctx, written, state.body, view.body))
-        if state.local_generation:
-            ctx.local.delete(key, state.local_generation)
-            state.local_generation = 0
+        if view.local_generation:
+            ctx.local.delete(key, view.local_generation)
+            if state.local_generation == view.local_generation:  # else a request has kept more here since
+                state.local_generation = 0
 
     def _touch(self, key: bytes, state: SessionState) -> Flow[bool]:
         """Extend the lives of the copies of a session that was only read.
@@ -238,6 +239,7 @@ def _snapshot(ctx: Context, state: SessionState) -> SessionState:
         has_moved=state.has_moved,
         is_live=True,
         merge_base=state.stored.body if state.stored else b"",
+        local_generation=state.local_generation,
         epoch=state.epoch,
         used_at=state.used_at,
         revision=state.revision,

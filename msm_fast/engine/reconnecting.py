@@ -48,11 +48,7 @@ def reconnect(ctx: Context) -> Flow[bool]:
         return False
     n_dropped = _dump(ctx, told)
     ctx.tell("reset", f"the cluster is used as if new; {n_dropped} session(s) that were kept on this host are dropped")
-    ctx.distribution.reconnected(
-        has_leftovers=any(
-            record.kind != "tagged" and not ctx.lives(key, record.generation) for key, record in _records(ctx)
-        )
-    )
+    ctx.distribution.reconnected(has_leftovers=any(record.kind != "tagged" for _, record in _records(ctx)))
     if ctx.distribution.is_on:
         yield from _end_what_was_ended(ctx, told)  # by requests that were about to end while we looked
         _forget_ended(ctx, told)
@@ -81,12 +77,12 @@ def _replay(ctx: Context) -> Flow[None]:
     """Store the sessions that were kept here, over what the cluster has of them; stop when it is lost again."""
     waiting: set[bytes] = set()
     for _ in range(_MOST_ROUNDS):
-        keys = [key for key, record in _records(ctx) if _waits_for_replay(ctx, key, record) and key not in waiting]
+        keys = [key for key, record in _records(ctx) if record.kind == "local" and key not in waiting]
         if not keys:
             return
         for key in keys:
             record = ctx.local.load(key)  # as it is now: a request may have changed it since, or ended it
-            if record is None or not _waits_for_replay(ctx, key, record):
+            if record is None or record.kind != "local":
                 continue
             try:
                 yield from _replay_one(ctx, key, record)
@@ -99,14 +95,12 @@ def _replay(ctx: Context) -> Flow[None]:
             yield Sleep(1 / ctx.settings.reconnect.replay_rate)
 
 
-def _waits_for_replay(ctx: Context, key: bytes, record: LocalRecord) -> bool:
-    """Whether a session that was kept here is to be stored now; one that lives in this worker is written as always."""
-    return record.kind == "local" and not ctx.lives(key, record.generation)
-
-
 def _replay_one(ctx: Context, key: bytes, record: LocalRecord) -> Flow[None]:
     session_id = ctx.session_id_of(key)
     try:
+        if (yield from ctx.replay_live(key, record.generation)):
+            ctx.counters.add("replayed")
+            return
         state = catch_up(ctx, session_id, (yield from load(ctx, session_id, True)), record)
         if state is not None:
             yield from save(ctx, state)

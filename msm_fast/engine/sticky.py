@@ -17,7 +17,7 @@ from msm_fast.engine.local import kept_record
 from msm_fast.engine.relocation import move_home
 from msm_fast.engine.serialization import StaysLocal, encode_attributes
 from msm_fast.engine.serving import find, store
-from msm_fast.errors import CorruptRecord, SessionUnavailable
+from msm_fast.errors import CorruptRecord, MsmError, SessionUnavailable
 from msm_fast.policies import SaveResult
 from msm_fast.session import SessionState
 
@@ -39,7 +39,7 @@ class StickySessions:
         self._unchanged: dict[str | None, SaveResult] = {}
         self._live = LiveSessions(ctx)
         self._writer = LiveWriter(ctx, self._live)
-        ctx.dump_live, ctx.lives = self._dump, self._live.has_kept
+        ctx.dump_live, ctx.replay_live = self._dump, self._replay
         self.sweep = self._live.sweep
         self.renew_after_fork = self._live.renew_after_fork
 
@@ -190,13 +190,29 @@ class StickySessions:
 
     # -- after an outage
 
+    def _replay(self, key: bytes, generation: int) -> Flow[bool]:
+        """Write a session that was kept here; it has its place here, so it is stored also if no node has it any more.
+
+        Return whether it lives here. Raises: as LiveWriter.write.
+        """
+        live = self._live.take_back(key, generation)
+        if live is None:
+            return False
+        try:
+            yield from self._writer.write(live)
+        except SessionUnavailable:
+            self._live.give_back(key, live)
+            raise
+        except (MsmError, StaysLocal):
+            self._live.forget(key)
+            raise
+        return True
+
     def _dump(self, discards: bool) -> int:
-        """Drop the live sessions, or let those that were kept here be written; return how many changes are lost."""
+        """Drop the live sessions that were kept here, or all; return how many changes are lost."""
         if discards:
             return self._live.clear()
-        for key, live in self._live.take_back():
-            if not self._writer.queue(key, live):
-                self._live.forget(key)  # its record stays, for its next request
+        self._live.forget_local()
         return 0
 
     # -- kept here

@@ -202,6 +202,28 @@ def test_a_live_session_outlives_a_cluster_that_comes_back_empty(
     assert len(worker.ctx.local) == 0
 
 
+def test_what_a_request_keeps_here_while_its_session_is_replayed_is_replayed_too(
+    driver: SimulatedDriver, make_worker: MakeWorker
+) -> None:
+    worker = make_worker(reconnect=Reconnect(on_reconnect="replay"))
+    session_id = worker.store(n=0)
+    worker.catch_up()
+    lose(driver, worker)
+    assert change(worker, session_id, n=1) == "local"
+
+    def change_once_more(exchange: Exchange) -> None:
+        if any(batch.commands[0].verb == "ms" for batch in exchange.batches):
+            driver.before_exchange = None
+            assert change(worker, session_id, n=2) == "local"
+
+    driver.before_exchange = change_once_more
+    heal(driver, worker)
+    assert loaded(worker, session_id)["n"] == 2
+    worker.catch_up()
+    assert stored(driver, worker, session_id) == {"n": 2}
+    assert len(worker.ctx.local) == 0
+
+
 def test_a_live_session_that_was_ended_in_the_cluster_while_this_worker_was_cut_off_is_not_brought_back(
     driver: SimulatedDriver, make_worker: MakeWorker
 ) -> None:
