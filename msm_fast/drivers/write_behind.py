@@ -7,6 +7,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from queue import Empty, SimpleQueue
 
 from msm_fast.engine.behind import Job
 from msm_fast.engine.context import Context
@@ -36,8 +37,8 @@ class WriteBehind:
         self._run = run
         self._sweep = sweep
         self._swept_at = 0.0
-        self._wake = threading.Condition(threading.Lock())
         self._thread: threading.Thread | None = None
+        self._start_anew()
         self._is_closing = False
         ctx.behind.on_work = self.wake
 
@@ -45,21 +46,18 @@ class WriteBehind:
         """See to it that what is in the queue will be done. Costs next to nothing while there is nothing."""
         if not len(self._ctx.behind):
             return
-        with self._wake:
+        with self._lock:
             if self._thread is None and not self._is_closing:
-                thread = threading.Thread(target=self._work, name="msm-fast-write-behind", daemon=True)
-                with contextlib.suppress(RuntimeError):  # the interpreter is about to end: `close` does it then
-                    thread.start()
-                    self._thread = thread
-            self._wake.notify()
+                self._start()
+        self._notify()
 
     def close(self, timeout_s: float) -> None:
         """Do what is left, in the calling thread and in at most timeout_s; tell what could not be done."""
         deadline = time.monotonic() + timeout_s
-        with self._wake:
+        with self._lock:
             self._is_closing = True
             thread = self._thread
-            self._wake.notify()
+        self._notify()
         if thread is not None and thread is not threading.current_thread():
             thread.join(timeout_s)
         if thread is None or not thread.is_alive():
@@ -71,11 +69,30 @@ class WriteBehind:
 
     def renew(self) -> None:
         """Start anew in a forked child, to which the thread did not come along."""
-        self._wake = threading.Condition(threading.Lock())
+        self._start_anew()
+
+    def _start_anew(self) -> None:
+        # Requests wake the thread, and Ctrl-C may interrupt them anywhere: a Condition or an Event could stay locked.
+        self._lock = threading.Lock()
+        self._alarms: SimpleQueue[None] = SimpleQueue()
         self._thread = None
 
+    def _start(self) -> None:
+        thread = threading.Thread(target=self._work, name="msm-fast-write-behind", daemon=True)
+        try:
+            self._thread = thread
+            thread.start()
+        except BaseException as error:
+            self._thread = None  # if it runs all the same it sees that, and ends
+            if not isinstance(error, RuntimeError):  # the interpreter is about to end: `close` does it then
+                raise
+
+    def _notify(self) -> None:
+        if self._alarms.empty():
+            self._alarms.put(None)
+
     def _work(self) -> None:
-        while not self._is_closing:
+        while not self._is_closing and self._thread is threading.current_thread():
             job = self._ctx.behind.take(time.monotonic()) if self._can_write() else None
             if job is not None:
                 self._carry_out(job, time.monotonic() + self._ctx.settings.timeouts.request)
@@ -112,11 +129,15 @@ class WriteBehind:
 
     def _wait(self) -> bool:
         """Wait for something to do; return whether to go on."""
-        with self._wake:
-            next_at = self._ctx.behind.next_at() if self._can_write() else None
-            wait_s = _IDLE_S if next_at is None else min(max(next_at - time.monotonic(), 0), _IDLE_S)
-            was_woken = self._is_closing or not wait_s or self._wake.wait(wait_s)
-            if was_woken or len(self._ctx.behind):
+        next_at = self._ctx.behind.next_at() if self._can_write() else None
+        wait_s = _IDLE_S if next_at is None else min(max(next_at - time.monotonic(), 0), _IDLE_S)
+        if self._is_closing or not wait_s:
+            return True
+        with contextlib.suppress(Empty):
+            self._alarms.get(timeout=wait_s)
+            return True
+        with self._lock:
+            if len(self._ctx.behind) or self._thread is not threading.current_thread():
                 return True
             self._thread = None
             return False

@@ -1,6 +1,6 @@
 """A worker whose requests are broken off at moments of chance; prints what came of it as JSON.
 
-    python -m tests.adversity.interrupted_worker signals|greenlets NODES
+    python -m tests.adversity.interrupted_worker signals|greenlets NODES [SETTINGS as JSON]
 
 Each session has one client, who writes ever higher numbers into it. Whatever a request was broken off at, a later one
 must find the client's own session, and no number below the last that was acknowledged.
@@ -68,22 +68,28 @@ class Client:
             session["number"] = self._tried
         self._acknowledged = self._tried
 
-    def check(self):
+    def check(self, manager=None):
         """Make one request that reads; return what is wrong, if anything."""
-        with self._manager.request(self._cookie) as session:
+        with (manager or self._manager).request(self._cookie) as session:
             found = dict(session)
         is_right = found.get("name") == self._name and self._acknowledged <= found["number"] <= self._tried
         return [] if is_right else [f"{self._name} {self._acknowledged}..{self._tried} found {found}"]
 
 
-def make_manager(nodes):
+def make_manager(nodes, settings):
     from msm_fast import SessionManager, Timeouts
 
     unhurried = Timeouts(connect=5, operation=5, request=10)
-    return SessionManager(nodes, timeouts=unhurried, on_cluster_lost="error", on_corrupt="error")
+    return SessionManager(nodes, timeouts=unhurried, on_cluster_lost="error", on_corrupt="error", **settings)
 
 
-def interrupt_by_signals(nodes):
+def find_unwritten(nodes, clients):
+    """Return what another worker would not find of what was acknowledged, after this one has ended."""
+    with closing(make_manager(nodes, {})) as other:
+        return [fault for client in clients for fault in client.check(other)]
+
+
+def interrupt_by_signals(nodes, settings):
     """Let a timer's signal raise KeyboardInterrupt in the main thread, as Ctrl-C does."""
     rng = random.Random(44)
     outcome = Outcome()
@@ -94,7 +100,7 @@ def interrupt_by_signals(nodes):
             raise KeyboardInterrupt
 
     signal.signal(signal.SIGALRM, interrupt)
-    with closing(make_manager(nodes)) as manager:
+    with closing(make_manager(nodes, settings)) as manager:
         clients = [Client(manager, f"client{n}") for n in range(N_SESSIONS)]
         while not outcome.is_enough():
             client = rng.choice(clients)
@@ -111,15 +117,17 @@ def interrupt_by_signals(nodes):
                 outcome.note(True)
             outcome.wrong += rng.choice(clients).check()
         outcome.wrong += [fault for client in clients for fault in client.check()]
-        return outcome.as_dict(open_sockets=count_sockets(nodes), most_at_once=3)
+        n_sockets = count_sockets(nodes)
+    outcome.wrong += find_unwritten(nodes, clients)
+    return outcome.as_dict(open_sockets=n_sockets, most_at_once=6 if settings.get("sticky") else 3)
 
 
-def interrupt_greenlets(nodes):
+def interrupt_greenlets(nodes, settings):
     """Let gevent.Timeout, which is no Exception, end requests of many greenlets that share the manager."""
     import gevent
 
     outcome = Outcome()
-    with closing(make_manager(nodes)) as manager:
+    with closing(make_manager(nodes, settings)) as manager:
         clients = [Client(manager, f"client{n}") for n in range(N_GREENLETS)]
 
         def work(n):
@@ -135,7 +143,9 @@ def interrupt_greenlets(nodes):
                 outcome.wrong += clients[n].check()
 
         gevent.joinall([gevent.spawn(work, n) for n in range(N_GREENLETS)], raise_error=True)
-        return outcome.as_dict(open_sockets=count_sockets(nodes), most_at_once=3 * N_GREENLETS)
+        n_sockets = count_sockets(nodes)
+    outcome.wrong += find_unwritten(nodes, clients)
+    return outcome.as_dict(open_sockets=n_sockets, most_at_once=3 * (N_GREENLETS + 1))
 
 
 def count_sockets(nodes):
@@ -153,10 +163,10 @@ def count_sockets(nodes):
 
 
 if __name__ == "__main__":
-    kind, nodes = sys.argv[1:]
+    kind, nodes, *rest = sys.argv[1:]
     if kind == "greenlets":
         from gevent import monkey
 
         monkey.patch_all()
     run = {"signals": interrupt_by_signals, "greenlets": interrupt_greenlets}[kind]
-    print(json.dumps(run(nodes)))
+    print(json.dumps(run(nodes, json.loads(rest[0]) if rest else {})))
