@@ -13,9 +13,9 @@ import pytest
 
 from msm_fast import Reconnect
 from msm_fast.drivers.addresses import Address
-from tests.adversity.conftest import HURRIED, Cluster, home_of
+from tests.adversity.conftest import HURRIED, Cluster, home_of, settle
 from tests.adversity.proxy import FullBacklog
-from tests.adversity.visitor import wait_until
+from tests.adversity.visitor import MARGIN_S, wait_until
 from tests.memcached import Memcached
 
 pytestmark = pytest.mark.memcached
@@ -85,6 +85,22 @@ def test_row_05_a_name_server_that_hangs_costs_the_connect_timeout_until_the_nod
     assert len(name_server.threads) == 1
 
 
+def test_row_05_a_name_server_that_hangs_keeps_no_sticky_request_waiting(
+    cluster: Cluster, name_server: NameServer
+) -> None:
+    name_server.answers.clear()
+    worker = cluster.worker_on(with_named_n1(cluster), sticky=True, timeouts=HURRIED, reconnect=NO_PROBES)
+    visitors = [cluster.visitor(worker) for _ in range(20)]
+    for n, visitor in enumerate(visitors):
+        assert visitor.post(n=n).status == "queued"
+    settle(worker)
+    for n, visitor in enumerate(visitors):
+        assert visitor.get() == {"n": n}
+        assert home_of(visitor.cookie) != "n1"
+        assert visitor.slowest_s < MARGIN_S
+    assert not worker.nodes()[0].is_up
+
+
 def test_row_05_once_known_an_address_outlives_its_name_server(cluster: Cluster, name_server: NameServer) -> None:
     name_server.addresses = [cluster.servers["n1"].address]
     worker = cluster.worker_on(with_named_n1(cluster))
@@ -96,19 +112,20 @@ def test_row_05_once_known_an_address_outlives_its_name_server(cluster: Cluster,
     wait_until(lambda: worker.nodes()[0].is_up)
 
 
-@pytest.mark.parametrize("first", ["refuses", "hangs"])
+@pytest.mark.parametrize(("first", "is_sticky"), [("refuses", False), ("hangs", False), ("hangs", True)])
 def test_row_06_the_second_address_is_tried_in_the_same_request_and_first_from_then_on(
-    cluster: Cluster, name_server: NameServer, full_backlog: FullBacklog, first: str
+    cluster: Cluster, name_server: NameServer, full_backlog: FullBacklog, first: str, is_sticky: bool
 ) -> None:
     dead = full_backlog.address if first == "hangs" else refused_address()
     name_server.addresses = [dead, cluster.servers["n1"].address]
-    worker = cluster.worker_on(with_named_n1(cluster), timeouts=HURRIED, reconnect=NO_PROBES)
+    mode = {"sticky": is_sticky, "backup": "sync"}
+    worker = cluster.worker_on(with_named_n1(cluster), timeouts=HURRIED, reconnect=NO_PROBES, **mode)
     visitor = cluster.visitor_at_home_on("n1", worker, user="ada")
     assert worker.nodes()[0].is_up
     assert worker.statistics().node_failures == 0
     worker._driver.abandon_connections()
     visitor.slowest_s = 0.0
-    assert visitor.get() == {"user": "ada"}
+    assert visitor.post(n=1).status == "stored"
     assert visitor.slowest_s < HURRIED.connect / 4, "the dead address would take half of the time"
     assert worker.statistics().node_failures == 0
 

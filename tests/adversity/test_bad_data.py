@@ -154,10 +154,11 @@ COOKIES = {
 
 
 @pytest.mark.parametrize("cookie", COOKIES.values(), ids=COOKIES.keys())
+@pytest.mark.parametrize("is_sticky", [False, True], ids=["non_sticky", "sticky"])
 def test_row_48_a_cookie_that_is_no_id_of_ours_costs_no_connection_and_is_not_adopted(
-    cluster: Cluster, cookie: str
+    cluster: Cluster, cookie: str, is_sticky: bool
 ) -> None:
-    worker = cluster.worker()
+    worker = cluster.worker(sticky=is_sticky)
     visitor = cluster.visitor(worker)
     visitor.cookie = cookie
     assert visitor.get() == {}
@@ -166,8 +167,9 @@ def test_row_48_a_cookie_that_is_no_id_of_ours_costs_no_connection_and_is_not_ad
     assert [proxy.n_connections for proxy in cluster.proxies.values()] == [0, 0, 0]
 
 
-def test_row_48_a_chosen_id_is_never_adopted(cluster: Cluster) -> None:
-    worker = cluster.worker()
+@pytest.mark.parametrize("is_sticky", [False, True], ids=["non_sticky", "sticky"])
+def test_row_48_a_chosen_id_is_never_adopted(cluster: Cluster, is_sticky: bool) -> None:
+    worker = cluster.worker(sticky=is_sticky, backup="sync")
     visitor = cluster.visitor(worker)
     chosen = visitor.cookie = str(SessionId.generate("n1"))
     visitor.post(user="ada")

@@ -139,14 +139,16 @@ def test_row_41_two_workers_that_see_different_nodes_lose_none_of_each_others_ch
 
 @pytest.mark.parametrize("jump_s", [3600.0, -3600.0])
 @pytest.mark.parametrize("max_inactive", [60, 40 * 24 * 3600], ids=["a_minute", "over_thirty_days"])
+@pytest.mark.parametrize("is_sticky", [False, True], ids=["non_sticky", "sticky"])
 def test_row_50_a_clock_that_is_an_hour_off_ends_no_session_and_no_timeout(
-    cluster: Cluster, monkeypatch: pytest.MonkeyPatch, jump_s: float, max_inactive: float
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch, jump_s: float, max_inactive: float, is_sticky: bool
 ) -> None:
-    right = cluster.worker(is_direct=True, max_inactive=max_inactive)
+    mode = {"is_direct": True, "max_inactive": max_inactive, "sticky": is_sticky, "backup": "sync"}
+    right = cluster.worker(**mode, route="w1")
     jumping_s = [0.0]
     real_time = time.time
     monkeypatch.setattr(time, "time", lambda: real_time() + jumping_s[0])
-    jumping = cluster.worker(is_direct=True, max_inactive=max_inactive, absolute_lifetime=8 * 3600)
+    jumping = cluster.worker(**mode, route="w2", absolute_lifetime=8 * 3600)
     monkeypatch.undo()
     visitor = cluster.visitor(jumping)
     visitor.post(user="ada")

@@ -18,7 +18,7 @@ from pymemcache.client.base import Client
 from pymemcache.exceptions import MemcacheServerError
 
 from msm_fast import ConfigurationError, DistributionState, Event, Reconnect, SessionManager, SessionTooLarge
-from tests.adversity.conftest import Cluster, home_of, key_of
+from tests.adversity.conftest import Cluster, home_of, key_of, settle
 from tests.adversity.proxy import FaultProxy, Faults
 from tests.adversity.visitor import wait_until
 from tests.memcached import Memcached
@@ -77,6 +77,21 @@ def test_row_23_a_node_out_of_memory_holds_no_copy_and_the_others_do(cluster: Cl
         for reader in (worker, cluster.worker_on(nodes)):
             visitor.worker = reader
             assert visitor.get() == {"step": 1, "large": large}
+
+
+def test_row_23_a_sticky_session_whose_node_is_out_of_memory_is_written_to_the_others(
+    cluster: Cluster, full_server: Memcached
+) -> None:
+    nodes = nodes_with(cluster, n1=full_server)
+    worker = cluster.worker_on(nodes, sticky=True, route="w1")
+    visitor = cluster.visitor_at_home_on("n1", worker, step=1)
+    settle(worker)
+    fill(full_server)
+    visitor.post(large="x" * 5000)
+    settle(worker)
+    assert visitor.get() == {"step": 1, "large": "x" * 5000}
+    visitor.worker = cluster.worker_on(nodes, sticky=True, route="w2")
+    assert visitor.get() == {"step": 1, "large": "x" * 5000}
 
 
 def test_row_23_a_backup_out_of_memory_is_replaced_by_the_third_node(cluster: Cluster, full_server: Memcached) -> None:
@@ -139,6 +154,35 @@ def test_row_24_a_session_over_the_default_limit_is_refused_before_it_is_sent(cl
     assert visitor.get() == {"user": "ada"}
 
 
+def test_row_24_a_sticky_session_over_the_limit_is_refused_in_its_request_and_the_old_copy_lives(
+    make_cluster: MakeCluster,
+) -> None:
+    cluster = make_cluster("-I", "512k")
+    worker = cluster.sticky_worker("w1", is_direct=True)
+    visitor = cluster.visitor_at_home_on("n1", worker, user="ada")
+    settle(worker)
+    with pytest.raises(SessionTooLarge):
+        visitor.post(large="x" * 600_000)
+    visitor.worker = cluster.sticky_worker("w2", is_direct=True)
+    assert visitor.get() == {"user": "ada"}
+
+
+def test_row_24_a_sticky_session_over_the_limit_can_stay_here_while_others_are_distributed(
+    make_cluster: MakeCluster,
+) -> None:
+    cluster = make_cluster("-I", "512k")
+    worker = cluster.sticky_worker("w1", is_direct=True, on_unserializable="local_session")
+    large = cluster.visitor(worker)
+    large.post(large="x" * 600_000)  # before any node has told its limit: it is found out behind the request
+    settle(worker)
+    assert large.get() == {"large": "x" * 600_000}
+    assert large.post(n=1).status == "local"
+    other = cluster.visitor_at_home_on("n1", worker, user="ada")
+    settle(worker)
+    other.worker = cluster.sticky_worker("w2", is_direct=True)
+    assert other.get() == {"user": "ada"}
+
+
 @pytest.mark.parametrize("answer", [b"ERROR\r\n", b"CLIENT_ERROR no\r\n", b"SERVER_ERROR no\r\n", b"END\r\n"])
 def test_row_24_a_server_that_does_not_tell_its_limit_is_taken_to_have_the_default(
     cluster: Cluster, answer: bytes
@@ -171,6 +215,19 @@ def test_row_25_a_very_long_lifetime_does_not_end_at_once(cluster: Cluster, max_
             del session["seen"]
 
 
+@pytest.mark.parametrize("max_inactive", [30 * DAY_S + 1, 2**32 - 1, None])
+def test_row_25_a_very_long_lifetime_does_not_end_a_sticky_session_at_once(
+    cluster: Cluster, max_inactive: float | None
+) -> None:
+    worker = cluster.sticky_worker("w1", is_direct=True, max_inactive=max_inactive)
+    visitor = cluster.visitor(worker)
+    visitor.post(user="ada")
+    settle(worker)
+    assert visitor.get() == {"user": "ada"}
+    visitor.worker = cluster.sticky_worker("w2", is_direct=True, max_inactive=max_inactive)
+    assert visitor.get() == {"user": "ada"}
+
+
 def test_row_25_a_lifetime_of_a_second_is_one_to_three(cluster: Cluster) -> None:
     worker = cluster.worker(is_direct=True, max_inactive=1)
     visitor = cluster.visitor(worker)
@@ -186,14 +243,16 @@ def test_row_25_a_lifetime_that_memcached_would_misread_is_no_setting(max_inacti
         SessionManager(max_inactive=max_inactive)
 
 
+@pytest.mark.parametrize("is_sticky", [False, True], ids=["non_sticky", "sticky"])
 def test_row_49_a_server_that_wants_a_password_is_told_once_and_left_alone(
-    cluster: Cluster, password_file: str
+    cluster: Cluster, password_file: str, is_sticky: bool
 ) -> None:
     guarded = Memcached("-Y", password_file)
     proxy = FaultProxy(guarded.port)
     events: list[Event] = []
     try:
-        worker = cluster.worker_on(nodes_with(cluster, n1=proxy), reconnect=Reconnect(first=60))
+        mode = {"sticky": is_sticky, "backup": "sync"}
+        worker = cluster.worker_on(nodes_with(cluster, n1=proxy), reconnect=Reconnect(first=60), **mode)
         worker.subscribe(events.append)
         visitors = [cluster.visitor(worker) for _ in range(20)]
         for n, visitor in enumerate(visitors):
@@ -205,6 +264,28 @@ def test_row_49_a_server_that_wants_a_password_is_told_once_and_left_alone(
         guarded.stop()
     assert [event.node for event in events if event.kind == "node_down"] == ["n1"]
     assert "password" in worker.nodes()[0].last_failure
+
+
+def test_row_51_a_server_with_too_many_connections_is_not_stormed_by_what_is_written_behind(cluster: Cluster) -> None:
+    busy = Memcached("-c", "20", "-t", "1")
+    proxy = FaultProxy(busy.port)
+    held = [socket.create_connection(("127.0.0.1", busy.port)) for _ in range(30)]
+    try:
+        worker = cluster.worker_on(nodes_with(cluster, n1=proxy), sticky=True, reconnect=Reconnect(first=60))
+        visitors = [cluster.visitor(worker) for _ in range(30)]
+        for n, visitor in enumerate(visitors):
+            assert visitor.post(n=n).status == "queued"
+        settle(worker)
+        for n, visitor in enumerate(visitors):
+            assert visitor.get() == {"n": n}
+            assert home_of(visitor.cookie) != "n1"
+        assert worker.distribution.state is DistributionState.DEGRADED
+        assert proxy.n_connections <= 2
+    finally:
+        for sock in held:
+            sock.close()
+        proxy.close()
+        busy.stop()
 
 
 def test_row_51_a_server_with_too_many_connections_is_overloaded_and_not_stormed(cluster: Cluster) -> None:

@@ -89,7 +89,9 @@ def test_row_45_children_forked_after_first_use_and_their_parent_share_no_connec
     assert manager.statistics().node_failures == 0
 
 
-def test_a_child_forked_while_threads_use_the_manager_does_not_wait_for_their_locks(manager: SessionManager) -> None:
+def test_row_45_a_child_forked_while_threads_use_the_manager_does_not_wait_for_their_locks(
+    manager: SessionManager,
+) -> None:
     is_over = threading.Event()
     failures: list[str] = []
 
@@ -130,7 +132,7 @@ def _wait_for(child: int) -> int:
 
 
 @pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="this system cannot fork")
-def test_processes_of_multiprocessing_use_the_manager_they_inherit(manager: SessionManager) -> None:
+def test_row_45_processes_of_multiprocessing_use_the_manager_they_inherit(manager: SessionManager) -> None:
     assert use(manager, "parent", 2)
     fork = multiprocessing.get_context("fork")
     processes = [fork.Process(target=lambda n=n: exit_with(use(manager, f"process{n}"))) for n in range(3)]
@@ -187,7 +189,7 @@ def visit(server: Gunicorn, name: str, cookie: str) -> tuple[dict[str, Any], str
     return json.loads(body), "; ".join(f"{key}={morsel.value}" for key, morsel in fresh.items()) or cookie
 
 
-def test_workers_of_gunicorn_that_preloads_serve_everyone_their_own_session(
+def test_row_45_workers_of_gunicorn_that_preloads_serve_everyone_their_own_session(
     gunicorn: Gunicorn, proxies: dict[str, CountingProxy]
 ) -> None:
     pids: set[int] = set()

@@ -198,7 +198,7 @@ def test_threads_that_write_to_one_session_lose_nothing(nodes: Nodes, make_manag
     assert seen(make_manager(), cookie) == expected
 
 
-def test_a_forked_child_leaves_its_parent_s_writes_to_the_parent(
+def test_row_45_a_forked_child_leaves_its_parent_s_writes_to_the_parent(
     nodes: Nodes, make_manager: MakeManager, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     manager, may_write = make_manager(sticky=True, timeouts=Timeouts(request=10)), threading.Event()
