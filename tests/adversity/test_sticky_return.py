@@ -1,4 +1,4 @@
-"""Sticky sessions whose nodes all go away and come back, some of them empty. Rows 33, 35 and 40 of the fault matrix."""
+"""Sticky sessions whose nodes all go away and come back, some of them empty. Rows 33 and 40 of the fault matrix."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def seen_by_another(cluster: Cluster, visitor: Visitor) -> dict[str, object]:
 
 
 @pytest.mark.parametrize("lose", [pytest.param("kill", id="all_refuse"), pytest.param("pause", id="all_hang")])
-def test_row_33_35_with_every_node_gone_requests_see_each_other_and_are_stored_when_one_is_back(
+def test_row_33_with_every_node_gone_requests_see_each_other_and_are_stored_when_one_is_back(
     cluster: Cluster, lose: str
 ) -> None:
     worker = cluster.worker(is_direct=True, sticky=True, on_cluster_lost="local", timeouts=HURRIED, reconnect=REPLAY)

@@ -151,7 +151,7 @@ def test_a_lock_does_not_keep_a_request_waiting_when_its_node_is_killed(
     assert loaded(two, session_id)["n"] == 1
 
 
-def test_row_9_a_hanging_node_costs_no_more_than_the_budget(nodes: Nodes, make_manager: MakeManager) -> None:
+def test_row_09_a_hanging_node_costs_no_more_than_the_budget(nodes: Nodes, make_manager: MakeManager) -> None:
     manager = make_manager(locking="all")
     session_id = store(manager, n=0)
     nodes[home_of(session_id)].pause()

@@ -242,7 +242,7 @@ def test_nothing_is_locked_while_the_cluster_is_not_used(
 
 @pytest.mark.parametrize("fault", ["reset", "timeout"])
 @pytest.mark.parametrize("is_carried_out", [True, False])
-def test_row_9_whose_lock_it_is_after_a_lost_answer_is_read_from_the_lock(
+def test_row_09_whose_lock_it_is_after_a_lost_answer_is_read_from_the_lock(
     driver: SimulatedDriver, make_worker: MakeLockingWorker, fault: FailureKind, is_carried_out: bool
 ) -> None:
     session_id = make_worker().store(n=1)
@@ -260,7 +260,7 @@ def test_row_9_whose_lock_it_is_after_a_lost_answer_is_read_from_the_lock(
     assert dict(other_session(make_worker(), session_id)) == {"n": 2}
 
 
-def test_row_9_a_waiter_whose_answer_was_lost_finds_that_the_lock_is_its_own(
+def test_row_09_a_waiter_whose_answer_was_lost_finds_that_the_lock_is_its_own(
     driver: SimulatedDriver, make_worker: MakeLockingWorker
 ) -> None:
     session_id = make_worker().store(n=1)
