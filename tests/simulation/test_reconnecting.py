@@ -1,0 +1,226 @@
+"""The way back to the cluster: what was ended meanwhile first, then what was kept here, then as if new."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from msm_fast import DistributionState
+from msm_fast.engine.events import Event
+from tests.simulation.driver import SimulatedDriver
+from tests.simulation.test_falling_back import LOCAL, REPLAY, change, heal, lose
+from tests.simulation.test_saving import loaded, read
+from tests.simulation.worker import Worker
+
+MakeWorker = Callable[..., Worker]
+
+
+def test_what_was_kept_here_is_dumped_when_the_cluster_is_back(
+    driver: SimulatedDriver, make_worker: MakeWorker
+) -> None:
+    events: list[Event] = []
+    worker = make_worker(**LOCAL)
+    worker.ctx.events.subscribe(events.append)
+    session_id = worker.store(n=0)
+    lose(driver, worker)
+    change(worker, session_id, n=1)
+    made_meanwhile = worker.create(n=5)
+    worker.save(made_meanwhile)
+    heal(driver, worker)
+    assert worker.ctx.state() is DistributionState.DISTRIBUTED
+    assert len(worker.ctx.local) == 0
+    assert read(worker, session_id) == {"n": 0}
+    assert worker.load(made_meanwhile.id) is None
+    assert [event.kind for event in events if event.kind in ("state_changed", "reset")].count("reset") == 1
+    assert worker.ctx.counters.snapshot().dropped == 2
+
+
+def test_with_the_policy_replay_it_is_stored_first(driver: SimulatedDriver, make_worker: MakeWorker) -> None:
+    worker, other = make_worker(**REPLAY), make_worker(**LOCAL)
+    session_id = worker.store(a=0, b=0)
+    lose(driver, worker)
+    change(worker, session_id, a=1)
+    made_meanwhile = worker.create(n=5)
+    worker.save(made_meanwhile)
+    heal(driver)
+    change(other, session_id, b=2)
+    heal(driver, worker)
+    assert read(other, session_id) == {"a": 1, "b": 2}
+    session = loaded(other, made_meanwhile.id)
+    assert dict(session) == {"n": 5}
+    assert session.id_changed
+    assert session.id.startswith(made_meanwhile.id + "-n")
+    assert len(worker.ctx.local) == 0
+    assert worker.ctx.counters.snapshot().replayed == 2
+
+
+def test_a_replay_goes_on_when_the_nodes_of_more_sessions_are_back(
+    driver: SimulatedDriver, make_worker: MakeWorker
+) -> None:
+    worker = make_worker(**REPLAY)
+    lose(driver, worker)
+    sessions = [worker.create(n=n) for n in range(10)]
+    for session in sessions:
+        worker.save(session)
+    for name in ("n1", "n2", "n3"):
+        driver.nodes[name].fault = None
+        worker.probe(name)
+    assert len(worker.ctx.local) == 0
+    other = make_worker(**LOCAL)
+    for n, session in enumerate(sessions):
+        assert read(other, session.id) == {"n": n}
+
+
+def test_what_the_cluster_lost_is_not_brought_back_by_a_replay(
+    driver: SimulatedDriver, make_worker: MakeWorker
+) -> None:
+    worker, other = make_worker(**REPLAY), make_worker(**LOCAL)
+    session_id = worker.store(n=0)
+    lose(driver, worker)
+    change(worker, session_id, n=1)
+    heal(driver)
+    logout = loaded(other, session_id)
+    logout.invalidate()
+    other.save(logout)
+    heal(driver, worker)
+    assert worker.load(session_id) is None
+    assert other.load(session_id) is None
+
+
+@pytest.mark.parametrize("settings", [LOCAL, REPLAY])
+def test_a_session_that_was_ended_meanwhile_is_ended_before_anything_is_read(
+    driver: SimulatedDriver, make_worker: MakeWorker, settings: dict[str, Any]
+) -> None:
+    worker, other = make_worker(**settings), make_worker(**LOCAL)
+    session_id = worker.store(user="ada")
+    lose(driver, worker)
+    slow, logout = loaded(worker, session_id), loaded(worker, session_id)
+    logout.invalidate()
+    assert worker.save(logout).status == "invalidated"
+    slow["late"] = True
+    assert worker.save(slow).status == "invalidated"
+    assert worker.load(session_id) is None
+    heal(driver, worker)
+    assert worker.load(session_id) is None
+    assert other.load(session_id) is None
+
+
+def test_a_replay_that_loses_the_cluster_again_loses_nothing(driver: SimulatedDriver, make_worker: MakeWorker) -> None:
+    worker = make_worker(**REPLAY)
+    lose(driver, worker)
+    sessions = [worker.create(n=n) for n in range(5)]
+    for session in sessions:
+        worker.save(session)
+    heal(driver)
+    exchanges = 0
+
+    def lose_again(_: object) -> None:
+        nonlocal exchanges
+        exchanges += 1
+        if exchanges == 6:
+            for node in driver.nodes.values():
+                node.fault = "refused"
+
+    driver.before_exchange = lose_again
+    for node in worker.ctx.health.down():
+        worker.probe(node)
+    driver.before_exchange = None
+    assert worker.ctx.state() is DistributionState.LOCAL
+    for n, session in enumerate(sessions):
+        assert read(worker, session.id) == {"n": n}
+    heal(driver, worker)
+    assert worker.ctx.state() is DistributionState.DISTRIBUTED
+    for n, session in enumerate(sessions):
+        assert read(worker, session.id) == {"n": n}
+
+
+def at_exchange(driver: SimulatedDriver, n: int, act: Callable[[], object]) -> None:
+    """Act before the n-th exchange from now on."""
+    exchanges = 0
+
+    def count(_: object) -> None:
+        nonlocal exchanges
+        exchanges += 1
+        if exchanges == n:
+            act()
+
+    driver.before_exchange = count
+
+
+def test_what_requests_change_while_the_rest_is_replayed_is_replayed_too(
+    driver: SimulatedDriver, make_worker: MakeWorker
+) -> None:
+    worker, other = make_worker(**REPLAY), make_worker(**LOCAL)
+    lose(driver, worker)
+    sessions = [worker.create(n=n) for n in range(5)]
+    for session in sessions:
+        worker.save(session)
+    login = worker.create(user="ada")
+
+    def change_all() -> None:
+        for session in sessions:
+            assert change(worker, session.id, late=True) == "local"
+        assert worker.save(login).status == "local"
+
+    heal(driver)
+    at_exchange(driver, 8, change_all)
+    heal(driver, worker)
+    driver.before_exchange = None
+    assert worker.ctx.state() is DistributionState.DISTRIBUTED
+    assert len(worker.ctx.local) == 0
+    for n, session in enumerate(sessions):
+        assert read(other, session.id) == {"n": n, "late": True}
+    assert read(other, login.id) == {"user": "ada"}
+
+
+@pytest.mark.parametrize("n_exchange", range(2, 14))
+@pytest.mark.parametrize("settings", [LOCAL, REPLAY], ids=["discard", "replay"])
+def test_a_logout_on_the_way_back_is_not_dropped_with_what_was_kept(
+    driver: SimulatedDriver, make_worker: MakeWorker, settings: dict[str, Any], n_exchange: int
+) -> None:
+    worker, other = make_worker(**settings), make_worker(**LOCAL)
+    session_ids = [worker.store(n=n) for n in range(4)]
+    lose(driver, worker)
+    for session_id in session_ids:
+        change(worker, session_id, changed=True)
+    ended = session_ids[:1]
+
+    def log_out(session_id: str) -> None:
+        session = loaded(worker, session_id)
+        session.invalidate()
+        assert worker.save(session).status == "invalidated"
+
+    def log_others_out() -> None:
+        if worker.ctx.state() is DistributionState.LOCAL:
+            ended.extend(session_ids[1:3])
+            for session_id in session_ids[1:3]:
+                log_out(session_id)
+
+    log_out(session_ids[0])
+    heal(driver)
+    at_exchange(driver, n_exchange, log_others_out)
+    heal(driver, worker)
+    driver.before_exchange = None
+    assert worker.ctx.state() is DistributionState.DISTRIBUTED
+    for session_id in ended:
+        assert worker.load(session_id) is None
+        assert other.load(session_id) is None
+    assert loaded(other, session_ids[3])["n"] == 3
+    assert len(worker.ctx.local) == 0
+
+
+def test_a_request_that_began_before_the_reconnection_is_not_lost(
+    driver: SimulatedDriver, make_worker: MakeWorker
+) -> None:
+    worker, other = make_worker(**LOCAL), make_worker(**LOCAL)
+    session_id = worker.store(a=0, b=0)
+    lose(driver, worker)
+    slow = loaded(worker, session_id)
+    made_meanwhile = worker.create(n=5)
+    heal(driver, worker)
+    change(other, session_id, b=2)
+    slow["a"] = 1
+    assert worker.save(slow).status == "merged"
+    assert read(other, session_id) == {"a": 1, "b": 2}
+    assert worker.save(made_meanwhile).status == "stored"
+    assert read(other, made_meanwhile.id) == {"n": 5}
