@@ -231,9 +231,13 @@ def _take_written(write: Write, node: str, replies: Replies) -> None:
 def _take_second_look(write: Write, node: str, reply: Reply) -> None:
     if reply.status == "HD" and reply.client_flags == write.nonce:
         write.fresh.add(node)
-    else:
-        del write.done[node]
-        write.expected[node] = UNKNOWN
+        return
+    doubtful = {node}
+    if node == write.home:  # what counted as done because the home had it is to be judged once more
+        doubtful.update(other for other, written in write.done.items() if written == UNKNOWN)
+    for other in doubtful:
+        del write.done[other]
+        write.expected[other] = UNKNOWN
 
 
 def _take_copy(ctx: Context, write: Write, node: str, replies: Replies) -> None:

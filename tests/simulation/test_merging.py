@@ -8,7 +8,7 @@ import pytest
 from msm_fast import ConflictError, SessionUnavailable
 from msm_fast.engine.effects import Exchange
 from tests.simulation.driver import SimulatedDriver
-from tests.simulation.test_loading import backup_of, holders, key_of
+from tests.simulation.test_loading import backup_of, holders, home_of, key_of
 from tests.simulation.test_saving import loaded, read
 from tests.simulation.worker import Worker
 
@@ -154,3 +154,40 @@ def test_changes_that_another_has_built_on_already_are_not_laid_over_it(
     driver.before_exchange = build_on_it
     one.save(second)
     assert read(make_worker(), session_id) == {"count": 3}
+
+
+def test_what_another_has_built_on_a_save_survives_the_corruption_of_its_home(
+    driver: SimulatedDriver, make_worker: MakeWorker
+) -> None:
+    one, two = make_worker(replicas=2), make_worker(replicas=2)
+    session_id = one.store(count=0)
+    home = driver.nodes[home_of(session_id)]
+    backups = [driver.nodes[name] for name in sorted(holders(driver, session_id) - {home_of(session_id)})]
+    old = [dict(backup.server._items) for backup in backups]
+    first = loaded(one, session_id)
+    first["count"] = 1
+    one.save(first)
+    second = loaded(one, session_id)
+    second["count"] = 2
+    for backup, items in zip(backups, old, strict=True):
+        backup.server._items.update(items)
+    exchanges = 0
+
+    def build_on_it(exchange: Exchange) -> None:
+        nonlocal exchanges
+        exchanges += 1
+        if exchanges == 2:  # the home has it, the backups are still to be mended
+            driver.before_exchange = None
+            backups[1].fault = "refused"
+            third = loaded(two, session_id)
+            third["count"] += 1
+            two.save(third)
+            backups[1].fault = None
+            item = home.server.peek(key_of(session_id))
+            assert item is not None
+            item.value = item.value[:-20] + bytes([item.value[-20] ^ 1]) + item.value[-19:]
+
+    driver.before_exchange = build_on_it
+    one.save(second)
+    backups[0].fault = "refused"
+    assert read(make_worker(replicas=2), session_id) == {"count": 3}
