@@ -17,7 +17,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from tests.soak.browsers import Browser
+from tests.soak.browsers import ACKNOWLEDGED, Browser
 from tests.soak.cluster import LONGEST_PROBE_INTERVAL_S, Cluster, Fault, WorkerProcess
 from tests.soak.messages import Answer, Request
 from tests.soak.report import Report, Sample
@@ -102,6 +102,7 @@ class Soak:
         with self._lock:
             self.report.samples.append(Sample(self.now(), answer.took_s, answer.is_local))
             self.report.statuses[answer.error or answer.status] += 1
+            self.report.n_without_backup += answer.status in ACKNOWLEDGED and answer.n_copies < 2
 
     def is_settled(self) -> bool:
         """Whether nothing has broken for so long that every node has been told of every logout that it missed."""

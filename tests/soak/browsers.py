@@ -14,7 +14,8 @@ ACKNOWLEDGED = ("stored", "merged")
 class Browser:
     """One user. name: stands in the session, so that another's is noticed.
 
-    acknowledged: per attribute the last value that was acknowledged as stored in the cluster; values only grow.
+    acknowledged: per attribute the last value that was acknowledged as stored in the cluster with a backup; values only
+    grow.
     """
 
     name: int
@@ -92,7 +93,7 @@ class Browser:
                 self.ended_cookies = [*self.ended_cookies[-4:], self.cookie]
             self._start_over()
             return
-        if answer.status in ACKNOWLEDGED:
+        if answer.status in ACKNOWLEDGED and answer.n_copies > 1:
             self.writes_since_heal += 1
             for name, value in request.changes.items():
                 if name != "owner":

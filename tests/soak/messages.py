@@ -22,13 +22,15 @@ class Request:
 class Answer:
     """What the application was given and told.
 
-    found: the attributes before the changes. status: of the save. error: the class of what was raised, "" for none.
+    found: the attributes before the changes. status: of the save. n_copies: how many it has stored.
+    error: the class of what was raised, "" for none.
     took_s: the request's time on the worker's clock, less what the machine did not give the process meanwhile.
     """
 
     cookie: str | None = None
     found: dict[str, Any] = field(default_factory=dict)
     status: str = ""
+    n_copies: int = 0
     is_new: bool = False
     is_local: bool = False
     error: str = ""

@@ -31,6 +31,7 @@ class Report:
     """Began, ended, name."""
     back_to_normal_s: list[float] = field(default_factory=list)
     statuses: Counter[str] = field(default_factory=Counter)
+    n_without_backup: int = 0
     violations: list[str] = field(default_factory=list)
     near_after_logout: int = 0
     not_told_yet: int = 0
@@ -56,6 +57,7 @@ class Report:
             ("saves", ", ".join(f"{n:,} {status}" for status, n in self.statuses.most_common() if status)),
             ("faults", ", ".join(f"{n} {name}" for name, n in self._kinds().most_common())),
             ("back to normal after a fault, longest", f"{max(self.back_to_normal_s, default=0):.2f} s"),
+            ("acknowledged without a backup, and not counted on", f"{self.n_without_backup:,}"),
             ("acknowledged writes lost, ids mixed up, ended sessions served", f"{len(self.violations)}"),
             ("ended elsewhere, then served from a near cache in an outage", f"{self.near_after_logout}"),
             ("ended, then served by a node that was still to be told of it", f"{self.not_told_yet}"),

@@ -31,7 +31,7 @@ def browser() -> Browser:
     """One whose session has a=5, acknowledged."""
     browser = Browser(7, random.Random(1))
     write = Request(None, "POST", {"a": 5, "owner": 7})
-    browser.take([write], [Answer("id-n1", {}, "stored", is_new=True)])
+    browser.take([write], [Answer("id-n1", {}, "stored", n_copies=2, is_new=True)])
     assert browser.acknowledged == {"a": 5}
     return browser
 
@@ -60,6 +60,16 @@ def test_a_browser_is_content_with_what_was_acknowledged_or_is_newer(browser: Br
     browser.take([GET, GET], [None, Answer(error="LockTimeout")])
     browser.take([GET], [Answer("id-n1", {}, "local", is_local=True)])
     assert not browser.violations
+
+
+def test_a_browser_does_not_count_on_what_was_stored_without_a_backup(browser: Browser) -> None:
+    write = Request("id-n1", "POST", {"a": 6, "owner": 7})
+    browser.take([write], [Answer("id-n1", {"a": 5, "owner": 7}, "stored", n_copies=1)])
+    browser.take([GET], [Answer("id-n1", {"a": 5, "owner": 7}, "unchanged")])
+    assert not browser.violations
+    browser.take([write], [Answer("id-n1", {"a": 5, "owner": 7}, "stored", n_copies=2)])
+    browser.take([GET], [Answer("id-n1", {"a": 5, "owner": 7}, "unchanged")])
+    assert len(browser.violations) == 1
 
 
 def test_a_browser_notices_a_session_that_comes_back_after_its_end(browser: Browser) -> None:

@@ -72,7 +72,8 @@ class Worker:
             elif request.action == "rotate":
                 session.rotate_id()
             session.update(request.changes)
-            answer.update(status=scope.save().status)
+            result = scope.save()
+            answer.update(status=result.status, n_copies=len(result.backups) + (result.node is not None))
             answer.update(cookie=session.id, is_local=session.is_local)
         except MsmError as error:
             answer.update(error=type(error).__name__)
