@@ -23,7 +23,7 @@ from msm_fast.engine.context import Clock, Context
 from msm_fast.engine.effects import Flow
 from msm_fast.engine.events import Event
 from msm_fast.engine.exchanging import probe
-from msm_fast.engine.local import find_locally, keep_locally
+from msm_fast.engine.local import find_locally, keep_unless_back
 from msm_fast.engine.locking import SessionLock, find_locked, release, store_locked, wait_for_lock
 from msm_fast.engine.reconnecting import reconnect
 from msm_fast.engine.request_rules import RequestRules
@@ -264,8 +264,11 @@ class SessionManager:
         if self._sticky is not None:
             result = self._sticky.store_at_once(state)
             return result if result is not None else self._run(self._sticky.store(state), budget)
+        epoch = self._ctx.distribution.epoch
         if not self._ctx.distribution.is_on:
-            return keep_locally(self._ctx, state)
+            kept = keep_unless_back(self._ctx, state, epoch)
+            if kept is not None:
+                return kept
         return self._run(store(self._ctx, state) if lock is None else store_locked(self._ctx, state, lock), budget)
 
     def _release(self, lock: SessionLock, budget: TimeBudget) -> None:

@@ -11,7 +11,7 @@ from msm_fast.engine.context import Context, digest
 from msm_fast.errors import ConflictError
 from msm_fast.session import SessionState
 
-__all__ = ["Base", "carry_over", "follow", "lay_over", "merge", "needs_storing"]
+__all__ = ["Base", "carry_over", "differing", "follow", "lay_over", "merge", "needs_storing"]
 
 
 def needs_storing(state: SessionState, body: bytes) -> bool:
@@ -51,15 +51,26 @@ class Base:
         return not set(self.lineage).isdisjoint(winner.lineage)
 
 
-def lay_over(attributes: AttributeMap, base: AttributeMap, mine: AttributeMap) -> None:
-    """Make the changes to attributes that lead from base to mine; what cannot be decoded is no change."""
+def lay_over(
+    attributes: AttributeMap, base: AttributeMap, mine: AttributeMap, *, sparing: Collection[str] = ()
+) -> None:
+    """Make the changes to attributes that lead from base to mine; what cannot be decoded is no change.
+
+    sparing: names of attributes that stay as they are.
+    """
     for name, value in mine.items():
         is_unreadable = value is None and any(failure.name == name for failure in mine.failures)
-        if not is_unreadable and (name not in base or base[name] != value):
+        if name not in sparing and not is_unreadable and (name not in base or base[name] != value):
             attributes[name] = value
     for name in base:
-        if name not in mine:
+        if name not in mine and name not in sparing:
             attributes.pop(name, None)
+
+
+def differing(one: AttributeMap, other: AttributeMap) -> set[str]:
+    """Return the names of the attributes that only one of both has, or that have another value there."""
+    in_both = one.keys() & other.keys()
+    return (one.keys() ^ other.keys()) | {name for name in in_both if one[name] != other[name]}
 
 
 def carry_over(ctx: Context, base: bytes, mine: bytes, theirs: bytes) -> bytes:

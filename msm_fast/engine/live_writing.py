@@ -12,7 +12,7 @@ from msm_fast.engine.effects import Batch, Flow, NodeFailure, Sleep
 from msm_fast.engine.exchanging import exchange
 from msm_fast.engine.live_sessions import LiveSessions
 from msm_fast.engine.loading import load
-from msm_fast.engine.local import keep_locally
+from msm_fast.engine.local import keep_unless_back
 from msm_fast.engine.saving import save
 from msm_fast.engine.serialization import StaysLocal
 from msm_fast.engine.serving import stay_local
@@ -46,13 +46,16 @@ class LiveWriter:
         """Let the lives of the session's copies be extended behind the request; return whether there was room."""
         return self._ctx.behind.add(key, partial(self._touch, key, state), is_write=False)
 
-    def keep_locally(self, state: SessionState) -> SaveResult:
-        """Store what a request changed on this host, while the cluster is not used."""
+    def keep_unless_back(self, state: SessionState, epoch: int) -> SaveResult | None:
+        """Store what a request changed on this host while the cluster is not used, as local.keep_unless_back."""
         key = self._ctx.storage_key(state.session_id)
         ended = list(state.retired)
         with self._live.lock(key):
             kind = state.local_kind
-            result = keep_locally(self._ctx, state)
+            result = keep_unless_back(self._ctx, state, epoch)
+            if result is None:
+                state.local_kind = kind
+                return None
             if result.status == "unchanged":
                 state.local_kind = kind
             elif result.status == "local":
@@ -76,6 +79,7 @@ class LiveWriter:
         ctx = self._ctx
         key = ctx.storage_key(state.session_id)
         state = self._live.get(key) or state
+        epoch = ctx.distribution.epoch
         try:
             return (yield from self.write(state))
         except StaysLocal as stays:
@@ -93,7 +97,10 @@ class LiveWriter:
                 return SaveResult("queued", state.session_id.node)
             self._live.forget(key)
             state.must_store = True
-            return self.keep_locally(state)
+            result = self.keep_unless_back(state, epoch)
+            if result is None:
+                raise
+            return result
 
     def _write_behind(self, state: SessionState) -> Flow[bool]:
         """Write a session behind its requests; return whether that is done, or given up."""

@@ -18,7 +18,7 @@ from msm_fast.engine.versions import cas_of, version
 from msm_fast.errors import CorruptRecord, SessionUnavailable, UnknownFormat
 from msm_fast.session import ABSENT, UNKNOWN, SessionState, Stored
 
-__all__ = ["load"]
+__all__ = ["load", "was_ended"]
 
 _CLOCK_SKEW_S = 1.0
 """How far the clocks of two workers' hosts may be apart."""
@@ -80,6 +80,17 @@ def load(ctx: Context, session_id: SessionId, expect_write: bool) -> Flow[Sessio
     _remember(ctx, key, state, best, near, has_asked_backups=bool(findings.peeked or findings.absent))
     ctx.counters.add("loaded")
     return state
+
+
+def was_ended(ctx: Context, session_id: SessionId) -> Flow[bool]:
+    """Whether the session has a tombstone; False as well where it is just not found."""
+    home = ctx.topology.home(session_id.node)
+    if home is None:
+        return False
+    key = ctx.storage_key(session_id)
+    findings = _Findings(ctx.near_copy(key))
+    yield from _find(ctx, findings, key, session_id.plain, home, ctx.ttl_s(ctx.default_max_inactive_s), False)
+    return any(copy.record.is_tombstone for copy in findings.copies.values())
 
 
 def _find(

@@ -17,7 +17,7 @@ from msm_fast.local_store import LocalRecord
 from msm_fast.policies import SaveResult
 from msm_fast.session import LocalKind, SessionState, Stored
 
-__all__ = ["end_locally", "find_locally", "keep_locally", "kept_record", "state_of_record"]
+__all__ = ["end_locally", "find_locally", "keep_locally", "keep_unless_back", "kept_record", "state_of_record"]
 
 _ATTEMPTS = 64
 """Requests that save one session at once; each swap lets one of them through."""
@@ -121,18 +121,31 @@ def keep_locally(ctx: Context, state: SessionState) -> SaveResult:
 
     Raises: SerializationError and SessionTooLarge by policy, ConflictError if settings.on_conflict says so.
     """
+    result = _keep(ctx, state, None)
+    assert result is not None
+    return result
+
+
+def keep_unless_back(ctx: Context, state: SessionState, epoch: int) -> SaveResult | None:
+    """Store the session here as `keep_locally` does, unless the cluster has been taken up again since epoch.
+
+    The reconnection has not seen then what would be kept here: nothing is, and None says that it goes to the cluster.
+    """
+    return _keep(ctx, state, epoch)
+
+
+def _keep(ctx: Context, state: SessionState, epoch: int | None) -> SaveResult | None:
     if state.is_ended and not state.attributes:
-        _end_retired(ctx, state)
-        return SaveResult("invalidated")
+        return SaveResult("invalidated") if _end_retired(ctx, state, epoch) else None
     state.local_kind = state.local_kind or "local"
     body, live = _encode(ctx, state)
     if not needs_storing(state, body) and live is None:
         ctx.counters.add("unchanged")
         return SaveResult("unchanged")
     was_new = not state.is_kept and not state.retired
-    result = _swap(ctx, state, body, live)
-    ctx.counters.add("created" if was_new else "stored")
-    _end_retired(ctx, state)
+    result = _swap(ctx, state, body, live, epoch)
+    if result is not None:
+        ctx.counters.add("created" if was_new else "stored")
     return result
 
 
@@ -146,8 +159,10 @@ def _encode(ctx: Context, state: SessionState) -> tuple[bytes, AttributeMap | No
         return stays.body, state.attributes
 
 
-def _swap(ctx: Context, state: SessionState, body: bytes, live: AttributeMap | None) -> SaveResult:
-    """Compare and swap the record, merging with what other requests stored first."""
+def _swap(
+    ctx: Context, state: SessionState, body: bytes, live: AttributeMap | None, epoch: int | None
+) -> SaveResult | None:
+    """Compare and swap the record, merging with what other requests stored first; then end the ids before this one."""
     key = ctx.storage_key(state.session_id)
     ttl_s = ctx.ttl_s(state.max_inactive_s, state.created_ms, state.absolute_lifetime_s)
     base = encode_stored(key, state)
@@ -160,6 +175,9 @@ def _swap(ctx: Context, state: SessionState, body: bytes, live: AttributeMap | N
         if ctx.local.swap(
             key, expected, LocalRecord(generation, data, ctx.now_ms(), state.local_kind, base, live), ttl_s
         ):
+            if not _end_retired(ctx, state, epoch):
+                ctx.local.delete(key, generation)
+                return None
             if live is None:
                 state.attributes.mark_saved(body)
             state.body = body
@@ -190,11 +208,17 @@ def _tell_dropped(ctx: Context, n: int) -> None:
         ctx.tell("dropped", f"the local store is full: {n} session(s) that were used least recently are gone")
 
 
-def _end_retired(ctx: Context, state: SessionState) -> None:
+def _end_retired(ctx: Context, state: SessionState, epoch: int | None) -> bool:
+    """End the ids that the session had before; return False, with nothing ended, if the cluster is back since epoch."""
     for session_id in state.retired:
         end_locally(ctx, session_id, state.max_inactive_s)
-        ctx.counters.add("invalidated" if state.is_ended else "rotated")
+    if epoch is not None and ctx.distribution.epoch != epoch:
+        for session_id in state.retired:
+            ctx.local.delete(ctx.storage_key(session_id))
+        return False
+    ctx.counters.add("invalidated" if state.is_ended else "rotated", len(state.retired))
     state.retired = []
+    return True
 
 
 def end_locally(ctx: Context, session_id: SessionId, max_inactive_s: int) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from msm_fast._core.attributes import AttributeMap
 from msm_fast._core.record import decode_record
 from msm_fast._core.session_id import SessionId
-from msm_fast.engine.changes import lay_over
+from msm_fast.engine.changes import differing, lay_over
 from msm_fast.engine.context import Context, digest
 from msm_fast.engine.effects import Flow, Sleep
 from msm_fast.engine.ending import end_copies
@@ -49,8 +49,9 @@ def reconnect(ctx: Context) -> Flow[bool]:
     n_dropped = _dump(ctx, told)
     ctx.tell("reset", f"the cluster is used as if new; {n_dropped} session(s) that were kept on this host are dropped")
     ctx.distribution.reconnected(has_leftovers=any(record.kind != "tagged" for _, record in _records(ctx)))
-    if ctx.distribution.is_on:
-        yield from _end_what_was_ended(ctx, told)  # by requests that were about to end while we looked
+    if ctx.distribution.is_on:  # for requests that were about to keep something here while we looked
+        _drop_records(ctx)
+        yield from _end_what_was_ended(ctx, told)
         _forget_ended(ctx, told)
     return ctx.distribution.is_on
 
@@ -117,17 +118,20 @@ def _replay_one(ctx: Context, key: bytes, record: LocalRecord) -> Flow[None]:
 
 def _dump(ctx: Context, told: set[bytes]) -> int:
     """Drop what was kept here and has no business here any more; return how many sessions that were."""
-    staying = {"tagged", "ended"} | ({"local"} if ctx.settings.reconnect.on_reconnect == "replay" else set())
-    n_dropped = 0
-    for key, record in _records(ctx):
-        if record.kind not in staying:
-            ctx.local.delete(key, record.generation)
-            n_dropped += 1
+    n_dropped = _drop_records(ctx)
     _forget_ended(ctx, told)
     ctx.forget_all()
     n_dropped += ctx.dump_live(ctx.settings.reconnect.on_reconnect == "discard")
     ctx.counters.add("dropped", n_dropped)
     return n_dropped
+
+
+def _drop_records(ctx: Context) -> int:
+    staying = {"tagged", "ended"} | ({"local"} if ctx.settings.reconnect.on_reconnect == "replay" else set())
+    dropped = [(key, record) for key, record in _records(ctx) if record.kind not in staying]
+    for key, record in dropped:
+        ctx.local.delete(key, record.generation)
+    return len(dropped)
 
 
 def _forget_ended(ctx: Context, told: set[bytes]) -> None:
@@ -145,8 +149,9 @@ def _records(ctx: Context) -> list[tuple[bytes, LocalRecord]]:
 def catch_up(ctx: Context, session_id: SessionId, state: SessionState | None, kept: LocalRecord) -> SessionState | None:
     """Return the session that the cluster has, with the changes that were kept here meanwhile laid over it.
 
-    They are stored when the request ends. A provisional session goes now that the one it stood for can be asked for;
-    one that was changed here and is gone from the cluster has ended there.
+    They are stored when the request ends. An attribute that was changed there too stays: that was acknowledged. A
+    provisional session goes now that the one it stood for can be asked for; one that was changed here and is gone
+    from the cluster has ended there.
     """
     key = ctx.storage_key(session_id)
     if kept.kind == "ended":
@@ -162,7 +167,7 @@ def catch_up(ctx: Context, session_id: SessionId, state: SessionState | None, ke
         mine.must_store = True
         return mine
     base = AttributeMap.decode(mine.stored.body if mine.stored else b"", serializer=ctx.serializers)
-    lay_over(state.attributes, base, mine.attributes)
+    lay_over(state.attributes, base, mine.attributes, sparing=differing(base, state.attributes))
     state.max_inactive_s = mine.max_inactive_s
     state.local_generation = kept.generation
     state.must_store = True

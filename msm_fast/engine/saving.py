@@ -19,7 +19,7 @@ from msm_fast.errors import ConflictError, SessionUnavailable
 from msm_fast.policies import SaveResult, SaveStatus
 from msm_fast.session import ABSENT, UNKNOWN, SessionState, Stored
 
-__all__ = ["save"]
+__all__ = ["end_retired", "save"]
 
 _NO_NONCE = 0
 """What no write has."""
@@ -39,7 +39,7 @@ def save(ctx: Context, state: SessionState) -> Flow[SaveResult]:
     SessionUnavailable if it could be stored nowhere.
     """
     if state.is_ended and not state.attributes:
-        yield from _end_retired(ctx, state)
+        yield from end_retired(ctx, state)
         return SaveResult("invalidated")
     yield from bring_along(ctx, state)
     body = encode_attributes(ctx, state)
@@ -52,11 +52,11 @@ def save(ctx: Context, state: SessionState) -> Flow[SaveResult]:
         return result
     ctx.counters.add("created" if was_new else "stored")
     if state.retired:
-        yield from _end_retired(ctx, state)
+        yield from end_retired(ctx, state)
     return result
 
 
-def _end_retired(ctx: Context, state: SessionState) -> Flow[None]:
+def end_retired(ctx: Context, state: SessionState) -> Flow[None]:
     """Remove the copies of the ids that the session had before."""
     if state.retired:
         yield from end_copies(ctx, state.retired, state.max_inactive_s)

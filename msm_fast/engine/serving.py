@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+
+from msm_fast._core.record import decode_record
 from msm_fast._core.session_id import SessionId
 from msm_fast.engine.context import Context, digest
 from msm_fast.engine.effects import Flow
-from msm_fast.engine.loading import load
-from msm_fast.engine.local import find_locally, keep_locally, kept_record
+from msm_fast.engine.loading import load, was_ended
+from msm_fast.engine.local import end_locally, find_locally, keep_locally, keep_unless_back, kept_record
 from msm_fast.engine.reconnecting import catch_up
-from msm_fast.engine.saving import save
+from msm_fast.engine.saving import end_retired, save
 from msm_fast.engine.serialization import StaysLocal
 from msm_fast.errors import CorruptRecord, SessionUnavailable, UnknownFormat
+from msm_fast.local_store import LocalRecord
 from msm_fast.policies import SaveResult
 from msm_fast.session import SessionState
 
@@ -23,8 +27,10 @@ def find(ctx: Context, session_id: SessionId, expect_write: bool) -> Flow[Sessio
     Raises: SessionUnavailable, CorruptRecord where settings.on_cluster_lost and on_corrupt say so.
     """
     kept = kept_record(ctx, session_id)
-    if not ctx.distribution.is_on or (kept is not None and kept.kind in ("tagged", "ended")):
+    if not ctx.distribution.is_on or (kept is not None and kept.kind == "ended"):
         return find_locally(ctx, session_id)
+    if kept is not None and kept.kind == "tagged":
+        return (yield from _find_tagged(ctx, session_id, kept))
     try:
         state = yield from load(ctx, session_id, expect_write)
     except SessionUnavailable as error:
@@ -36,6 +42,20 @@ def find(ctx: Context, session_id: SessionId, expect_write: bool) -> Flow[Sessio
             raise
         return _fall_back(ctx, session_id, error, may_be_in_cluster=isinstance(error, UnknownFormat))
     return state if kept is None else catch_up(ctx, session_id, state, kept)
+
+
+def _find_tagged(ctx: Context, session_id: SessionId, kept: LocalRecord) -> Flow[SessionState | None]:
+    """Return a session that cannot be stored, unless others have ended what the cluster has of it from before."""
+    if kept.base and (yield from _was_ended(ctx, session_id)):
+        end_locally(ctx, session_id, decode_record(kept.data, ctx.storage_key(session_id)).max_inactive_s)
+    return find_locally(ctx, session_id)
+
+
+def _was_ended(ctx: Context, session_id: SessionId) -> Flow[bool]:
+    try:
+        return (yield from was_ended(ctx, session_id))
+    except (SessionUnavailable, CorruptRecord):
+        return False
 
 
 def _fall_back(
@@ -56,13 +76,24 @@ def store(ctx: Context, state: SessionState) -> Flow[SaveResult]:
 
     Raises: SerializationError, SessionTooLarge, ConflictError and SessionUnavailable where the settings say so.
     """
-    if state.local_kind is not None and ctx.distribution.is_on and state.epoch != ctx.distribution.epoch:
-        if state.local_kind == "provisional":
-            return _drop(ctx, state)
-        if state.local_kind == "local":  # what was kept here was dumped; this request's own changes are not lost
-            state.local_kind, state.local_generation = None, 0
-    if state.local_kind is not None or not ctx.distribution.is_on:
-        return keep_locally(ctx, state)
+    result = None
+    while result is None:  # until the cluster is not taken up again just while it is kept here
+        epoch = ctx.distribution.epoch
+        if state.local_kind is not None and ctx.distribution.is_on and state.epoch != epoch:
+            if state.local_kind == "provisional":
+                return _drop(ctx, state)
+            if state.local_kind == "local":  # what was kept here was dumped; this request's own changes are not lost
+                state.local_kind, state.local_generation = None, 0
+        if state.local_kind is not None or not ctx.distribution.is_on:
+            result = keep_unless_back(ctx, state, epoch)
+        else:
+            result = yield from _store_in_cluster(ctx, state, epoch)
+    return result
+
+
+def _store_in_cluster(ctx: Context, state: SessionState, epoch: int) -> Flow[SaveResult | None]:
+    """Store what a request changed in the cluster, or here if that fails; None: it has been away and is back."""
+    ended = list(state.retired)
     try:
         result = yield from save(ctx, state)
     except SessionUnavailable as error:
@@ -71,13 +102,31 @@ def store(ctx: Context, state: SessionState) -> Flow[SaveResult]:
         name = digest(state.session_id)
         ctx.counters.add("fallbacks")
         ctx.tell("fallback", f"session {name} is kept on this host: {error}", session=name)
-        return keep_locally(ctx, state)
+        return keep_unless_back(ctx, state, epoch)
     except StaysLocal as stays:
-        return stay_local(ctx, state, stays)
+        return (yield from _tag(ctx, state, stays))
+    for session_id in ended:
+        _end_tagged(ctx, session_id, state.max_inactive_s)
     if state.local_generation:
         ctx.local.delete(ctx.storage_key(state.session_id), state.local_generation)
         state.local_generation = 0
     return result
+
+
+def _end_tagged(ctx: Context, session_id: SessionId, max_inactive_s: int) -> None:
+    """End a session here, too, that was ended in the cluster: slower requests may still have it."""
+    kept = kept_record(ctx, session_id)
+    if kept is not None and kept.kind == "tagged":
+        end_locally(ctx, session_id, max_inactive_s)
+
+
+def _tag(ctx: Context, state: SessionState, stays: StaysLocal) -> Flow[SaveResult]:
+    """Let a session stay on this host from now on, unless it was ended meanwhile; its former ids end everywhere."""
+    if state.stored is not None and (yield from _was_ended(ctx, state.session_id)):
+        return SaveResult("invalidated")
+    with contextlib.suppress(SessionUnavailable):  # then it is ended here, and the nodes are told when they are back
+        yield from end_retired(ctx, state)
+    return stay_local(ctx, state, stays)
 
 
 def stay_local(ctx: Context, state: SessionState, stays: StaysLocal) -> SaveResult:

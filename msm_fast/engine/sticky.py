@@ -93,8 +93,11 @@ class StickySessions:
         """
         if state.was_ended:
             return _INVALIDATED
+        epoch = self._ctx.distribution.epoch
         if not self._ctx.distribution.is_on:
-            return self._writer.keep_locally(state)
+            kept = self._writer.keep_unless_back(state, epoch)
+            if kept is not None:
+                return kept
         if state.local_kind is not None or state.is_ended or state.retired:
             return None
         try:

@@ -216,6 +216,23 @@ def test_what_was_kept_here_for_a_moment_is_laid_over_what_the_cluster_has(
     assert read(other, session_id) == {"a": 1, "b": 2}
 
 
+def test_what_was_kept_here_for_a_moment_undoes_nothing_that_was_stored_meanwhile(
+    driver: SimulatedDriver, make_worker: MakeWorker
+) -> None:
+    worker, other = make_worker(**LOCAL), make_worker(**LOCAL)
+    session_id = worker.store(a=0, b=0, c=0, d=0)
+    session = loaded(worker, session_id)
+    for node in driver.nodes.values():
+        node.fault = "timeout"
+    session.update(a=1, b=1)
+    del session["c"]
+    assert worker.save(session).status == "local"
+    for node in driver.nodes.values():
+        node.fault = None
+    assert change(other, session_id, a=2, c=2, d=2) == "stored"
+    assert read(worker, session_id) == {"a": 2, "b": 1, "c": 2, "d": 2}
+
+
 def test_a_login_that_could_not_be_stored_for_a_moment_is_stored_by_the_next_request(
     driver: SimulatedDriver, make_worker: MakeWorker
 ) -> None:

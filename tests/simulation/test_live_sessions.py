@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 
-from msm_fast import NearCacheSettings
+from msm_fast import NearCacheSettings, Reconnect
 from tests.simulation.driver import SimulatedDriver
 from tests.simulation.sticky_worker import StickyWorker
 from tests.simulation.test_loading import holders, home_of, key_of
-from tests.simulation.test_sticky import change, fail, loaded, make_worker, stored, worker
+from tests.simulation.test_reconnecting import when_first_kept
+from tests.simulation.test_sticky import change, fail, heal, loaded, lose, make_worker, stored, worker
 from tests.simulation.worker import Worker
 
 __all__ = ["make_worker", "worker"]
@@ -228,3 +229,40 @@ def test_an_expired_session_is_not_served_from_memory(driver: SimulatedDriver, m
     driver.clock.advance(101)
     assert worker.load(session_id) is None
     assert worker.load(session_id.replace("-", ".other-") if "." in session_id else session_id + ".other") is None
+
+
+# -- requests that the reconnection overtakes
+
+
+@pytest.mark.parametrize("on_reconnect", ["discard", "replay"])
+def test_a_logout_that_the_reconnection_overtakes_reaches_the_cluster(
+    driver: SimulatedDriver, make_worker: MakeWorker, on_reconnect: Any
+) -> None:
+    worker = make_worker(route="w1", reconnect=Reconnect(on_reconnect=on_reconnect))
+    session_id = worker.store(user="ada")
+    worker.catch_up()
+    lose(driver, worker)
+    logout = loaded(worker, session_id)
+    logout.invalidate()
+    when_first_kept(worker, lambda: heal(driver, worker))
+    assert worker.save(logout).status == "invalidated"
+    assert Worker(driver, worker.ctx.settings).load(session_id) is None
+    assert worker.load(session_id) is None
+
+
+@pytest.mark.parametrize("on_reconnect", ["discard", "replay"])
+def test_what_a_request_changes_that_the_reconnection_overtakes_is_stored(
+    driver: SimulatedDriver, make_worker: MakeWorker, on_reconnect: Any
+) -> None:
+    worker = make_worker(route="w1", reconnect=Reconnect(on_reconnect=on_reconnect))
+    session_id = worker.store(n=0)
+    worker.catch_up()
+    lose(driver, worker)
+    slow = loaded(worker, session_id)
+    slow["n"] = 1
+    when_first_kept(worker, lambda: heal(driver, worker))
+    assert worker.save(slow).status in ("stored", "queued")
+    worker.catch_up()
+    assert loaded(worker, session_id)["n"] == 1
+    assert stored(driver, worker, session_id) == {"n": 1}
+    assert len(worker.ctx.local) == 0

@@ -224,3 +224,70 @@ def test_a_request_that_began_before_the_reconnection_is_not_lost(
     assert read(other, session_id) == {"a": 1, "b": 2}
     assert worker.save(made_meanwhile).status == "stored"
     assert read(other, made_meanwhile.id) == {"n": 5}
+
+
+def when_first_kept(worker: Worker, act: Callable[[], object]) -> None:
+    """Act when a request is about to keep something on this host: it has seen that the cluster is not used."""
+    swap = worker.ctx.local.swap
+
+    def act_and_swap(*args: Any) -> bool:
+        worker.ctx.local.swap = swap  # type: ignore[method-assign]
+        act()
+        return swap(*args)
+
+    worker.ctx.local.swap = act_and_swap  # type: ignore[method-assign]
+
+
+@pytest.mark.parametrize("settings", [LOCAL, REPLAY], ids=["discard", "replay"])
+def test_a_logout_that_the_reconnection_overtakes_reaches_the_cluster(
+    driver: SimulatedDriver, make_worker: MakeWorker, settings: dict[str, Any]
+) -> None:
+    worker, other = make_worker(**settings), make_worker(**LOCAL)
+    session_id = worker.store(user="ada")
+    lose(driver, worker)
+    logout = loaded(worker, session_id)
+    logout.invalidate()
+    when_first_kept(worker, lambda: heal(driver, worker))
+    assert worker.save(logout).status == "invalidated"
+    assert other.load(session_id) is None
+    assert worker.load(session_id) is None
+    assert len(worker.ctx.local) == 0
+
+
+@pytest.mark.parametrize("settings", [LOCAL, REPLAY], ids=["discard", "replay"])
+def test_what_is_kept_here_when_the_reconnection_is_over_is_not_laid_over_what_is_stored_later(
+    driver: SimulatedDriver, make_worker: MakeWorker, settings: dict[str, Any]
+) -> None:
+    worker, other = make_worker(**settings), make_worker(**LOCAL)
+    session_id = worker.store(a=0, b=0)
+    lose(driver, worker)
+    slow = loaded(worker, session_id)
+    slow["a"] = 1
+    when_first_kept(worker, lambda: heal(driver, worker))
+    assert worker.save(slow).status == "stored"
+    assert read(other, session_id) == {"a": 1, "b": 0}
+    assert change(other, session_id, a=2) == "stored"
+    assert read(worker, session_id) == {"a": 2, "b": 0}
+    assert len(worker.ctx.local) == 0
+
+
+def test_what_is_kept_here_just_before_the_reconnection_is_over_is_dumped(
+    driver: SimulatedDriver, make_worker: MakeWorker
+) -> None:
+    worker, other = make_worker(**LOCAL), make_worker(**LOCAL)
+    session_id = worker.store(a=0)
+    lose(driver, worker)
+    slow = loaded(worker, session_id)
+    slow["a"] = 1
+    statuses = []
+
+    def just_behind_the_dump(_: bool) -> int:
+        statuses.append(worker.save(slow).status)
+        return 0
+
+    worker.ctx.dump_live = just_behind_the_dump
+    heal(driver, worker)
+    assert statuses == ["local"]
+    assert worker.ctx.state() is DistributionState.DISTRIBUTED
+    assert change(other, session_id, a=2) == "stored"
+    assert read(worker, session_id) == {"a": 2}

@@ -67,6 +67,7 @@ class Worker:
             scope = self._manager.request(request.cookie, request.method, "/soak")
             session = scope.session
             answer.update(found=dict(session), is_new=session.is_new)
+            was_local = session.is_local
             if request.action == "logout":
                 session.invalidate()
             elif request.action == "rotate":
@@ -74,7 +75,7 @@ class Worker:
             session.update(request.changes)
             result = scope.save()
             answer.update(status=result.status, n_copies=len(result.backups) + (result.node is not None))
-            answer.update(cookie=session.id, is_local=session.is_local)
+            answer.update(cookie=session.id, is_local=was_local or session.is_local)
         except MsmError as error:
             answer.update(error=type(error).__name__)
         ended = time.monotonic()
