@@ -294,7 +294,7 @@ def _judge_strangers(write: Write) -> None:
     newer, and so is what goes back to a write that the base stands on too: then both were made side by side, and the
     generation, which a move advances, says nothing. Elsewhere it is the copy of a writer that lost there, where this
     one won; unless it was written by one for whom another node was the home: one that could not reach this one and
-    moved the session away.
+    moved the session away. What stands on this very write is newer wherever it is: where that had won has lost it.
     """
     decider = write.decider()
     for node, copy in write.strange.items():
@@ -302,8 +302,9 @@ def _judge_strangers(write: Write) -> None:
         is_older = copy.nonce in write.lineage or (copy.record.generation < write.base_generation and not is_fork)
         if is_older or node in write.done:
             continue
+        stands_on_this = not write.own_nonces.isdisjoint(copy.record.lineage)
         moved = decider in write.done and copy.record.home != home_digest(write.home)
-        if node == decider or moved or write.is_new:
+        if node == decider or stands_on_this or moved or write.is_new:
             write.newer[node] = copy
 
 
