@@ -302,7 +302,7 @@ def _judge_strangers(write: Write) -> None:
         is_older = copy.nonce in write.lineage or (copy.record.generation < write.base_generation and not is_fork)
         if is_older or node in write.done:
             continue
-        stands_on_this = not write.own_nonces.isdisjoint(copy.record.lineage)
+        stands_on_this = write.nonce in copy.record.lineage
         moved = decider in write.done and copy.record.home != home_digest(write.home)
         if node == decider or stands_on_this or moved or write.is_new:
             write.newer[node] = copy
