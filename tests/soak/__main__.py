@@ -53,10 +53,10 @@ class Client:
             if second is not None:
                 answers.append(second.result())
             n_before = len(browser.violations)
-            browser.take(requests, answers, is_settled=self._soak.is_settled())
+            at = f"{self._soak.now():.1f} s, {self._soak.last_fault}: {' and '.join(map(_describe, requests, workers))}"
+            browser.take(requests, answers, is_settled=self._soak.is_settled(), at=at)
             for i in range(n_before, len(browser.violations)):
-                at = " and ".join(map(_describe, requests, workers))
-                browser.violations[i] += f"; {self._soak.now():.1f} s, {self._soak.last_fault}: {at}"
+                browser.violations[i] += f"; {at}; {self._soak.cluster.describe_copies(requests[0].cookie)}"
             time.sleep(PAUSE_S)
         self._side.shutdown()
 

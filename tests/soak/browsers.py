@@ -25,7 +25,8 @@ class Browser:
     last_value: int = 0
     writes_since_heal: int = 0
     violations: list[str] = field(default_factory=list)
-    ended_cookies: list[str] = field(default_factory=list)
+    ended_cookies: dict[str, str] = field(default_factory=dict)
+    """And when and where the latest were ended."""
     near_after_logout: int = 0
     """Answers from a near cache, in an outage, for a session that was ended at another worker before it."""
     not_told_yet: int = 0
@@ -41,15 +42,17 @@ class Browser:
         if dice < 0.04:
             return [Request(self.cookie, "POST", self._changes("a"), action="rotate")]
         if dice < 0.07 and self.ended_cookies:
-            return [Request(self.ended_cookies[-1], "GET")]
+            return [Request(list(self.ended_cookies)[-1], "GET")]
         if dice < 0.35:
             return [Request(self.cookie, "POST", self._changes("a")), Request(self.cookie, "POST", self._changes("b"))]
         return [Request(self.cookie, "GET") if dice < 0.7 else Request(self.cookie, "POST", self._changes("a"))]
 
-    def take(self, requests: list[Request], answers: list[Answer | None], *, is_settled: bool = True) -> None:
+    def take(
+        self, requests: list[Request], answers: list[Answer | None], *, is_settled: bool = True, at: str = ""
+    ) -> None:
         """Compare the answers with what was acknowledged before; None: the worker died, the outcome is unknown.
 
-        is_settled: every node has heard of every logout.
+        is_settled: every node has heard of every logout. at: when and where, to be told with a violation.
         """
         acknowledged = dict(self.acknowledged)
         for request, answer in zip(requests, answers, strict=True):
@@ -58,23 +61,24 @@ class Browser:
                     self._start_over()  # nobody knows whether the session still has this id
                 continue
             if request.cookie in self.ended_cookies:
-                self._check_ended(answer, is_settled)
+                self._check_ended(request, answer, is_settled)
                 continue
             self._check(request, answer, acknowledged)
-            self._learn(request, answer)
+            self._learn(request, answer, at)
 
     def _changes(self, name: str) -> dict[str, int]:
         self.last_value += 1
         return {name: self.last_value, "owner": self.name}
 
-    def _check_ended(self, answer: Answer, is_settled: bool) -> None:
+    def _check_ended(self, request: Request, answer: Answer, is_settled: bool) -> None:
         if answer.found:
             if answer.is_local:
                 self.near_after_logout += 1
             elif not is_settled:
                 self.not_told_yet += 1
             else:
-                self.violations.append(f"browser {self.name}: a session that was ended was served again")
+                ended = self.ended_cookies[request.cookie or ""]
+                self.violations.append(f"browser {self.name}: a session that was ended was served again; {ended}")
 
     def _check(self, request: Request, answer: Answer, acknowledged: dict[str, int]) -> None:
         owner = answer.found.get("owner", self.name)
@@ -87,10 +91,10 @@ class Browser:
             if found < value:
                 self.violations.append(f"browser {self.name}: {name}={value} was acknowledged, {found} was found")
 
-    def _learn(self, request: Request, answer: Answer) -> None:
+    def _learn(self, request: Request, answer: Answer, at: str) -> None:
         if request.action == "logout":
             if answer.status == "invalidated" and self.cookie is not None:
-                self.ended_cookies = [*self.ended_cookies[-4:], self.cookie]
+                self.ended_cookies = {**dict(list(self.ended_cookies.items())[-4:]), self.cookie: at}
             self._start_over()
             return
         if answer.status in ACKNOWLEDGED and answer.n_copies > 1:

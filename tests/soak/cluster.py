@@ -14,6 +14,8 @@ from multiprocessing.connection import Client, Connection
 from pathlib import Path
 from typing import Any
 
+from msm_fast import MsmError
+from msm_fast._core.record import decode_record
 from tests.memcached import Memcached
 from tests.soak.messages import AUTH_KEY
 
@@ -90,6 +92,11 @@ class Cluster:
         for node in self.nodes.values():
             node.stop()
 
+    def describe_copies(self, cookie: str | None) -> str:
+        """Return what each node has of a session now, to be told with a violation."""
+        key = (cookie or "")[:32].encode()
+        return ", ".join(f"{name} has {_describe_copy(node, key)}" for name, node in self.nodes.items())
+
     def random_fault(self, rng: random.Random) -> Fault:
         name = rng.choice(list(self.nodes))
         node = self.nodes[name]
@@ -104,6 +111,20 @@ class Cluster:
                 Fault("all hang", lambda: _each(all_nodes, "pause"), lambda: _each(all_nodes, "resume")),
             ]
         )
+
+
+def _describe_copy(node: Memcached, key: bytes) -> str:
+    try:
+        with socket.create_connection(("127.0.0.1", node.port), timeout=0.5) as connection:
+            connection.sendall(b"mg %s v\r\n" % key)
+            with connection.makefile("rb") as replies:
+                head = replies.readline()
+                record = decode_record(replies.read(int(head.split()[1])), key) if head.startswith(b"VA") else None
+    except (OSError, MsmError) as error:
+        return type(error).__name__
+    if record is None:
+        return "none"
+    return f"generation {record.generation}{' (a tombstone)' * record.is_tombstone} of {record.lineage[:3]}"
 
 
 def flush(node: Memcached) -> None:
