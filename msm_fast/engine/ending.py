@@ -14,6 +14,8 @@ from msm_fast.errors import SessionUnavailable
 
 __all__ = ["end_copies"]
 
+_TRIES = 2
+
 
 def end_copies(ctx: Context, session_ids: Sequence[SessionId], max_inactive_s: int) -> Flow[None]:
     """Put tombstones wherever the sessions have copies or a copy would be looked for, unconditionally: logout wins.
@@ -32,15 +34,32 @@ def end_copies(ctx: Context, session_ids: Sequence[SessionId], max_inactive_s: i
         for node in _sites(ctx, session_id):
             commands.setdefault(node, []).append(tombstone)
         ctx.forget(key)
-    batches = [Batch(node, todo) for node, todo in commands.items()]
-    outcomes = yield from exchange(ctx, batches)
-    for batch, outcome in zip(batches, outcomes, strict=True):
-        if isinstance(outcome, NodeFailure):
-            ctx.missed.add(batch.node, batch.commands)
-            now = ctx.clock.monotonic()
-            ctx.health.failed(batch.node, outcome.kind, f"missed a logout: {outcome.detail}", now, opens_at_once=True)
-    if all(isinstance(outcome, NodeFailure) for outcome in outcomes):
+    failures = yield from _tell(ctx, [Batch(node, todo) for node, todo in commands.items()])
+    for node, failure in failures.items():
+        ctx.missed.add(node, commands[node])
+        now = ctx.clock.monotonic()
+        ctx.health.failed(node, failure.kind, f"missed a logout: {failure.detail}", now, opens_at_once=True)
+    if len(failures) == len(commands):
         raise _unavailable(ctx, session_ids[-1], commands)
+
+
+def _tell(ctx: Context, batches: Sequence[Batch]) -> Flow[dict[str, NodeFailure]]:
+    """Exchange batches; one that was not answered once more. Return by node those that failed.
+
+    What a node misses only this process knows, and if it dies before the node is told, the node serves an ended session
+    to readers until a tenth of its lifetime has gone: worth a second try.
+    """
+    failures: dict[str, NodeFailure] = {}
+    for _ in range(_TRIES):
+        outcomes = yield from exchange(ctx, batches)
+        for batch, outcome in zip(batches, outcomes, strict=True):
+            failures.pop(batch.node, None)
+            if isinstance(outcome, NodeFailure):
+                failures[batch.node] = outcome
+        batches = [batch for batch in batches if batch.node in failures and ctx.health.is_up(batch.node)]
+        if not batches:
+            break
+    return failures
 
 
 def _unavailable(ctx: Context, session_id: SessionId, tried: Iterable[str]) -> SessionUnavailable:

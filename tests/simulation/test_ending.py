@@ -5,6 +5,8 @@ from collections.abc import Callable
 import pytest
 
 from msm_fast import SessionUnavailable
+from msm_fast._core.record import decode_record
+from msm_fast.engine.effects import Exchange
 from tests.simulation.driver import SimulatedDriver
 from tests.simulation.test_loading import backup_of, home_of, key_of
 from tests.simulation.test_saving import loaded, read
@@ -54,6 +56,26 @@ def test_not_even_when_a_copy_was_out_of_reach_at_logout(
         lost.fault = "refused"
         assert make_worker().load(session_id) is None
         lost.fault = None
+
+
+def test_a_node_that_does_not_answer_for_a_moment_is_told_of_a_logout_in_the_same_request(
+    driver: SimulatedDriver, worker: Worker
+) -> None:
+    session_id = worker.store(user="ada")
+    home = driver.nodes[home_of(session_id)]
+    logout = loaded(worker, session_id)
+    logout.invalidate()
+    faults = iter(["timeout"])
+
+    def hang_once(_: Exchange) -> None:
+        home.fault = next(faults, None)  # type: ignore[assignment]
+
+    driver.before_exchange = hang_once
+    assert worker.save(logout).status == "invalidated"
+    assert not worker.ctx.health.down()
+    item = home.server.peek(key_of(session_id))
+    assert item is not None
+    assert decode_record(item.value, key_of(session_id)).is_tombstone
 
 
 def test_a_new_session_may_start_in_the_request_that_ended_the_old(worker: Worker) -> None:
