@@ -12,14 +12,10 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from msm_fast import (
-    ConfigurationError,
-    DistributionState,
-    Event,
     Reconnect,
     Session,
     SessionId,
     SessionManager,
-    SessionUnavailable,
 )
 from msm_fast.engine.versions import cas_of
 from tests.integration.conftest import Nodes
@@ -150,108 +146,6 @@ def test_an_id_is_never_adopted(manager: SessionManager) -> None:
         session["user"] = "eve"
     assert session.id.split("-")[0] != chosen.split("-")[0]
     assert manager.load(chosen) is None
-
-
-def test_a_killed_node_loses_no_session_and_fails_no_request(nodes: Nodes, make_manager: MakeManager) -> None:
-    writer, reader = make_manager(), make_manager()
-    ids = [store(writer, n=n) for n in range(100)]
-    for session_id in ids:
-        loaded(reader, session_id)  # both have open connections to the node that dies
-    nodes["n1"].kill()
-    for n, session_id in enumerate(ids):
-        with reader.request(session_id, "POST") as session:
-            assert session["n"] == n
-            session["seen"] = True
-        assert session.id_changed == (home_of(session_id) == "n1")
-        assert home_of(session.id) != "n1"
-        assert dict(loaded(writer, session.id)) == {"n": n, "seen": True}
-    assert reader.distribution.state is DistributionState.DEGRADED
-    assert [status.is_up for status in reader.nodes()] == [False, True, True]
-
-
-def test_a_node_that_comes_back_empty_is_used_again(nodes: Nodes, make_manager: MakeManager) -> None:
-    events: list[Event] = []
-    manager = make_manager(reconnect=Reconnect(first=0.1, cap=0.2))
-    manager.subscribe(events.append)
-    ids = [store(manager, n=n) for n in range(30)]
-    nodes["n2"].kill()
-    ids = [loaded(manager, i).id if manager.save(loaded(manager, i)) else i for i in ids]
-    assert manager.distribution.state is DistributionState.DEGRADED
-    nodes["n2"].start()
-    wait_until(lambda: manager.distribution.state is DistributionState.DISTRIBUTED)
-    for n, session_id in enumerate(ids):
-        assert loaded(manager, session_id)["n"] == n
-    assert "n2" in {home_of(store(manager, n=n)) for n in range(50)}
-    kinds = [event.kind for event in events]
-    assert kinds.count("node_down") == kinds.count("node_up") == 1
-
-
-def test_a_hanging_node_costs_one_timeout_at_a_time_and_then_nothing(nodes: Nodes, make_manager: MakeManager) -> None:
-    manager = make_manager(reconnect=Reconnect(first=60))
-    ids = [store(manager, n=n) for n in range(30)]
-    ids = [i for i in ids if home_of(i) == "n3"]
-    assert len(ids) >= 4
-    nodes["n3"].pause()
-    try:
-        for session_id in ids:
-            started = time.monotonic()
-            with manager.request(session_id, "POST") as session:
-                session["again"] = True
-            assert time.monotonic() - started < manager.settings.timeouts.request + MARGIN_S
-        assert not manager.nodes()[2].is_up
-        started = time.monotonic()
-        loaded(manager, ids[0])
-        assert time.monotonic() - started < 0.05 + MARGIN_S
-    finally:
-        nodes["n3"].resume()
-
-
-def test_a_save_that_hangs_on_its_home_is_stored_elsewhere_in_time(nodes: Nodes, manager: SessionManager) -> None:
-    session_id = store(manager, step=1)
-    scope = manager.request(session_id, "POST")
-    scope.session["step"] = 2
-    nodes[home_of(session_id)].pause()
-    try:
-        started = time.monotonic()
-        result = scope.save()
-        assert time.monotonic() - started < manager.settings.timeouts.request + MARGIN_S
-        assert result.status == "stored"
-        assert result.node != home_of(session_id)
-    finally:
-        nodes[home_of(session_id)].resume()
-    assert loaded(manager, scope.session.id)["step"] == 2
-
-
-def test_with_every_node_down_it_is_said_at_once_and_the_sessions_come_back(
-    nodes: Nodes, make_manager: MakeManager
-) -> None:
-    manager = make_manager(reconnect=Reconnect(first=0.1, cap=0.2), on_cluster_lost="error")
-    session_id = store(manager, n=1)
-    for server in nodes.values():
-        server.pause()
-    try:
-        started = time.monotonic()
-        for _ in range(10):
-            with pytest.raises(SessionUnavailable):
-                manager.load(session_id)
-        assert time.monotonic() - started < 10 * (0.25 + MARGIN_S)
-        wait_until(lambda: manager.distribution.state is DistributionState.LOCAL or not _provoke(manager, session_id))
-        started = time.monotonic()
-        with pytest.raises(SessionUnavailable):
-            manager.load(session_id)
-        assert time.monotonic() - started < MARGIN_S
-    finally:
-        for server in nodes.values():
-            server.resume()
-    wait_until(lambda: manager.distribution.state is DistributionState.DISTRIBUTED)
-    assert loaded(manager, session_id)["n"] == 1
-
-
-def _provoke(manager: SessionManager, session_id: str) -> bool:
-    """Ask once more, so that nodes which time out are counted; return that it is not yet done."""
-    with pytest.raises(SessionUnavailable):
-        manager.load(session_id)
-    return True
 
 
 def test_the_application_starts_with_no_memcached_in_reach() -> None:
@@ -453,49 +347,3 @@ def test_idle_connections_that_the_server_closed_cost_no_request(nodes: Nodes) -
             assert manager.statistics().node_failures == 0
     finally:
         server.stop()
-
-
-# -- other nodes while it runs
-
-
-def test_nodes_are_added_drained_and_removed_while_sessions_are_served(nodes: Nodes) -> None:
-    two = f"n1:{nodes['n1'].address},n2:{nodes['n2'].address}"
-    with SessionManager(two) as manager:
-        ids = [store(manager, n=n) for n in range(12)]
-        manager.set_nodes(f"{two},n3:{nodes['n3'].address}")
-        manager.drain("n1")
-        assert [status.is_draining for status in manager.nodes()] == [True, False, False]
-        for n, session_id in enumerate(ids):
-            with manager.request(session_id) as session:
-                assert session["n"] == n
-            ids[n] = session.id
-        assert "n1" not in {home_of(session_id) for session_id in ids}
-        manager.set_nodes(f"n2:{nodes['n2'].address},n3:{nodes['n3'].address}")
-        nodes["n1"].kill()
-        for n, session_id in enumerate(ids):
-            assert loaded(manager, session_id)["n"] == n
-        assert manager.distribution.state is DistributionState.DISTRIBUTED
-
-
-@pytest.mark.parametrize("node", ["n9", "n1"])
-def test_a_drain_that_makes_no_sense_is_refused(nodes: Nodes, node: str) -> None:
-    with SessionManager(f"n1:{nodes['n1'].address}") as manager:
-        with pytest.raises(ConfigurationError):
-            manager.drain(node)
-        with pytest.raises(ConfigurationError):
-            manager.set_nodes("n1")
-        assert store(manager, n=1)
-
-
-def test_a_manager_without_nodes_can_be_given_some(nodes: Nodes) -> None:
-    with SessionManager() as manager:
-        assert manager.save(_with_something(manager)).status == "local"
-        manager.set_nodes(f"n1:{nodes['n1'].address}")
-        wait_until(lambda: manager.distribution.state is DistributionState.DISTRIBUTED)
-        assert manager.save(_with_something(manager)).status == "stored"
-
-
-def _with_something(manager: SessionManager) -> Session:
-    session = manager.create()
-    session["n"] = 1
-    return session
