@@ -164,9 +164,11 @@ class Context:
         """Return the key of the session's item, the same on every node: its node and route are no part of it."""
         return (self.settings.key_prefix + session_id.plain).encode()
 
-    def session_id_of(self, key: bytes) -> SessionId:
-        """Return the id, without a node, of the session that is stored under key."""
-        return SessionId(key[len(self.settings.key_prefix) :].decode())
+    def session_id_of(self, key: bytes, home: int) -> SessionId:
+        """Return the id of the session that is stored under key. home: as its record names it."""
+        session_id = SessionId(key[len(self.settings.key_prefix) :].decode())
+        node = self.topology.node_of_digest(home)
+        return session_id.with_node(node) if node else session_id
 
     def looks_issued(self, session_id: SessionId) -> bool:
         """Whether the id has the form of those that this library makes: 32 hexadecimal digits."""

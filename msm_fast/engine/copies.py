@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from msm_fast._core import wire
 from msm_fast._core.record import Record, decode_record, encode_record
+from msm_fast._core.session_id import SessionId
 from msm_fast.engine.context import Context
 from msm_fast.engine.effects import Batch, Replies
 from msm_fast.engine.topology import home_digest
@@ -93,7 +94,7 @@ def encode_stored(key: bytes, state: SessionState) -> bytes:
     )
 
 
-def encode_tombstone(ctx: Context, key: bytes, max_inactive_s: int) -> bytes:
+def encode_tombstone(ctx: Context, key: bytes, session_id: SessionId, max_inactive_s: int) -> bytes:
     """Return the record that stands for a session that was ended. max_inactive_s: the session's own."""
     now_ms = ctx.now_ms()
     return encode_record(
@@ -104,6 +105,7 @@ def encode_tombstone(ctx: Context, key: bytes, max_inactive_s: int) -> bytes:
         accessed_ms=now_ms,
         max_inactive_s=max_inactive_s,
         is_tombstone=True,
+        home=home_digest(session_id.node or ""),
     )
 
 

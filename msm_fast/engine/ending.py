@@ -28,7 +28,7 @@ def end_copies(ctx: Context, session_ids: Sequence[SessionId], max_inactive_s: i
     commands: dict[str, list[wire.Command]] = {}
     for session_id in session_ids:
         key = ctx.storage_key(session_id)
-        tombstone = wire.store(key, encode_tombstone(ctx, key, max_inactive_s), ctx.nonce(), exptime)
+        tombstone = wire.store(key, encode_tombstone(ctx, key, session_id, max_inactive_s), ctx.nonce(), exptime)
         for node in ctx.health.down():  # first: one that comes back meanwhile is then among the sites
             ctx.missed.add(node, [tombstone])
         for node in _sites(ctx, session_id):

@@ -227,7 +227,7 @@ def end_locally(ctx: Context, session_id: SessionId, max_inactive_s: int) -> Non
     ctx.forget(key)
     ctx.local.delete(key)
     if ctx.topology.nodes:
-        data = encode_tombstone(ctx, key, max_inactive_s)
+        data = encode_tombstone(ctx, key, session_id, max_inactive_s)
         record = LocalRecord(_BEYOND_ALL_GENERATIONS, data, ctx.now_ms(), "ended")
         ttl_s = ctx.tombstone_ttl_s(max_inactive_s)
         while not ctx.local.swap(key, 0, record, ttl_s):

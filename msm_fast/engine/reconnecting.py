@@ -14,7 +14,7 @@ from msm_fast.engine.loading import load
 from msm_fast.engine.local import state_of_record
 from msm_fast.engine.saving import save
 from msm_fast.engine.serialization import StaysLocal
-from msm_fast.errors import MsmError, SessionUnavailable
+from msm_fast.errors import CorruptRecord, MsmError, SessionUnavailable
 from msm_fast.local_store import LocalRecord
 from msm_fast.session import SessionState
 
@@ -63,9 +63,9 @@ def _end_what_was_ended(ctx: Context, told: set[bytes]) -> Flow[bool]:
     """
     while untold := [(key, record) for key, record in _records(ctx) if record.kind == "ended" and key not in told]:
         for key, record in untold:
-            max_inactive_s = decode_record(record.data, key).max_inactive_s
+            session_id, max_inactive_s = _told_by(ctx, key, record)
             try:
-                yield from end_copies(ctx, [ctx.session_id_of(key)], max_inactive_s)
+                yield from end_copies(ctx, [session_id], max_inactive_s)
             except SessionUnavailable:
                 return False
             if ctx.is_closed:
@@ -97,7 +97,7 @@ def _replay(ctx: Context) -> Flow[None]:
 
 
 def _replay_one(ctx: Context, key: bytes, record: LocalRecord) -> Flow[None]:
-    session_id = ctx.session_id_of(key)
+    session_id, _ = _told_by(ctx, key, record)
     try:
         if (yield from ctx.replay_live(key, record.generation)):
             ctx.counters.add("replayed")
@@ -146,6 +146,15 @@ def _records(ctx: Context) -> list[tuple[bytes, LocalRecord]]:
     return [(key, record) for key, record in found if record is not None]
 
 
+def _told_by(ctx: Context, key: bytes, kept: LocalRecord) -> tuple[SessionId, int]:
+    """Return the id and max_inactive_s of a session that was kept here; as far as its record can be read."""
+    try:
+        record = decode_record(kept.data, key)
+    except CorruptRecord:
+        return ctx.session_id_of(key, home=0), ctx.default_max_inactive_s
+    return ctx.session_id_of(key, record.home), record.max_inactive_s
+
+
 def catch_up(ctx: Context, session_id: SessionId, state: SessionState | None, kept: LocalRecord) -> SessionState | None:
     """Return the session that the cluster has, with the changes that were kept here meanwhile laid over it.
 
@@ -161,6 +170,7 @@ def catch_up(ctx: Context, session_id: SessionId, state: SessionState | None, ke
         return state
     mine = state_of_record(ctx, session_id, kept)
     if mine is None:
+        ctx.local.delete(key, kept.generation)
         return state
     if state is None:
         mine.local_kind = None

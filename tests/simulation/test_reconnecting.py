@@ -5,8 +5,10 @@ from typing import Any
 
 import pytest
 
-from msm_fast import DistributionState
+from msm_fast import DistributionState, SessionId
 from msm_fast.engine.events import Event
+from msm_fast.local_store import LocalRecord
+from msm_fast.session import LocalKind
 from tests.simulation.driver import SimulatedDriver
 from tests.simulation.test_falling_back import LOCAL, REPLAY, change, heal, lose
 from tests.simulation.test_saving import loaded, read
@@ -103,6 +105,52 @@ def test_a_session_that_was_ended_meanwhile_is_ended_before_anything_is_read(
     heal(driver, worker)
     assert worker.load(session_id) is None
     assert other.load(session_id) is None
+
+
+def stored_on(driver: SimulatedDriver, worker: Worker, home: str, **attributes: Any) -> str:
+    """Store a session on a node that need not be the first that it would be given, and return its id."""
+    for name in driver.nodes.keys() - {home}:
+        driver.nodes[name].fault = "refused"
+        worker.load(str(SessionId.generate(name)))
+    session_id = worker.store(**attributes)
+    assert session_id.endswith(f"-{home}")
+    heal(driver, worker)
+    return session_id
+
+
+@pytest.mark.parametrize("home", ["n1", "n2", "n3"])
+@pytest.mark.parametrize("settings", [LOCAL, REPLAY], ids=["discard", "replay"])
+def test_wherever_a_session_lives_its_end_and_its_changes_find_it_there(
+    driver: SimulatedDriver, make_worker: MakeWorker, settings: dict[str, Any], home: str
+) -> None:
+    worker, other = make_worker(**settings), make_worker(replicas=0, **LOCAL)
+    ended = [stored_on(driver, worker, home, user="ada") for _ in range(4)]
+    changed = [stored_on(driver, worker, home, a=0) for _ in range(4)]
+    lose(driver, worker)
+    for session_id in ended:
+        logout = loaded(worker, session_id)
+        logout.invalidate()
+        assert worker.save(logout).status == "invalidated"
+    for session_id in changed:
+        assert change(worker, session_id, a=1) == "local"
+    heal(driver, worker)
+    for session_id in ended:
+        assert other.load(session_id) is None
+    for session_id in changed:
+        assert read(other, session_id) == {"a": 1 if settings is REPLAY else 0}
+
+
+@pytest.mark.parametrize("kind", ["local", "ended"])
+@pytest.mark.parametrize("settings", [LOCAL, REPLAY], ids=["discard", "replay"])
+def test_a_damaged_record_in_the_local_store_does_not_bar_the_way_back(
+    driver: SimulatedDriver, make_worker: MakeWorker, settings: dict[str, Any], kind: LocalKind
+) -> None:
+    worker = make_worker(**settings)
+    lose(driver, worker)
+    assert worker.ctx.local.swap(b"0" * 32, 0, LocalRecord(1, b"damaged", worker.ctx.now_ms(), kind), 60)
+    heal(driver, worker)
+    assert worker.ctx.state() is DistributionState.DISTRIBUTED
+    assert len(worker.ctx.local) == 0
 
 
 def test_a_replay_that_loses_the_cluster_again_loses_nothing(driver: SimulatedDriver, make_worker: MakeWorker) -> None:
