@@ -112,10 +112,17 @@ def i09_no_resurrection(history: History) -> list[str]:
             is_late = request.began_s > ended[0].ended_s + UNTIL_TOLD_S and not request.is_from_memory
             if request.found and is_later and (is_late or request.is_acknowledged):
                 violations.append(f"request {request.n} was served a session that had been ended")
-        for final in history.finals:
-            if final.browser == browser and final.found:
-                violations.append(f"browser {browser}, {final.among}: a session that was ended is back")
-    return violations
+    return [*violations, *i09_ended_for_good(history)]
+
+
+def i09_ended_for_good(history: History) -> list[str]:
+    """What was ended is gone once every worker is as it should be, whatever failed meanwhile."""
+    ended = {request.browser for request in history.requests if request.is_logout}
+    return [
+        f"browser {final.browser}, {final.among}: a session that was ended is back"
+        for final in history.finals
+        if final.browser in ended and final.found
+    ]
 
 
 def i12_bounded(history: History, *, most_bytes: int = 64 << 20) -> list[str]:
@@ -162,7 +169,14 @@ ASYNCHRONOUS: tuple[Check, ...] = tuple(check for check in STICKY if check is no
 
 LOCKING: tuple[Check, ...] = (i06_no_lost_update, i07_lock_safety, *ALL)
 
-OUTAGE: tuple[Check, ...] = (i03_no_leak, i08_error_is_no_miss, i12_bounded, i15_convergence, i20_id_stability)
+OUTAGE: tuple[Check, ...] = (
+    i03_no_leak,
+    i08_error_is_no_miss,
+    i09_ended_for_good,
+    i12_bounded,
+    i15_convergence,
+    i20_id_stability,
+)
 """What holds even while more nodes are away than sessions have backups."""
 
 

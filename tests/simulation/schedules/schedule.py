@@ -119,7 +119,8 @@ class Schedule:
         worker = self.workers[0]
         session = worker.create(owner=browser)
         plain = f"{self.rng.getrandbits(128):032x}"
-        session_id = SessionId(plain).with_node(worker.ctx.topology.first(plain))
+        home = self.rng.choice(NODES) if self.profile.is_outage else worker.ctx.topology.first(plain)
+        session_id = SessionId(plain).with_node(home)  # in an outage it may have moved there before
         session.state.session_id = session_id.with_route(worker.ctx.settings.route)
         worker.save(session)
         return session.id
