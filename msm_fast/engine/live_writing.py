@@ -137,7 +137,7 @@ class LiveWriter:
                     break
         finally:
             state.is_writing = False
-        return result or SaveResult("stored", state.session_id.node)
+        return result or _as_stored(state)
 
     def _wait_for_turn(self, key: bytes, state: SessionState) -> Flow[None]:
         """Wait until no other write of the session is on its way.
@@ -229,6 +229,13 @@ class LiveWriter:
             return True
         self._live.take_in(state, found)
         return (yield from self._write_again(key, state)) if found.must_store else True
+
+
+def _as_stored(state: SessionState) -> SaveResult:
+    """Return what the write of another request, which had this one's changes in it, has done."""
+    home = state.session_id.node
+    copies = state.stored.copies if state.stored is not None else {}
+    return SaveResult("stored", home, tuple(n for n, found in copies.items() if found > 0 and n != (home or "")))
 
 
 def _snapshot(ctx: Context, state: SessionState) -> SessionState:

@@ -69,9 +69,9 @@ class _Progress:
     """What is known between the attempts of one save.
 
     generation: the highest that was written or met. base_generation, base_nonce: of the copy that the session's
-    changes lie over, 0 and None for a new session. lineage: what the next write stands on. expected: per node, None
-    while there can be no copy yet. lost: nodes that failed. away: nodes that
-    were down.
+    changes lie over, 0 and None for a new session. lineage: what the next write stands on. own_nonces, attempts: as for
+    `Write`. expected: per node, None while there can be no copy yet. lost: nodes that failed. away: nodes that were
+    down.
     """
 
     generation: int = 0
@@ -79,6 +79,7 @@ class _Progress:
     base_nonce: int | None = None
     lineage: tuple[int, ...] = ()
     own_nonces: frozenset[int] = frozenset()
+    attempts: frozenset[int] = frozenset()
     expected: dict[str, int] | None = None
     corrupt: frozenset[str] = frozenset()
     lost: set[str] = field(default_factory=set)
@@ -87,9 +88,10 @@ class _Progress:
 
 def _start(stored: Stored | None, own_nonces: frozenset[int] = frozenset()) -> _Progress:
     if stored is None:
-        return _Progress(own_nonces=own_nonces)
+        return _Progress(own_nonces=own_nonces, attempts=own_nonces)
     return _Progress(
         own_nonces=own_nonces,
+        attempts=own_nonces,
         generation=stored.generation,
         base_generation=stored.generation,
         base_nonce=stored.nonce,
@@ -129,7 +131,7 @@ def _store(ctx: Context, state: SessionState, body: bytes) -> Flow[SaveResult]:
             progress = _start(None)
         elif verdict == "conflict":
             winner = _winner(write)
-            if write.own_nonces.isdisjoint(winner.record.lineage):
+            if write.attempts.isdisjoint(winner.record.lineage):
                 base = Base(progress.base_generation, progress.base_nonce or _NO_NONCE, progress.lineage)
                 merge(ctx, state, winner.record, base)
             else:
@@ -155,6 +157,7 @@ def _learn(progress: _Progress, write: Write) -> None:
     progress.generation = write.generation
     progress.lineage = write.lineage
     progress.own_nonces |= {write.nonce}
+    progress.attempts |= {write.nonce}
     unsettled = dict.fromkeys(write.strange, UNKNOWN)  # to be looked at again, not to be overwritten
     progress.expected = {**write.expected, **unsettled, **write.done}
     progress.lost |= write.failed
@@ -169,6 +172,7 @@ def _stand_on(progress: _Progress, write: Write, winner: Copy) -> None:
     progress.base_nonce = winner.nonce
     progress.generation = max(progress.generation, winner.record.generation)
     progress.lineage = winner.record.lineage
+    progress.attempts = frozenset()
 
 
 def _plan(ctx: Context, state: SessionState, body: bytes, progress: _Progress) -> Write:
@@ -203,6 +207,7 @@ def _plan(ctx: Context, state: SessionState, body: bytes, progress: _Progress) -
         generation=generation,
         lineage=lineage,
         own_nonces=own_nonces,
+        attempts=progress.attempts | {lineage[0]},
         exptime=ctx.exptime(ctx.life_s(state)),
         base_generation=progress.base_generation,
         base_nonce=progress.base_nonce,

@@ -40,10 +40,11 @@ Verdict = Literal["stored", "superseded", "conflict", "ended", "gone", "home_los
 class Write:
     """One attempt to store one record.
 
-    lineage: nonces, this write's first. own_nonces: those of all attempts of this save. base_generation, base_nonce: of
-    the copy that the record is based on; 0 and None for a new session. expected: per node to write to, its copy's
-    version, ABSENT or UNKNOWN; brought up to date as answers come. spares: nodes for backups whose node fails, best
-    first.
+    lineage: nonces, this write's first. own_nonces: those of all attempts of this save. attempts: of those since its
+    changes were last merged with another's, this one included: what stands on one of them has all that this one has.
+    base_generation, base_nonce: of the copy that the record is based on; 0 and None for a new session. expected: per
+    node to write to, its copy's version, ABSENT or UNKNOWN; brought up to date as answers come. spares: nodes for
+    backups whose node fails, best first.
     """
 
     key: bytes
@@ -51,6 +52,7 @@ class Write:
     generation: int
     lineage: tuple[int, ...]
     own_nonces: frozenset[int]
+    attempts: frozenset[int]
     exptime: int
     base_generation: int
     base_nonce: int | None
@@ -264,7 +266,7 @@ def _take_copy(ctx: Context, write: Write, node: str, replies: Replies) -> None:
         write.fresh.add(node)
     elif copy.nonce in write.own_nonces or copy.nonce == write.base_nonce:
         pass
-    elif write.own_nonces.isdisjoint(copy.record.lineage):
+    elif write.attempts.isdisjoint(copy.record.lineage):
         _note_stranger(write, node, copy)
     elif copy.record.home == home_digest(node):
         write.superseded_by = copy
@@ -302,7 +304,7 @@ def _judge_strangers(write: Write) -> None:
         is_older = copy.nonce in write.lineage or (copy.record.generation < write.base_generation and not is_fork)
         if is_older or node in write.done:
             continue
-        stands_on_this = write.nonce in copy.record.lineage
+        stands_on_this = not write.attempts.isdisjoint(copy.record.lineage)
         moved = decider in write.done and copy.record.home != home_digest(write.home)
         if node == decider or stands_on_this or moved or write.is_new:
             write.newer[node] = copy

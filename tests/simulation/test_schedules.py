@@ -27,3 +27,8 @@ def silence() -> Iterator[None]:
 def test_every_invariant_holds(first: int) -> None:
     results = [run_seed(seed) for seed in range(first, first + SEEDS_PER_TEST)]
     assert not {result.seed: result.violations for result in results if result.violations}
+
+
+@pytest.mark.parametrize("seed", [5_622, 44_150, 59_444, 200_685])
+def test_what_failed_once_holds_now(seed: int) -> None:
+    assert not run_seed(seed).violations

@@ -110,6 +110,28 @@ def test_with_synchronous_backups_it_is_stored_when_the_request_ends(
     assert len(holders(driver, session.id)) == 2
 
 
+def test_a_request_whose_changes_another_has_written_is_told_of_all_copies(
+    driver: SimulatedDriver, make_worker: MakeWorker
+) -> None:
+    worker = make_worker(backup="sync")
+    session = worker.create(a=1)
+    assert worker.save(session).backups
+    one, two = loaded(worker, session.id), loaded(worker, session.id)
+    one["a"] = 2
+
+    def change_it_too(_: object) -> None:
+        driver.before_exchange = None
+        two["b"] = 2
+        assert worker.sticky.store_at_once(two.state) is None
+
+    driver.before_exchange = change_it_too
+    worker.save(one)
+    exchanges = driver.exchanges
+    result = worker.driver.run(worker.sticky.store(two.state))
+    assert driver.exchanges == exchanges
+    assert (result.status, len(result.backups)) == ("stored", 1)
+
+
 def test_a_full_queue_makes_the_request_write_itself(driver: SimulatedDriver, make_worker: MakeWorker) -> None:
     worker = make_worker()
     worker.ctx.behind.max_jobs = 2
