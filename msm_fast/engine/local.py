@@ -186,7 +186,7 @@ def _swap(
             _tell_dropped(ctx, ctx.local.dropped - dropped)
             return SaveResult("local")
         current = ctx.local.load(key)
-        if current is None and ctx.topology.nodes and expected:
+        if current is None and ctx.topology.nodes and expected and state.local_kind != "tagged":
             state.local_generation = 0  # dumped when another worker of this host was back in the cluster
             continue
         if current is None or current.kind == "ended":

@@ -27,8 +27,11 @@ def find(ctx: Context, session_id: SessionId, expect_write: bool) -> Flow[Sessio
     Raises: SessionUnavailable, CorruptRecord where settings.on_cluster_lost and on_corrupt say so.
     """
     kept = kept_record(ctx, session_id)
-    if not ctx.distribution.is_on or (kept is not None and kept.kind == "ended"):
+    if not ctx.distribution.is_on:
         return find_locally(ctx, session_id)
+    if kept is not None and kept.kind == "ended":
+        yield from _forget_ended(ctx, session_id, kept)
+        return None
     if kept is not None and kept.kind == "tagged":
         return (yield from _find_tagged(ctx, session_id, kept))
     try:
@@ -42,6 +45,13 @@ def find(ctx: Context, session_id: SessionId, expect_write: bool) -> Flow[Sessio
             raise
         return _fall_back(ctx, session_id, error, may_be_in_cluster=isinstance(error, UnknownFormat))
     return state if kept is None else catch_up(ctx, session_id, state, kept)
+
+
+def _forget_ended(ctx: Context, session_id: SessionId, kept: LocalRecord) -> Flow[None]:
+    """Drop what says here that a session has ended, if the cluster says so too."""
+    ctx.counters.add("not_found")
+    if (yield from _was_ended(ctx, session_id)):
+        ctx.local.delete(ctx.storage_key(session_id), kept.generation)
 
 
 def _find_tagged(ctx: Context, session_id: SessionId, kept: LocalRecord) -> Flow[SessionState | None]:
