@@ -61,7 +61,6 @@ class SqliteStore:
         try:
             os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
             self._db = self._connect()
-            self._db.executescript(_LAYOUT)
         except (OSError, sqlite3.Error) as error:
             raise ConfigurationError(
                 "local_store", f"sqlite:///{path}", f"a file that SQLite can open ({error})"
@@ -134,8 +133,13 @@ class SqliteStore:
 
     def _connect(self) -> sqlite3.Connection:
         db = sqlite3.connect(self._path, timeout=_BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
-        db.execute("PRAGMA journal_mode = WAL")
-        db.execute("PRAGMA synchronous = OFF")  # an outage store: it need not outlive the host's own crash
+        try:
+            db.execute("PRAGMA journal_mode = WAL")
+            db.execute("PRAGMA synchronous = OFF")  # an outage store: it need not outlive the host's own crash
+            db.executescript(_LAYOUT)
+        except sqlite3.Error:
+            db.close()
+            raise
         return db
 
     @contextlib.contextmanager

@@ -1,7 +1,7 @@
 """Both local stores: in memory, and in a file that processes share."""
 
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -21,14 +21,19 @@ def clock() -> VirtualClock:
 
 
 @pytest.fixture(params=["memory", "sqlite"])
-def make_store(request: pytest.FixtureRequest, clock: VirtualClock, tmp_path: Path) -> MakeStore:
+def make_store(request: pytest.FixtureRequest, clock: VirtualClock, tmp_path: Path) -> Iterator[MakeStore]:
+    stores: list[LocalStore] = []
+
     def make(max_sessions: int = 100, max_bytes: int = 1 << 20) -> LocalStore:
         bounds = NearCacheSettings(max_sessions=max_sessions, max_bytes=max_bytes)
-        if request.param == "memory":
-            return MemoryStore(bounds, clock.monotonic)
-        return SqliteStore(str(tmp_path / "sessions.db"), bounds, clock.wall)
+        is_memory = request.param == "memory"
+        path = str(tmp_path / "sessions.db")
+        stores.append(MemoryStore(bounds, clock.monotonic) if is_memory else SqliteStore(path, bounds, clock.wall))
+        return stores[-1]
 
-    return make
+    yield make
+    for store in stores:
+        store.close()
 
 
 @pytest.fixture
