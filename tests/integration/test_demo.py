@@ -37,6 +37,11 @@ def processes_with(token):
     return found
 
 
+def heed_interrupts():
+    """Undo what a shell does to commands behind an "&": they ignore SIGINT, and so would the demo."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def wait_until(is_true, limit_s=20.0):
     deadline = time.monotonic() + limit_s
     while not is_true():
@@ -60,6 +65,7 @@ def demo():
             stdout=subprocess.PIPE,
             text=True,
             start_new_session=True,
+            preexec_fn=heed_interrupts,
         )
         process.token = token
         started.append(process)
