@@ -22,7 +22,7 @@ class LocalRecord:
 
     generation: grows with each save. data: the encoded record. accessed_ms: when it was last used. kind: why it is
     here. base: the record in the cluster that it stands on; b"" for none. live: the attributes themselves, where some
-    cannot be encoded; only this process has them.
+    cannot be encoded; only this process has them. plain: of its session's id, which the key may not tell.
     """
 
     generation: int
@@ -31,6 +31,7 @@ class LocalRecord:
     kind: LocalKind = "local"
     base: bytes = b""
     live: AttributeMap | None = None
+    plain: str = ""
 
 
 class LocalStore(Protocol):

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from msm_fast._core.record_format import RecordFormat
 from msm_fast._core.serializers import resolve_serializers
 from msm_fast.errors import ConfigurationError
 from msm_fast.node import Node, parse_failover_nodes, parse_nodes
@@ -58,9 +59,10 @@ class Settings:
     on_stop: Callable[[], None] | None = None
     blacklist_path: str | None = None
     serializer: Any = "native"
-    secrets: tuple[str | bytes, ...] = ()
+    secrets: tuple[str | bytes, ...] = field(default=(), repr=False)
     encrypt: bool = False
     compress_over: int | None = None
+    compression: str = "zlib"
     near_cache: NearCacheSettings = field(default_factory=NearCacheSettings)
     local_store: str = "memory"
     key_prefix: str = ""
@@ -76,8 +78,8 @@ class Settings:
             raise ConfigurationError("route", self.route, "1 to 64 letters, digits, underscores or dashes")
         if self.backup is None:
             object.__setattr__(self, "backup", "async" if self.sticky else "sync")
-        for name, (accepted, planned) in _CHOICES.items():
-            _check_choice(name, getattr(self, name), accepted, planned)
+        for name, accepted in _CHOICES.items():
+            _check_choice(name, getattr(self, name), accepted)
         for name in ("max_inactive", "absolute_lifetime"):
             _check_lifetime(name, getattr(self, name))
         for name, kind in PARTS.items():
@@ -96,7 +98,20 @@ class Settings:
         _check_locking(self.locking)
         if self.on_stop is not None and not callable(self.on_stop):
             raise ConfigurationError("on_stop", self.on_stop, "something that can be called with no argument")
-        _check_serializer(self.serializer)
+        self._check_record_format()
+
+    def _check_record_format(self) -> None:
+        secrets = (self.secrets,) if isinstance(self.secrets, (str, bytes)) else self.secrets
+        if not isinstance(secrets, (tuple, list)):
+            raise ConfigurationError("secrets", "…", "a sequence of texts or bytes")
+        object.__setattr__(self, "secrets", tuple(secrets))
+        _check_size("compress_over", self.compress_over)
+        self.record_format()
+        _check_serializer(self.serializer, has_secrets=bool(secrets))
+
+    def record_format(self) -> RecordFormat:
+        """Return how records are written and which are trusted. Raises: ConfigurationError."""
+        return RecordFormat(self.secrets, self.encrypt, self.compress_over, self.compression)
 
     @classmethod
     def build(
@@ -136,27 +151,18 @@ class Settings:
         return cls.build(**settings_of_msm(attributes))
 
 
-_CHOICES: dict[str, tuple[tuple[object, ...], str]] = {
-    # setting: (what this version accepts, a pattern for what a later one will)
-    "on_conflict": (("merge", "error"), r"$^"),
-    "backup": ((None, "sync", "async"), r"$^"),
-    "on_cluster_lost": (("local", "error"), r"$^"),
-    "on_corrupt": (("local", "error"), r"$^"),
-    "on_unserializable": (("stop_application", "local_session", "stop_distribution", "blacklist"), r"$^"),
-    "secrets": (((),), r".*"),
-    "encrypt": ((False,), r"True"),
-    "compress_over": ((None,), r"[0-9]+"),
-    "hash_ids": ((False,), r"True"),
+_CHOICES: dict[str, tuple[object, ...]] = {
+    "on_conflict": ("merge", "error"),
+    "backup": ("sync", "async"),
+    "on_cluster_lost": ("local", "error"),
+    "on_corrupt": ("local", "error"),
+    "on_unserializable": ("stop_application", "local_session", "stop_distribution", "blacklist"),
 }
 
 
-def _check_choice(name: str, value: object, accepted: tuple[object, ...], planned: str) -> None:
-    if value in accepted:
-        return
-    words = " or ".join(repr(choice) for choice in accepted)
-    if re.fullmatch(planned, repr(value), re.DOTALL):
-        words = f"{words}; what was given is not available in this version"
-    raise ConfigurationError(name, "…" if name == "secrets" else value, words)
+def _check_choice(name: str, value: object, accepted: tuple[object, ...]) -> None:
+    if value not in accepted:
+        raise ConfigurationError(name, value, " or ".join(repr(choice) for choice in accepted))
 
 
 def _check_lifetime(name: str, value: float | None) -> None:
@@ -165,6 +171,11 @@ def _check_lifetime(name: str, value: float | None) -> None:
     require_positive(name, value)
     if not 1 <= value <= _LONGEST_S:
         raise ConfigurationError(name, value, f"1 to {_LONGEST_S} seconds, or None: no limit")
+
+
+def _check_size(name: str, value: object) -> None:
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 0):
+        raise ConfigurationError(name, value, "a number of bytes, or None")
 
 
 def _is_path(value: object) -> bool:
@@ -193,13 +204,10 @@ def _check_pattern(name: str, value: object) -> None:
         raise ConfigurationError(name, value, f"{accepted} ({error})") from error
 
 
-def _check_serializer(serializer: object) -> None:
+def _check_serializer(serializer: object, *, has_secrets: bool) -> None:
     names = serializer if isinstance(serializer, (tuple, list)) else (serializer,)
-    if "pickle" in names:
+    if "pickle" in names and not has_secrets:
         raise ConfigurationError(
-            "serializer",
-            serializer,
-            "no pickle without secrets, and secrets are not available in this version: "
-            "whoever can write to memcached could run code",
+            "serializer", serializer, "pickle only with secrets: else whoever can write to memcached could run code"
         )
     resolve_serializers(serializer)

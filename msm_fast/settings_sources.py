@@ -40,10 +40,15 @@ def settings_of_environment(environ: Mapping[str, str], prefix: str) -> dict[str
     for name, text in flat.items():
         part = next((p for p in PARTS if name.startswith(p + "_")), None)
         if part is None:
-            nested[name] = text if name in _TEXTS else _json_or_text(text)
+            nested[name] = text if name in _TEXTS or _is_one_secret(name, text) else _json_or_text(text)
         else:
             nested.setdefault(part, {})[name[len(part) + 1 :]] = _json_or_text(text)
     return _with_parts(nested)
+
+
+def _is_one_secret(name: str, text: str) -> bool:
+    """Whether it is a secret itself, digits perhaps, and not a list of them."""
+    return name == "secrets" and not text.startswith("[")
 
 
 def _json_or_text(text: str) -> Any:

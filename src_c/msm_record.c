@@ -37,21 +37,40 @@ void msm_store_u64(uint64_t number, uint8_t *at)
     store_u32((uint32_t)(number >> 32), at + 4);
 }
 
+/* Whether there is at most one kind of compression and one of trailer, and a key for the trailers that have one. */
+static int is_known(uint8_t flags, uint16_t key_id)
+{
+    const uint8_t compression = flags & (MSM_RECORD_ZLIB | MSM_RECORD_ZSTD);
+    const uint8_t trailer = flags & (MSM_RECORD_SIGNED | MSM_RECORD_ENCRYPTED);
+    return flags < 2 * MSM_RECORD_ENCRYPTED && compression != (MSM_RECORD_ZLIB | MSM_RECORD_ZSTD) &&
+           trailer != (MSM_RECORD_SIGNED | MSM_RECORD_ENCRYPTED) && (trailer != 0) == (key_id != 0);
+}
+
+size_t msm_record_trailer_size(uint8_t flags)
+{
+    enum { HMAC_SHA256_SIZE = 32, GCM_TAG_SIZE = 16, GCM_NONCE_SIZE = 12 };
+    if ((flags & MSM_RECORD_SIGNED) != 0)
+        return HMAC_SHA256_SIZE;
+    return (flags & MSM_RECORD_ENCRYPTED) != 0 ? GCM_TAG_SIZE + GCM_NONCE_SIZE : MSM_RECORD_DIGEST_SIZE;
+}
+
 msm_status msm_record_head_read(const uint8_t *buf, size_t len, msm_record_head_t *out)
 {
     if (len < sizeof MAGIC + 1 || memcmp(buf, MAGIC, sizeof MAGIC) != 0)
         return MSM_ERR_SYNTAX;
     if (buf[4] != MSM_RECORD_VERSION)
         return MSM_ERR_VERSION;
-    if (len < MSM_RECORD_HEAD_SIZE + MSM_RECORD_TRAILER_SIZE)
+    if (len < MSM_RECORD_HEAD_SIZE + MSM_RECORD_DIGEST_SIZE)
         return MSM_ERR_BOUNDS;
-    /* An unknown flag or a key id may mean another trailer: what follows may not be readable as this one. */
-    if ((buf[5] & ~MSM_RECORD_TOMBSTONE) != 0 || load_u16(buf + 6) != 0)
+    /* An unknown flag may mean another trailer: what follows may not be readable as one of these. */
+    if (!is_known(buf[5], load_u16(buf + 6)))
         return MSM_ERR_VERSION;
+    const size_t around = MSM_RECORD_HEAD_SIZE + msm_record_trailer_size(buf[5]);
     const uint32_t body_size = load_u32(buf + 44);
-    if (body_size != len - MSM_RECORD_HEAD_SIZE - MSM_RECORD_TRAILER_SIZE)
+    if (len < around || body_size != len - around)
         return MSM_ERR_BOUNDS;
     out->flags = buf[5];
+    out->key_id = load_u16(buf + 6);
     out->generation = msm_load_u64(buf + 8);
     out->created_ms = msm_load_u64(buf + 16);
     out->accessed_ms = msm_load_u64(buf + 24);
@@ -70,7 +89,7 @@ void msm_record_head_write(const msm_record_head_t *head, uint8_t *out)
     memcpy(out, MAGIC, sizeof MAGIC);
     out[4] = MSM_RECORD_VERSION;
     out[5] = head->flags;
-    store_u16(0, out + 6);
+    store_u16(head->key_id, out + 6);
     msm_store_u64(head->generation, out + 8);
     msm_store_u64(head->created_ms, out + 16);
     msm_store_u64(head->accessed_ms, out + 24);

@@ -2,11 +2,14 @@
  *
  *    0  4  magic  89 'M' 'S' 'M'      16  8  created_ms  u64         40  4  attribute count  u32
  *    4  1  format version (1)         24  8  accessed_ms u64         44  4  body length      u32
- *    5  1  flags: bit 0 tombstone     32  4  max_inactive_s      u32 (0: never)
- *    6  2  key id u16 (0: unsigned)   36  4  absolute_lifetime_s u32 (0: none)
+ *    5  1  flags                      32  4  max_inactive_s      u32 (0: never)
+ *    6  2  key id u16 (0: no key)     36  4  absolute_lifetime_s u32 (0: none)
  *    8  8  generation u64             48 32  lineage: 8 u32 nonces, newest first, 0 where there is none
  *                                     80  4  home u32: digest of the id of the node that decides between writers
- *                                     84  …  body: frames, then the trailer of 8 bytes
+ *                                     84  …  body: frames, as they are or compressed, then the trailer
+ *
+ *   flags:  bit 0 tombstone | bits 1-2 body: 0 as it is, 1 zlib, 2 zstd | bits 3-4 trailer: 0 XXH3-64 (8 bytes),
+ *           1 HMAC-SHA256 (32 bytes), 2 AES-256-GCM (28 bytes)
  *
  *   frame:  u16 name length | u8 serializer tag | u32 value length | name (UTF-8) | value
  */
@@ -20,10 +23,14 @@
 
 enum {
     MSM_RECORD_HEAD_SIZE = 84,
-    MSM_RECORD_TRAILER_SIZE = 8,
     MSM_RECORD_LINEAGE = 8, /* nonces: of the write itself and of those it was based on */
     MSM_RECORD_VERSION = 1,
-    MSM_RECORD_TOMBSTONE = 1, /* the only flag of this version */
+    MSM_RECORD_TOMBSTONE = 1,
+    MSM_RECORD_ZLIB = 2,
+    MSM_RECORD_ZSTD = 4,
+    MSM_RECORD_SIGNED = 8,
+    MSM_RECORD_ENCRYPTED = 16,
+    MSM_RECORD_DIGEST_SIZE = 8, /* the trailer of a record without a key */
     MSM_FRAME_HEAD_SIZE = 7
 };
 
@@ -37,15 +44,20 @@ typedef struct {
     uint32_t body_size;
     uint32_t lineage[MSM_RECORD_LINEAGE];
     uint32_t home;
+    uint16_t key_id;
     uint8_t flags;
 } msm_record_head_t;
 
 /* Read the head and check it against the whole record's length; the trailer and the frames are not looked at.
  *
- * MSM_ERR_SYNTAX: no record; MSM_ERR_VERSION: a version, a flag or a key id that this version does not know;
+ * MSM_ERR_SYNTAX: no record; MSM_ERR_VERSION: a version or flags that this version does not know, or a key id without
+ * the trailer that needs one, or the reverse;
  * MSM_ERR_BOUNDS: the body length does not fit len.
  */
 msm_status msm_record_head_read(const uint8_t *buf, size_t len, msm_record_head_t *out);
+
+/* How many bytes the trailer has, by the flags of a head that was read. */
+size_t msm_record_trailer_size(uint8_t flags);
 
 /* Write the head into the MSM_RECORD_HEAD_SIZE bytes at out. */
 void msm_record_head_write(const msm_record_head_t *head, uint8_t *out);

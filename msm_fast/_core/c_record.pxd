@@ -12,9 +12,13 @@ cdef extern from "msm_record.h":
 
     enum:
         MSM_RECORD_HEAD_SIZE
-        MSM_RECORD_TRAILER_SIZE
         MSM_RECORD_LINEAGE
         MSM_RECORD_TOMBSTONE
+        MSM_RECORD_ZLIB
+        MSM_RECORD_ZSTD
+        MSM_RECORD_SIGNED
+        MSM_RECORD_ENCRYPTED
+        MSM_RECORD_DIGEST_SIZE
         MSM_FRAME_HEAD_SIZE
 
     ctypedef struct msm_record_head_t:
@@ -27,6 +31,7 @@ cdef extern from "msm_record.h":
         uint32_t body_size
         uint32_t lineage[8]  # MSM_RECORD_LINEAGE
         uint32_t home
+        uint16_t key_id
         uint8_t flags
 
     ctypedef struct msm_frame_t:
@@ -37,6 +42,7 @@ cdef extern from "msm_record.h":
         uint8_t tag
 
     msm_status msm_record_head_read(const uint8_t *buf, size_t len, msm_record_head_t *out) nogil
+    size_t msm_record_trailer_size(uint8_t flags) nogil
     void msm_record_head_write(const msm_record_head_t *head, uint8_t *out) nogil
     msm_status msm_frame_read(const uint8_t *buf, size_t len, size_t start, msm_frame_t *out) nogil
     void msm_frame_head_write(uint16_t name_size, uint8_t tag, uint32_t value_size, uint8_t *out) nogil

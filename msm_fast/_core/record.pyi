@@ -1,8 +1,12 @@
 from typing import final
 
-__all__ = ["RECORD_OVERHEAD", "Record", "decode_record", "encode_record", "value_sizes"]
+from msm_fast._core.compression import Compressor
+from msm_fast._core.keyring import Keyring
 
-RECORD_OVERHEAD: int
+__all__ = ["DIGEST_SIZE", "HEAD_SIZE", "Record", "decode_record", "encode_record", "value_sizes"]
+
+DIGEST_SIZE: int
+HEAD_SIZE: int
 
 @final
 class Record:
@@ -25,6 +29,10 @@ class Record:
     def lineage(self) -> tuple[int, ...]: ...
     @property
     def home(self) -> int: ...
+    @property
+    def key_id(self) -> int: ...
+    @property
+    def is_encrypted(self) -> bool: ...
 
 def encode_record(
     storage_key: bytes,
@@ -38,6 +46,8 @@ def encode_record(
     is_tombstone: bool = False,
     lineage: tuple[int, ...] = (),
     home: int = 0,
+    keyring: Keyring | None = None,
+    compressor: Compressor | None = None,
 ) -> bytes: ...
-def decode_record(data: bytes, storage_key: bytes) -> Record: ...
+def decode_record(data: bytes, storage_key: bytes, *, keyring: Keyring | None = None) -> Record: ...
 def value_sizes(body: bytes) -> dict[str, int]: ...

@@ -2,8 +2,9 @@
 # Annotations are for the reader: the bodies refuse a wrong argument with an error that says what is accepted.
 """The record that stands in memcached for one session, and the frames in its body, one for each attribute.
 
-The byte layout of both is the table in src_c/msm_record.h. The trailer is the XXH3-64 of all that precedes it, seeded
-with the XXH3-64 of the storage key: a record that was moved to another key is corrupt.
+The byte layout of both is the table in src_c/msm_record.h. Without a keyring the trailer is the XXH3-64 of all that
+precedes it, seeded with the XXH3-64 of the storage key. With one it is what the keyring makes of both. In either case a
+record that was moved to another key is corrupt.
 """
 
 from xxhash import xxh3_64_intdigest
@@ -13,17 +14,21 @@ from cpython.buffer cimport PyBUF_READ
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.memoryview cimport PyMemoryView_FromMemory
 from cpython.unicode cimport PyUnicode_AsUTF8AndSize
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
 from msm_fast._core.c_record cimport *
 
+from msm_fast._core.compression import Compressor, expand
+from msm_fast._core.keyring import Keyring
 from msm_fast.errors import CorruptRecord, UnknownFormat
 
-__all__ = ["RECORD_OVERHEAD", "Record", "decode_record", "encode_record", "value_sizes"]
+__all__ = ["DIGEST_SIZE", "HEAD_SIZE", "Record", "decode_record", "encode_record", "value_sizes"]
 
-RECORD_OVERHEAD = MSM_RECORD_HEAD_SIZE + MSM_RECORD_TRAILER_SIZE
-"""How many bytes a record takes beside its body."""
+HEAD_SIZE = MSM_RECORD_HEAD_SIZE
+"""How many bytes a record takes before its body."""
+DIGEST_SIZE = MSM_RECORD_DIGEST_SIZE
+"""How many bytes follow the body of a record that no keyring has sealed."""
 
 
 @cython.final
@@ -31,7 +36,7 @@ cdef class Record:
     """What a record says; made by `decode_record`. body: the frames, for `AttributeMap.decode`.
 
     lineage: the nonces of the write itself and of those it was based on, newest first, at most 8. home: 32 bits that
-    name the node which decides between writers.
+    name the node which decides between writers. key_id, is_encrypted: of the key that has sealed it, 0 for none.
     """
 
     cdef readonly uint64_t generation
@@ -42,6 +47,8 @@ cdef class Record:
     cdef readonly bint is_tombstone
     cdef readonly bytes body
     cdef readonly uint32_t home
+    cdef readonly uint16_t key_id
+    cdef readonly bint is_encrypted
     cdef uint32_t _lineage[8]
 
     @property
@@ -68,16 +75,17 @@ def encode_record(
     bint is_tombstone = False,
     tuple lineage not None = (),
     uint32_t home = 0,
+    keyring: Keyring | None = None,
+    compressor: Compressor | None = None,
 ) -> bytes:
     """Return the record that holds body, as it is stored under storage_key.
 
     body: what `AttributeMap.encode` gave. max_inactive_s, absolute_lifetime_s: 0 for no limit. lineage: nonces, newest
-    first, 1 to 2**32-1; those after the eighth are left out. home: 32 bits that name a node.
+    first, 1 to 2**32-1; those after the eighth are left out. home: 32 bits that name a node. keyring, compressor: what
+    seals the record, and makes its body smaller.
     Raises:  CorruptRecord when body is not made of frames, OverflowError for a number outside its field.
     """
     cdef msm_record_head_t head
-    cdef Py_ssize_t n_body = PyBytes_GET_SIZE(body)
-    cdef Py_ssize_t n_hashed = MSM_RECORD_HEAD_SIZE + n_body
     head.generation = generation
     head.created_ms = created_ms
     head.accessed_ms = accessed_ms
@@ -88,34 +96,68 @@ def encode_record(
         head.lineage[i] = lineage[i] if i < len(lineage) else 0
     head.home = home
     head.n_attributes = count_frames(body, 0)
-    check_body_size(n_body)
-    head.body_size = <uint32_t> n_body
-    data = PyBytes_FromStringAndSize(NULL, n_hashed + MSM_RECORD_TRAILER_SIZE)
+    head.key_id = 0
+    if compressor is not None:
+        packed = compressor.pack(body)
+        if packed is not None:
+            body = packed
+            head.flags |= MSM_RECORD_ZSTD if compressor.is_zstd else MSM_RECORD_ZLIB
+    if keyring is not None:
+        head.key_id = keyring.key_id
+        head.flags |= MSM_RECORD_ENCRYPTED if keyring.encrypts else MSM_RECORD_SIGNED
+    check_body_size(PyBytes_GET_SIZE(body))
+    head.body_size = <uint32_t> PyBytes_GET_SIZE(body)
+    if keyring is not None:
+        return seal(&head, body, storage_key, keyring)
+    return with_digest(&head, body, storage_key)
+
+
+cdef bytes with_digest(const msm_record_head_t *head, bytes body, bytes storage_key):
+    cdef Py_ssize_t n_hashed = MSM_RECORD_HEAD_SIZE + PyBytes_GET_SIZE(body)
+    data = PyBytes_FromStringAndSize(NULL, n_hashed + MSM_RECORD_DIGEST_SIZE)
     cdef uint8_t *out = <uint8_t *> PyBytes_AS_STRING(data)
-    msm_record_head_write(&head, out)
-    memcpy(out + MSM_RECORD_HEAD_SIZE, PyBytes_AS_STRING(body), n_body)
+    msm_record_head_write(head, out)
+    memcpy(out + MSM_RECORD_HEAD_SIZE, PyBytes_AS_STRING(body), PyBytes_GET_SIZE(body))
     msm_store_u64(digest(out, n_hashed, storage_key), out + n_hashed)
     return data
 
 
-def decode_record(bytes data not None, bytes storage_key not None) -> Record:
+cdef bytes seal(const msm_record_head_t *head, bytes body, bytes storage_key, object keyring):
+    cdef uint8_t buf[MSM_RECORD_HEAD_SIZE]
+    msm_record_head_write(head, buf)
+    return keyring.seal(PyBytes_FromStringAndSize(<const char *> buf, MSM_RECORD_HEAD_SIZE), body, storage_key)
+
+
+def decode_record(bytes data not None, bytes storage_key not None, *, keyring: Keyring | None = None) -> Record:
     """Return the record that data holds, if it was written for storage_key.
 
-    Raises:  UnknownFormat for a version, flag or key id that this version does not know; CorruptRecord otherwise.
+    keyring: with one, only what it has sealed is taken.
+    Raises:  UnknownFormat for a version, flag or key that is not known here; CorruptRecord otherwise.
     Cost:    one pass over data for the digest, one over the heads of its frames, one copy of the body.
     """
     cdef msm_record_head_t head
     cdef const uint8_t *buf = <const uint8_t *> PyBytes_AS_STRING(data)
     cdef Py_ssize_t n_bytes = PyBytes_GET_SIZE(data)
-    cdef Py_ssize_t n_hashed = n_bytes - MSM_RECORD_TRAILER_SIZE
     cdef msm_status status = msm_record_head_read(buf, n_bytes, &head)
     if status == MSM_ERR_VERSION:
         raise UnknownFormat("a record of another version", 4)
     if status != MSM_OK:
         raise CorruptRecord("no record" if status == MSM_ERR_SYNTAX else "a record of a wrong length", 0)
-    if msm_load_u64(buf + n_hashed) != digest(buf, n_hashed, storage_key):
-        raise CorruptRecord("the trailer does not match: damaged, or the record of another key", n_hashed)
-    cdef bytes body = PyBytes_FromStringAndSize(<const char *> buf + MSM_RECORD_HEAD_SIZE, head.body_size)
+    cdef bytes body
+    if keyring is None:
+        body = body_by_digest(data, &head, storage_key)
+    elif head.key_id:
+        body = keyring.open(
+            data[:MSM_RECORD_HEAD_SIZE],
+            data[MSM_RECORD_HEAD_SIZE:],
+            storage_key,
+            head.key_id,
+            head.flags & MSM_RECORD_ENCRYPTED != 0,
+        )
+    else:
+        raise CorruptRecord("a record that nobody has signed, where secrets are configured", 5)
+    if head.flags & (MSM_RECORD_ZLIB | MSM_RECORD_ZSTD):
+        body = expand(body, head.flags & MSM_RECORD_ZSTD != 0)
     if count_frames(body, MSM_RECORD_HEAD_SIZE) != head.n_attributes:
         raise CorruptRecord("the number of attributes does not match", 40)
     cdef Record record = Record.__new__(Record)
@@ -128,8 +170,21 @@ def decode_record(bytes data not None, bytes storage_key not None) -> Record:
     for i in range(MSM_RECORD_LINEAGE):
         record._lineage[i] = head.lineage[i]
     record.home = head.home
+    record.key_id = head.key_id
+    record.is_encrypted = head.flags & MSM_RECORD_ENCRYPTED != 0
     record.body = body
     return record
+
+
+cdef bytes body_by_digest(bytes data, const msm_record_head_t *head, bytes storage_key):
+    """Return the body, as it is stored, of a record that must have a digest as its trailer."""
+    cdef const uint8_t *buf = <const uint8_t *> PyBytes_AS_STRING(data)
+    cdef Py_ssize_t n_hashed = PyBytes_GET_SIZE(data) - MSM_RECORD_DIGEST_SIZE
+    if head.key_id:
+        raise UnknownFormat("a record that was signed or encrypted, and no secrets are configured", 6)
+    if msm_load_u64(buf + n_hashed) != digest(buf, n_hashed, storage_key):
+        raise CorruptRecord("the trailer does not match: damaged, or the record of another key", n_hashed)
+    return PyBytes_FromStringAndSize(<const char *> buf + MSM_RECORD_HEAD_SIZE, head.body_size)
 
 
 def value_sizes(bytes body not None) -> dict[str, int]:

@@ -30,6 +30,7 @@ CREATE TABLE IF NOT EXISTS msm_fast_sessions (
     accessed_ms INTEGER NOT NULL,
     kind TEXT NOT NULL,
     base BLOB NOT NULL,
+    plain TEXT NOT NULL,
     expires_at REAL  -- seconds since the epoch; NULL: never
 );
 CREATE INDEX IF NOT EXISTS msm_fast_sessions_accessed ON msm_fast_sessions (accessed_ms);
@@ -85,8 +86,8 @@ class SqliteStore:
             current = self._load(db, key)
             if (current.generation if current else 0) != expected:
                 return False
-            row = (key, record.generation, record.data, record.accessed_ms, record.kind, record.base)
-            db.execute("REPLACE INTO msm_fast_sessions VALUES (?, ?, ?, ?, ?, ?, ?)", (*row, self._expiry(ttl_s)))
+            row = (key, record.generation, record.data, record.accessed_ms, record.kind, record.base, record.plain)
+            db.execute("REPLACE INTO msm_fast_sessions VALUES (?, ?, ?, ?, ?, ?, ?, ?)", (*row, self._expiry(ttl_s)))
             self._live.pop(key, None)
             if record.live is not None:
                 self._live[key] = record.live
@@ -160,13 +161,14 @@ class SqliteStore:
 
     def _load(self, db: sqlite3.Connection, key: bytes) -> LocalRecord | None:
         row = db.execute(
-            f"SELECT generation, data, accessed_ms, kind, base FROM msm_fast_sessions WHERE key = ? AND {_IS_LIVE}",
+            "SELECT generation, data, accessed_ms, kind, base, plain FROM msm_fast_sessions "
+            f"WHERE key = ? AND {_IS_LIVE}",
             (key, self._wall_clock()),
         ).fetchone()
         if row is None:
             return None
-        generation, data, accessed_ms, kind, base = row
-        return LocalRecord(generation, data, accessed_ms, kind, base, self._live.get(key))
+        generation, data, accessed_ms, kind, base, plain = row
+        return LocalRecord(generation, data, accessed_ms, kind, base, self._live.get(key), plain)
 
     def _expiry(self, ttl_s: int) -> float | None:
         return self._wall_clock() + ttl_s if ttl_s else None

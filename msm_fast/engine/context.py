@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from msm_fast._core import wire
 from msm_fast._core.attributes import AttributeMap
 from msm_fast._core.near_cache import NearCache
-from msm_fast._core.record import Record, decode_record
+from msm_fast._core.record import Record
+from msm_fast._core.record_format import RecordFormat
 from msm_fast._core.serializers import resolve_serializers
 from msm_fast._core.session_id import SessionId
 from msm_fast.blacklist import Blacklist
@@ -66,11 +67,11 @@ class NearCopy:
     copies: dict[str, int]
     asked_at: float
 
-    def record(self, key: bytes) -> Record:
+    def record(self, records: RecordFormat, key: bytes) -> Record:
         """Return the record; key is that of its item."""
         content = self.content
         if isinstance(content, bytes):
-            content = self.content = decode_record(content, key)
+            content = self.content = records.decode(content, key)
         return content
 
     def is_copy(self, node: str, version: int, nonce: int) -> bool:
@@ -111,6 +112,7 @@ class Context:
         self.retry_budget = RetryBudget(settings.retry.budget)
         self.missed = MissedCommands()
         self.item_limits = ItemLimits()
+        self.records = settings.record_format()
         self.serializers = resolve_serializers(settings.serializer)
         self.keeps_attribute = re.compile(settings.attribute_filter).fullmatch if settings.attribute_filter else None
         """Tells of an attribute's name whether it is stored; None: all are."""
@@ -162,11 +164,14 @@ class Context:
 
     def storage_key(self, session_id: SessionId) -> bytes:
         """Return the key of the session's item, the same on every node: its node and route are no part of it."""
-        return (self.settings.key_prefix + session_id.plain).encode()
+        plain = session_id.plain
+        if self.settings.hash_ids:
+            plain = hashlib.blake2b(plain.encode(), digest_size=16, person=b"msm_fast id").hexdigest()
+        return (self.settings.key_prefix + plain).encode()
 
-    def session_id_of(self, key: bytes, home: int) -> SessionId:
-        """Return the id of the session that is stored under key. home: as its record names it."""
-        session_id = SessionId(key[len(self.settings.key_prefix) :].decode())
+    def session_id_of(self, plain: str, home: int) -> SessionId:
+        """Return the id of a session that is kept here. home: as its record names it."""
+        session_id = SessionId(plain)
         node = self.topology.node_of_digest(home)
         return session_id.with_node(node) if node else session_id
 
@@ -181,9 +186,12 @@ class Context:
         near: NearCopy | None = self._near.get(key)
         return near
 
-    def keep_near(self, key: bytes, near: NearCopy) -> None:
-        """Keep what was seen of a session for as long as it lives unused."""
-        self._near.put(key, near, size=near.size, ttl=near.max_inactive_s or None)
+    def keep_near(self, key: bytes, near: NearCopy, body: bytes) -> None:
+        """Keep what was seen of a session for as long as it lives unused.
+
+        body: its encoded attributes, which may be larger than the record that has them compressed.
+        """
+        self._near.put(key, near, size=max(near.size, len(body)), ttl=near.max_inactive_s or None)
 
     @property
     def near_bytes(self) -> int:

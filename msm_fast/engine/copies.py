@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from msm_fast._core import wire
-from msm_fast._core.record import Record, decode_record, encode_record
+from msm_fast._core.record import Record
 from msm_fast._core.session_id import SessionId
 from msm_fast.engine.context import Context
 from msm_fast.engine.effects import Batch, Replies
@@ -43,12 +43,12 @@ class Copy:
     ttl_s: int
 
 
-def read_copy(replies: Replies, key: bytes) -> Copy:
+def read_copy(ctx: Context, replies: Replies, key: bytes) -> Copy:
     """Return the copy in the first reply, which has a value. Raises: CorruptRecord, UnknownFormat."""
     reply = replies[0]
     assert reply.value is not None
     found = version(replies.life, reply.cas)
-    return Copy(len(reply.value), decode_record(reply.value, key), found, reply.client_flags, reply.ttl_s)
+    return Copy(len(reply.value), ctx.records.decode(reply.value, key), found, reply.client_flags, reply.ttl_s)
 
 
 def is_over(ctx: Context, record: Record) -> bool:
@@ -67,7 +67,7 @@ def encode_state(
     ctx: Context, key: bytes, state: SessionState, body: bytes, generation: int, lineage: tuple[int, ...]
 ) -> bytes:
     """Return the record of a session that is saved now, with what `encode_attributes` gave as its body."""
-    return encode_record(
+    return ctx.records.encode(
         key,
         body,
         generation=generation,
@@ -80,11 +80,11 @@ def encode_state(
     )
 
 
-def encode_stored(key: bytes, state: SessionState) -> bytes:
+def encode_stored(ctx: Context, key: bytes, state: SessionState) -> bytes:
     """Return the record that the cluster holds of a session, as this view of it knows; b"" for none."""
     if state.stored is None:
         return b""
-    return encode_record(
+    return ctx.records.encode(
         key,
         state.stored.body,
         generation=state.stored.generation,
@@ -97,7 +97,7 @@ def encode_stored(key: bytes, state: SessionState) -> bytes:
 def encode_tombstone(ctx: Context, key: bytes, session_id: SessionId, max_inactive_s: int) -> bytes:
     """Return the record that stands for a session that was ended. max_inactive_s: the session's own."""
     now_ms = ctx.now_ms()
-    return encode_record(
+    return ctx.records.encode(
         key,
         b"",
         generation=_BEYOND_ALL_GENERATIONS,

@@ -185,7 +185,7 @@ def _note_unchanged(ctx: Context, findings: _Findings, key: bytes, node: str, re
     found = version(replies.life, reply.cas)
     if not near.is_copy(node, found, reply.client_flags):
         return False
-    findings.copies[node] = Copy(near.size, near.record(key), found, reply.client_flags, reply.ttl_s)
+    findings.copies[node] = Copy(near.size, near.record(ctx.records, key), found, reply.client_flags, reply.ttl_s)
     findings.failed.discard(node)
     ctx.counters.add("validated")
     return True
@@ -205,7 +205,7 @@ def _note(ctx: Context, findings: _Findings, key: bytes, node: str, outcome: Out
         findings.peeked[node] = (found, reply.client_flags)
     else:
         try:
-            findings.copies[node] = read_copy(outcome, key)
+            findings.copies[node] = read_copy(ctx, outcome, key)
         except UnknownFormat as error:
             findings.unreadable[node] = error
         except CorruptRecord as error:
@@ -312,6 +312,7 @@ def _build_state(ctx: Context, session_id: SessionId, home: str, findings: _Find
     elif _is_out_of_step(findings, best):
         state.must_store = True
         ctx.counters.add("repaired")
+    state.must_store |= not ctx.records.is_current(record)
     return state
 
 
@@ -361,4 +362,5 @@ def _remember(
     if near is not None and near.nonce == stored.nonce:
         stored.copies = {**near.copies, **stored.copies}
     copies = {node: found for node, found in stored.copies.items() if node not in stored.corrupt}
-    ctx.keep_near(key, NearCopy(best.record, best.size, stored.nonce, state.max_inactive_s, copies, asked_at))
+    near = NearCopy(best.record, best.size, stored.nonce, state.max_inactive_s, copies, asked_at)
+    ctx.keep_near(key, near, stored.body)

@@ -6,7 +6,7 @@ Nothing here waits for a network, so these are plain functions, not flows.
 from __future__ import annotations
 
 from msm_fast._core.attributes import AttributeMap
-from msm_fast._core.record import Record, decode_record
+from msm_fast._core.record import Record
 from msm_fast._core.session_id import SessionId
 from msm_fast.engine.changes import merge, needs_storing
 from msm_fast.engine.context import Context, digest
@@ -62,8 +62,8 @@ def state_of_record(ctx: Context, session_id: SessionId, found: LocalRecord) -> 
         return None
     key = ctx.storage_key(session_id)
     try:
-        record = decode_record(found.data, key)
-        base = decode_record(found.base, key) if found.base else None
+        record = ctx.records.decode(found.data, key)
+        base = ctx.records.decode(found.base, key) if found.base else None
     except CorruptRecord as error:
         ctx.counters.add("corrupt")
         ctx.tell("corrupt", f"the local store has a record that cannot be used: {error}", session=digest(session_id))
@@ -82,7 +82,7 @@ def _seen_before(ctx: Context, session_id: SessionId) -> SessionState | None:
     """Return the session as the near cache last saw it in the cluster."""
     key = ctx.storage_key(session_id)
     near = ctx.near_copy(key)
-    record = None if near is None else near.record(key)
+    record = None if near is None else near.record(ctx.records, key)
     if record is None or is_over(ctx, record):
         return None
     state = _state(ctx, session_id, record, record.accessed_ms, "local")
@@ -165,16 +165,16 @@ def _swap(
     """Compare and swap the record, merging with what other requests stored first; then end the ids before this one."""
     key = ctx.storage_key(state.session_id)
     ttl_s = ctx.ttl_s(state.max_inactive_s, state.created_ms, state.absolute_lifetime_s)
-    base = encode_stored(key, state)
+    base = encode_stored(ctx, key, state)
     for _ in range(_ATTEMPTS):
         expected = state.local_generation
         generation = (expected or (state.stored.generation if state.stored else 0)) + 1
         data = encode_state(ctx, key, state, body, generation, ())
         assert state.local_kind is not None
         dropped = ctx.local.dropped
-        if ctx.local.swap(
-            key, expected, LocalRecord(generation, data, ctx.now_ms(), state.local_kind, base, live), ttl_s
-        ):
+        plain = state.session_id.plain
+        record = LocalRecord(generation, data, ctx.now_ms(), state.local_kind, base, live, plain)
+        if ctx.local.swap(key, expected, record, ttl_s):
             if not _end_retired(ctx, state, epoch):
                 ctx.local.delete(key, generation)
                 return None
@@ -192,7 +192,7 @@ def _swap(
         if current is None or current.kind == "ended":
             return SaveResult("invalidated")
         if live is None:
-            merge(ctx, state, decode_record(current.data, key))
+            merge(ctx, state, ctx.records.decode(current.data, key))
             body, live = _encode(ctx, state)
             base = current.base  # what is merged now are changes to that
         state.local_generation = current.generation
@@ -228,7 +228,7 @@ def end_locally(ctx: Context, session_id: SessionId, max_inactive_s: int) -> Non
     ctx.local.delete(key)
     if ctx.topology.nodes:
         data = encode_tombstone(ctx, key, session_id, max_inactive_s)
-        record = LocalRecord(_BEYOND_ALL_GENERATIONS, data, ctx.now_ms(), "ended")
+        record = LocalRecord(_BEYOND_ALL_GENERATIONS, data, ctx.now_ms(), "ended", plain=session_id.plain)
         ttl_s = ctx.tombstone_ttl_s(max_inactive_s)
         while not ctx.local.swap(key, 0, record, ttl_s):
             ctx.local.delete(key)

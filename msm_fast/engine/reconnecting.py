@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from msm_fast._core.attributes import AttributeMap
-from msm_fast._core.record import decode_record
 from msm_fast._core.session_id import SessionId
 from msm_fast.engine.changes import differing, lay_over
 from msm_fast.engine.context import Context, digest
@@ -18,7 +17,7 @@ from msm_fast.errors import CorruptRecord, MsmError, SessionUnavailable
 from msm_fast.local_store import LocalRecord
 from msm_fast.session import SessionState
 
-__all__ = ["catch_up", "reconnect"]
+__all__ = ["catch_up", "reconnect", "told_by"]
 
 
 _MOST_ROUNDS = 10
@@ -63,7 +62,7 @@ def _end_what_was_ended(ctx: Context, told: set[bytes]) -> Flow[bool]:
     """
     while untold := [(key, record) for key, record in _records(ctx) if record.kind == "ended" and key not in told]:
         for key, record in untold:
-            session_id, max_inactive_s = _told_by(ctx, key, record)
+            session_id, max_inactive_s = told_by(ctx, key, record)
             try:
                 yield from end_copies(ctx, [session_id], max_inactive_s)
             except SessionUnavailable:
@@ -97,7 +96,7 @@ def _replay(ctx: Context) -> Flow[None]:
 
 
 def _replay_one(ctx: Context, key: bytes, record: LocalRecord) -> Flow[None]:
-    session_id, _ = _told_by(ctx, key, record)
+    session_id, _ = told_by(ctx, key, record)
     try:
         if (yield from ctx.replay_live(key, record.generation)):
             ctx.counters.add("replayed")
@@ -146,13 +145,13 @@ def _records(ctx: Context) -> list[tuple[bytes, LocalRecord]]:
     return [(key, record) for key, record in found if record is not None]
 
 
-def _told_by(ctx: Context, key: bytes, kept: LocalRecord) -> tuple[SessionId, int]:
+def told_by(ctx: Context, key: bytes, kept: LocalRecord) -> tuple[SessionId, int]:
     """Return the id and max_inactive_s of a session that was kept here; as far as its record can be read."""
     try:
-        record = decode_record(kept.data, key)
+        record = ctx.records.decode(kept.data, key)
     except CorruptRecord:
-        return ctx.session_id_of(key, home=0), ctx.default_max_inactive_s
-    return ctx.session_id_of(key, record.home), record.max_inactive_s
+        return ctx.session_id_of(kept.plain, home=0), ctx.default_max_inactive_s
+    return ctx.session_id_of(kept.plain, record.home), record.max_inactive_s
 
 
 def catch_up(ctx: Context, session_id: SessionId, state: SessionState | None, kept: LocalRecord) -> SessionState | None:

@@ -265,4 +265,4 @@ def _commit(ctx: Context, state: SessionState, write: Write, body: bytes) -> Non
     state.own_nonces = frozenset()
     asked_at = ctx.clock.monotonic()
     near = NearCopy(write.record, len(write.record), write.nonce, state.max_inactive_s, dict(copies), asked_at)
-    ctx.keep_near(write.key, near)
+    ctx.keep_near(write.key, near, body)

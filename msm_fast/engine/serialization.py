@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from functools import partial
 from typing import NoReturn
 
 from msm_fast._core.attributes import AttributeMap
-from msm_fast._core.record import RECORD_OVERHEAD, value_sizes
+from msm_fast._core.record import value_sizes
 from msm_fast._core.serializers import AttributeFailure
 from msm_fast._core.session_id import SessionId
 from msm_fast.engine.context import Context, digest
@@ -79,8 +80,10 @@ def fit_item(ctx: Context, state: SessionState, body: bytes) -> bytes:
     A node tells its limit when it is first met, which may be after the attributes were encoded.
     Raises: as encode_attributes.
     """
-    size = len(body) + RECORD_OVERHEAD
     limit = ctx.item_limits.record_bytes(ctx.topology.nodes)
+    if len(body) + ctx.records.overhead <= limit:
+        return body
+    size = ctx.records.size(body)
     if size <= limit:
         return body
     name = digest(state.session_id)
@@ -151,14 +154,16 @@ def _null_largest(ctx: Context, state: SessionState, body: bytes, error: Session
     """
     sizes = value_sizes(body)
     changed, _ = state.attributes.changed_names()
-    excess = error.size - error.limit
-    nulled: list[str] = []
-    for name in sorted(sizes, key=lambda name: (name not in changed, -sizes[name])):
-        if excess > 0 and sizes[name] > _NULL_SIZE:
-            excess -= sizes[name] - _NULL_SIZE
-            nulled.append(name)
-    if excess > 0:
+    largest = sorted(sizes, key=lambda name: (name not in changed, -sizes[name]))
+    candidates = [name for name in largest if sizes[name] > _NULL_SIZE]
+
+    def fits(n: int) -> bool:
+        return ctx.records.size(state.attributes.null_out(body, candidates[:n])) <= error.limit
+
+    n_needed = bisect_left(range(len(candidates) + 1), True, key=fits)
+    if n_needed > len(candidates):
         raise error
+    nulled = candidates[:n_needed]
     some = ", ".join(f"attribute {name!r} of {sizes[name]:,} bytes" for name in nulled[:_NAMED_AT_ONCE])
     more = len(nulled) - _NAMED_AT_ONCE
     _tell_null(ctx, nulled[0], error, f"{some} and {more} more" if more > 0 else some, len(nulled))

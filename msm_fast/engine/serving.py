@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import contextlib
 
-from msm_fast._core.record import decode_record
 from msm_fast._core.session_id import SessionId
 from msm_fast.engine.context import Context, digest
 from msm_fast.engine.effects import Flow
 from msm_fast.engine.loading import load, was_ended
 from msm_fast.engine.local import end_locally, find_locally, keep_locally, keep_unless_back, kept_record
-from msm_fast.engine.reconnecting import catch_up
+from msm_fast.engine.reconnecting import catch_up, told_by
 from msm_fast.engine.saving import end_retired, save
 from msm_fast.engine.serialization import StaysLocal
 from msm_fast.errors import CorruptRecord, SessionUnavailable, UnknownFormat
@@ -57,7 +56,8 @@ def _forget_ended(ctx: Context, session_id: SessionId, kept: LocalRecord) -> Flo
 def _find_tagged(ctx: Context, session_id: SessionId, kept: LocalRecord) -> Flow[SessionState | None]:
     """Return a session that cannot be stored, unless others have ended what the cluster has of it from before."""
     if kept.base and (yield from _was_ended(ctx, session_id)):
-        end_locally(ctx, session_id, decode_record(kept.data, ctx.storage_key(session_id)).max_inactive_s)
+        _, max_inactive_s = told_by(ctx, ctx.storage_key(session_id), kept)
+        end_locally(ctx, session_id, max_inactive_s)
     return find_locally(ctx, session_id)
 
 

@@ -250,7 +250,7 @@ def _take_copy(ctx: Context, write: Write, node: str, replies: Replies) -> None:
         return
     write.expected[node] = version(replies.life, reply.cas)
     try:
-        copy = read_copy(replies, write.key)
+        copy = read_copy(ctx, replies, write.key)
     except UnknownFormat:
         _give_up(write, node)
         return

@@ -71,7 +71,10 @@ def test_every_change_of_one_byte_is_corrupt():
 
 
 @pytest.mark.parametrize(
-    ("at", "byte"), [(4, 0), (4, 2), (5, 2), (5, 128), (6, 1), (7, 1)], ids=lambda number: f"{number:02x}"
+    ("at", "byte"),
+    # flags: both kinds of compression, both kinds of trailer, unknown ones; a key id without its trailer, the reverse
+    [(4, 0), (4, 2), (5, 6), (5, 24), (5, 32), (5, 64), (5, 128), (6, 1), (7, 1), (5, 8), (5, 16)],
+    ids=lambda number: f"{number:02x}",
 )
 def test_another_version_flag_or_key_id_is_an_unknown_format(at, byte):
     data = bytearray(record())
