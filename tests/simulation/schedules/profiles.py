@@ -12,6 +12,12 @@ Harm = Literal["restart", "evict", "flush", "corrupt"]
 
 QUICK: dict[str, Any] = {"first": 0.2, "factor": 1.5, "cap": 0.5}
 LOCAL: dict[str, Any] = {"on_cluster_lost": "local", "on_corrupt": "local"}
+SEALED: dict[str, Any] = {
+    "secrets": ("the secret of all schedules",),
+    "encrypt": True,
+    "compress_over": 0,
+    "hash_ids": True,
+}
 
 
 @dataclass(frozen=True)
@@ -68,6 +74,23 @@ PROFILES = (
         n_requests=18,
         rotate=0.15,
         settings={"reconnect": Reconnect(**QUICK)},
+    ),
+    Profile(
+        "encrypted, compressed and hashed",
+        n_browsers=2,
+        n_requests=16,
+        harms=("restart", "evict", "flush", "corrupt"),
+        rotate=0.15,
+        settings={**SEALED, "reconnect": Reconnect(**QUICK)},
+    ),
+    Profile(
+        "encrypted, compressed and hashed; outage, replay",
+        victims=(3,),
+        faults=(None, None, "refused", "unreachable", "timeout"),
+        harms=(),
+        logout=0.0,
+        is_outage=True,
+        settings={**LOCAL, **SEALED, "reconnect": Reconnect(**QUICK, on_reconnect="replay", replay_rate=10_000)},
     ),
     Profile(
         "sticky",

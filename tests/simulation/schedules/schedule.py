@@ -17,7 +17,7 @@ from msm_fast.session import Session
 from tests.simulation.clock import VirtualClock
 from tests.simulation.driver import SimulatedDriver, SimulatedNode
 from tests.simulation.schedules.history import FinalRead, History, Request, WorkerAtEnd
-from tests.simulation.schedules.profiles import Harm, Profile
+from tests.simulation.schedules.profiles import SEALED, Harm, Profile
 from tests.simulation.worker import Worker, make_settings
 
 Running = Generator[Effect, Any, None]
@@ -300,13 +300,16 @@ class Schedule:
     def _read_finally(self) -> None:
         """Read each browser's session with everything up, and without each node that failed alone."""
         lone_victim = self.victims if len(self.victims) == 1 else []
+        settings = make_settings(
+            **{name: self.profile.settings[name] for name in SEALED if name in self.profile.settings}
+        )
         for without in [None, *lone_victim]:
             if without is not None:
                 self.driver.nodes[without].fault = "refused"
             for browser in self.browsers:
                 if browser.is_exclusive:
                     continue
-                session = Worker(self.driver, make_settings(), seed=1).load(browser.cookie)
+                session = Worker(self.driver, settings, seed=1).load(browser.cookie)
                 found = None if session is None else dict(session)
                 among = f"without {without}" if without else "with every node"
                 self.history.finals.append(FinalRead(browser.number, among, found))
