@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from msm_fast._core.attributes import AttributeMap
@@ -31,7 +31,7 @@ class LocalRecord:
     kind: LocalKind = "local"
     base: bytes = b""
     live: AttributeMap | None = None
-    plain: str = ""
+    plain: str = field(kw_only=True)
 
 
 class LocalStore(Protocol):

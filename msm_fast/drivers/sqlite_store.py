@@ -168,7 +168,7 @@ class SqliteStore:
         if row is None:
             return None
         generation, data, accessed_ms, kind, base, plain = row
-        return LocalRecord(generation, data, accessed_ms, kind, base, self._live.get(key), plain)
+        return LocalRecord(generation, data, accessed_ms, kind, base, self._live.get(key), plain=plain)
 
     def _expiry(self, ttl_s: int) -> float | None:
         return self._wall_clock() + ttl_s if ttl_s else None

@@ -173,7 +173,7 @@ def _swap(
         assert state.local_kind is not None
         dropped = ctx.local.dropped
         plain = state.session_id.plain
-        record = LocalRecord(generation, data, ctx.now_ms(), state.local_kind, base, live, plain)
+        record = LocalRecord(generation, data, ctx.now_ms(), state.local_kind, base, live, plain=plain)
         if ctx.local.swap(key, expected, record, ttl_s):
             if not _end_retired(ctx, state, epoch):
                 ctx.local.delete(key, generation)

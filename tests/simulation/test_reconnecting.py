@@ -147,7 +147,8 @@ def test_a_damaged_record_in_the_local_store_does_not_bar_the_way_back(
 ) -> None:
     worker = make_worker(**settings)
     lose(driver, worker)
-    assert worker.ctx.local.swap(b"0" * 32, 0, LocalRecord(1, b"damaged", worker.ctx.now_ms(), kind), 60)
+    record = LocalRecord(1, b"damaged", worker.ctx.now_ms(), kind, plain="0" * 32)
+    assert worker.ctx.local.swap(b"0" * 32, 0, record, 60)
     heal(driver, worker)
     assert worker.ctx.state() is DistributionState.DISTRIBUTED
     assert len(worker.ctx.local) == 0

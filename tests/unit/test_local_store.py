@@ -2,6 +2,7 @@
 
 import sqlite3
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from msm_fast.local_store import LocalRecord, LocalStore, MemoryStore
 from tests.simulation.clock import VirtualClock
 
 MakeStore = Callable[..., LocalStore]
+record = partial(LocalRecord, plain="0123")
 
 
 @pytest.fixture
@@ -42,19 +44,19 @@ def store(make_store: MakeStore) -> LocalStore:
 
 
 def test_a_record_is_found_as_it_was_stored(store: LocalStore) -> None:
-    record = LocalRecord(3, b"data", 1234, "provisional", b"base")
-    assert store.swap(b"key", 0, record, ttl_s=60)
-    assert store.load(b"key") == record
+    stored = LocalRecord(3, b"data", 1234, "provisional", b"base", plain="0123")
+    assert store.swap(b"key", 0, stored, ttl_s=60)
+    assert store.load(b"key") == stored
     assert store.load(b"other") is None
     assert len(store) == 1
     assert store.all_keys() == [b"key"]
 
 
 def test_only_one_of_two_that_swap_the_same_generation_wins(store: LocalStore) -> None:
-    assert store.swap(b"key", 0, LocalRecord(1, b"a", 0), ttl_s=60)
-    assert not store.swap(b"key", 0, LocalRecord(1, b"b", 0), ttl_s=60)
-    assert store.swap(b"key", 1, LocalRecord(2, b"c", 0), ttl_s=60)
-    assert not store.swap(b"key", 1, LocalRecord(2, b"d", 0), ttl_s=60)
+    assert store.swap(b"key", 0, record(1, b"a", 0), ttl_s=60)
+    assert not store.swap(b"key", 0, record(1, b"b", 0), ttl_s=60)
+    assert store.swap(b"key", 1, record(2, b"c", 0), ttl_s=60)
+    assert not store.swap(b"key", 1, record(2, b"d", 0), ttl_s=60)
     found = store.load(b"key")
     assert found is not None
     assert found.data == b"c"
@@ -62,7 +64,7 @@ def test_only_one_of_two_that_swap_the_same_generation_wins(store: LocalStore) -
 
 def test_a_record_is_gone_when_its_time_is_over_and_a_touch_extends_it(store: LocalStore, clock: VirtualClock) -> None:
     for key in (b"left", b"touched", b"unlimited"):
-        store.swap(key, 0, LocalRecord(1, b"data", 0), ttl_s=0 if key == b"unlimited" else 60)
+        store.swap(key, 0, record(1, b"data", 0), ttl_s=0 if key == b"unlimited" else 60)
     clock.advance(50)
     store.touch(b"touched", 60, accessed_ms=50_000)
     store.touch(b"nothing", 60, accessed_ms=50_000)
@@ -75,7 +77,7 @@ def test_a_record_is_gone_when_its_time_is_over_and_a_touch_extends_it(store: Lo
 
 
 def test_a_delete_may_be_bound_to_a_generation(store: LocalStore) -> None:
-    store.swap(b"key", 0, LocalRecord(2, b"data", 0), ttl_s=60)
+    store.swap(b"key", 0, record(2, b"data", 0), ttl_s=60)
     store.delete(b"key", 1)
     assert store.load(b"key") is not None
     store.delete(b"key", 2)
@@ -91,7 +93,7 @@ def test_the_least_recently_used_go_first_when_there_is_no_room(
     store = make_store(**{"max_sessions": 10_000, **bounds})
     for i in range(400):
         clock.advance(1)
-        store.swap(b"%d" % i, 0, LocalRecord(1, bytes(1000), int(clock.elapsed * 1000)), ttl_s=0)
+        store.swap(b"%d" % i, 0, record(1, bytes(1000), int(clock.elapsed * 1000)), ttl_s=0)
     kept = {int(key) for key in store.all_keys()}
     assert len(kept) <= 201
     assert store.dropped == 400 - len(kept)
@@ -100,11 +102,11 @@ def test_the_least_recently_used_go_first_when_there_is_no_room(
 
 def test_a_value_that_cannot_be_encoded_is_kept_beside_its_record(store: LocalStore) -> None:
     attributes = AttributeMap({"lock": object()})
-    store.swap(b"key", 0, LocalRecord(1, b"", 0, "tagged", live=attributes), ttl_s=60)
+    store.swap(b"key", 0, record(1, b"", 0, "tagged", live=attributes), ttl_s=60)
     found = store.load(b"key")
     assert found is not None
     assert found.live is attributes
-    store.swap(b"key", 1, LocalRecord(2, b"", 0), ttl_s=60)
+    store.swap(b"key", 1, record(2, b"", 0), ttl_s=60)
     found = store.load(b"key")
     assert found is not None
     assert found.live is None
@@ -113,7 +115,7 @@ def test_a_value_that_cannot_be_encoded_is_kept_beside_its_record(store: LocalSt
 def test_processes_share_the_file_and_nobody_else_reads_it(tmp_path: Path) -> None:
     path = tmp_path / "sessions.db"
     one, two = SqliteStore(str(path), NearCacheSettings()), SqliteStore(str(path), NearCacheSettings())
-    one.swap(b"key", 0, LocalRecord(1, b"data", 0), ttl_s=60)
+    one.swap(b"key", 0, record(1, b"data", 0), ttl_s=60)
     found = two.load(b"key")
     assert found is not None
     assert found.data == b"data"
