@@ -16,7 +16,9 @@ from setuptools import Extension, setup
 KERNELS = {
     "placement": ["placement"],
     "session_id": ["session_id"],
-    "codec": ["msgpack"],
+    "encoder": ["msgpack"],
+    "decoder": ["msgpack"],
+    "codec": [],
     "record": ["record"],
     "slots": ["record"],
     "attributes": [],

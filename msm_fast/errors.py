@@ -3,7 +3,7 @@
 ::
 
     MsmError
-    ├── ConfigurationError (ValueError)    the deployer: a setting is wrong, or not available in this version
+    ├── ConfigurationError (ValueError)    the deployer: a setting is wrong, or what it needs is not installed
     ├── InvalidSessionId (ValueError)      the caller: text that is no session id was passed where one is required
     ├── NodeUnavailable                    the network: one node refused, reset or answered nonsense
     │   └── NodeTimeout                    … or did not answer in time: the outcome is unknown

@@ -10,7 +10,7 @@ from cpython.unicode cimport PyUnicode_AsUTF8AndSize
 from libc.stdint cimport uint32_t
 
 from msm_fast._core.c_record cimport msm_frame_t
-from msm_fast._core.codec cimport Writer
+from msm_fast._core.encoder cimport Writer
 from msm_fast._core.record cimport count_frames, find_frame, frame_end, index_names
 from msm_fast._core.slots cimport (
     Slot, encode_slots, is_unchanged, make_slot, move_slots, null_frames, read_slot, write_frame

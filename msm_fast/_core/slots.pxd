@@ -1,7 +1,7 @@
 cimport cython
 
 from msm_fast._core.c_record cimport msm_frame_t
-from msm_fast._core.codec cimport Writer
+from msm_fast._core.encoder cimport Writer
 
 
 # What the map holds for a name that was read or set. A slot is replaced, never changed, but for is_clean, which

@@ -12,7 +12,8 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t
 from libc.string cimport memcmp, memcpy
 
 from msm_fast._core.c_record cimport MSM_FRAME_HEAD_SIZE, msm_frame_head_write, msm_frame_t
-from msm_fast._core.codec cimport Writer, carries_type, decode_value, encode_value, is_immutable
+from msm_fast._core.decoder cimport decode_value
+from msm_fast._core.encoder cimport Writer, carries_type, encode_value, is_immutable
 from msm_fast._core.record cimport check_body_size, find_frame, frame_end, index_names
 
 from msm_fast._core import serializers

@@ -1,3 +1,8 @@
+# A type's registration is (name, encode). Reading a dict is atomic, so no lock is needed.
+cdef dict encoders
+cdef frozenset BUILT_IN
+
+
 cdef class Writer:
     cdef char *data
     cdef Py_ssize_t size
@@ -9,6 +14,5 @@ cdef class Writer:
 
 
 cdef int encode_value(Writer out, object value) except -1
-cdef object decode_value(const unsigned char *buf, Py_ssize_t start, Py_ssize_t end)
 cdef bint is_immutable(object value) except -1
 cdef bint carries_type(object kind) except -1
