@@ -4,7 +4,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from msm_fast._core.attributes import AttributeMap
+from msm_fast._core.compression import expand
 from msm_fast._core.record import decode_record, encode_record
+from msm_fast._core.record_format import RecordFormat
 from msm_fast.errors import CorruptRecord
 from tests.property.values import texts, values
 from tests.reference import codec
@@ -14,6 +16,7 @@ names = st.one_of(st.sampled_from("abcdefgh"), texts)
 attributes = st.dictionaries(names, values, max_size=6)
 u64 = st.integers(0, 2**64 - 1)
 u32 = st.integers(0, 2**32 - 1)
+SECRET = "a secret of some length"
 
 
 def encode(values):
@@ -92,6 +95,41 @@ def fields(record):
     times = (record.generation, record.created_ms, record.accessed_ms)
     lives = (record.max_inactive_s, record.absolute_lifetime_s)
     return (*times, *lives, record.is_tombstone, record.lineage, record.home, record.body)
+
+
+formats = st.sampled_from(
+    [
+        RecordFormat(secrets=(SECRET,), encrypt=encrypt, compress_over=over, compression=method)
+        for encrypt in (False, True)
+        for over, method in ((None, "zlib"), (0, "zlib"), (0, "zstd"))
+    ]
+)
+
+
+@given(formats, st.binary(max_size=250), attributes, u64, lineages, u32)
+def test_a_sealed_record_comes_back_whatever_is_in_it(records, key, values, generation, lineage, home):
+    body = encode(values)
+    data = records.encode(
+        key, body, generation=generation, created_ms=1, accessed_ms=2, lineage=lineage, home=home, is_tombstone=False
+    )
+    assert fields(records.decode(data, key)) == (generation, 1, 2, 0, 0, False, lineage, home, body)
+
+
+@given(formats, attributes, st.data())
+def test_no_changed_byte_of_a_sealed_record_is_accepted(records, values, data):
+    sealed = bytearray(records.encode(b"k", encode(values), generation=1, created_ms=1, accessed_ms=1))
+    for at in data.draw(st.sets(st.integers(0, len(sealed) - 1), min_size=1, max_size=3)):
+        sealed[at] ^= data.draw(st.integers(1, 255))
+    with pytest.raises(CorruptRecord):
+        records.decode(bytes(sealed), b"k")
+
+
+@given(st.binary(max_size=300), st.booleans())
+def test_any_bytes_are_a_body_or_corrupt_when_they_are_expanded(packed, is_zstd):
+    try:
+        expand(packed, is_zstd)
+    except CorruptRecord:
+        return
 
 
 @given(st.binary())
