@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import ipaddress
 import socket
 import threading
 from collections.abc import Iterable, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -18,19 +20,14 @@ Address: TypeAlias = tuple[int, int, int, str, tuple[Any, ...]]
 
 
 @dataclass(slots=True)
-class _Lookup:
-    """One call of getaddrinfo in a thread of its own. error: why it found nothing, once it has ended."""
-
-    has_ended: threading.Event = field(default_factory=threading.Event)
-    error: OSError | None = None
-
-
-@dataclass(slots=True)
 class _Entry:
-    """What is known of one host. addresses: best first; empty until a lookup has found some."""
+    """What is known of one host.
+
+    addresses: best first; empty until a lookup has found some. lookup: a call of getaddrinfo in a thread of its own.
+    """
 
     addresses: list[Address] = field(default_factory=list)
-    lookup: _Lookup | None = None
+    lookup: Future[list[Address]] | None = None
 
 
 class AddressBook:
@@ -51,20 +48,24 @@ class AddressBook:
         node: not one with a unix socket.
         Raises: TimeoutError if the lookup takes longer than timeout_s, OSError if it finds nothing.
         """
+        found = self.ask(node)
+        if isinstance(found, list):
+            return found
+        if not concurrent.futures.wait([found], timeout_s).done:
+            raise TimeoutError(f"the address of {node.host} was not found in time")
+        return found.result()
+
+    def ask(self, node: Node) -> list[Address] | Future[list[Address]]:
+        """Return the addresses to try, or if none is known the lookup that will find them, or end with an OSError.
+
+        node: not one with a unix socket. The lookup is everybody's: cancelling it does nothing.
+        """
         numeric = _numeric_address(node)
         if numeric is not None:
             return [numeric]
         with self._lock:
             entry = self._entries.setdefault((node.host, node.port), _Entry())
-            if entry.addresses:
-                return list(entry.addresses)
-            lookup = self._look_up(node, entry)
-        if not lookup.has_ended.wait(timeout_s):
-            raise TimeoutError(f"the address of {node.host} was not found in time")
-        if lookup.error is not None:
-            raise lookup.error
-        with self._lock:
-            return list(entry.addresses)
+            return list(entry.addresses) or self._look_up(node, entry)
 
     def note_failure(self, node: Node, address: Address) -> None:
         """Try this address last from now on, and look the host up again in the background: it may have moved."""
@@ -79,11 +80,16 @@ class AddressBook:
 
     def refresh(self, node: Node, timeout_s: float) -> None:
         """Look the host up again and wait at most timeout_s for it; what was known stays if that finds nothing."""
+        lookup = self.ask_again(node)
+        if lookup is not None:
+            concurrent.futures.wait([lookup], timeout_s)
+
+    def ask_again(self, node: Node) -> Future[list[Address]] | None:
+        """Look the host up again, whatever is known; return the lookup, or None where there is no name to look up."""
         if node.is_unix or _numeric_address(node) is not None:
-            return
+            return None
         with self._lock:
-            lookup = self._look_up(node, self._entries.setdefault((node.host, node.port), _Entry()))
-        lookup.has_ended.wait(timeout_s)
+            return self._look_up(node, self._entries.setdefault((node.host, node.port), _Entry()))
 
     def keep_only(self, nodes: Iterable[Node]) -> None:
         """Forget the hosts of other nodes."""
@@ -97,38 +103,40 @@ class AddressBook:
         for entry in self._entries.values():
             entry.lookup = None
 
-    def _look_up(self, node: Node, entry: _Entry) -> _Lookup:
+    def _look_up(self, node: Node, entry: _Entry) -> Future[list[Address]]:
         """Return the host's lookup under way, or start one. Called under the lock."""
         if entry.lookup is not None:
             return entry.lookup
-        lookup = entry.lookup = _Lookup()
+        lookup = entry.lookup = Future()
+        lookup.set_running_or_notify_cancel()
         name = f"msm-fast-resolver-{node.host}"
         try:
             threading.Thread(target=self._resolve, args=(node, entry, lookup), name=name, daemon=True).start()
         except RuntimeError as error:  # too many threads, or the interpreter is ending
             entry.lookup = None
-            lookup.error = OSError(str(error))
-            lookup.has_ended.set()
+            lookup.set_exception(OSError(str(error)))
         return lookup
 
-    def _resolve(self, node: Node, entry: _Entry, lookup: _Lookup) -> None:
+    def _resolve(self, node: Node, entry: _Entry, lookup: Future[list[Address]]) -> None:
         found: Sequence[Address] = ()
+        error: BaseException = OSError(f"{node.host} has no address")
         try:
             found = socket.getaddrinfo(node.host, node.port, 0, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-        except OSError as error:
-            lookup.error = error
-        except UnicodeError as error:
-            lookup.error = OSError(f"{node.host} is no host name: {error}")
-        finally:
-            with self._lock:
-                if found:
-                    # Those that are known keep their order, in which the ones that failed are last.
-                    known = entry.addresses
-                    entry.addresses = sorted(found, key=lambda a: known.index(a) if a in known else len(known))
-                elif lookup.error is None:
-                    lookup.error = OSError(f"{node.host} has no address")
-                entry.lookup = None
-            lookup.has_ended.set()
+        except UnicodeError as failure:
+            error = OSError(f"{node.host} is no host name: {failure}")
+        except BaseException as failure:  # noqa: BLE001 - whoever waits for it is told
+            error = failure
+        with self._lock:
+            if found:
+                # Those that are known keep their order, in which the ones that failed are last.
+                known = entry.addresses
+                entry.addresses = sorted(found, key=lambda a: known.index(a) if a in known else len(known))
+            entry.lookup = None
+            addresses = list(entry.addresses)
+        if found:
+            lookup.set_result(addresses)
+        else:
+            lookup.set_exception(error)
 
 
 def _numeric_address(node: Node) -> Address | None:

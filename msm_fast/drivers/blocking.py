@@ -8,8 +8,10 @@ from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 from msm_fast.drivers.addresses import AddressBook
-from msm_fast.drivers.connection import Connection, ConnectionFailed
-from msm_fast.drivers.greeting import greet
+from msm_fast.drivers.connection import Connection
+from msm_fast.drivers.failures import NOT_CONFIGURED, OUT_OF_TIME, RESTARTED, ConnectionFailed
+from msm_fast.drivers.greeting import Greeting, greet
+from msm_fast.drivers.node_lives import NodeLives
 from msm_fast.engine.effects import Batch, Exchange, Flow, NodeFailure, Outcome, Sleep, carry_out
 from msm_fast.node import Node
 from msm_fast.policies import Timeouts
@@ -40,7 +42,7 @@ class BlockingDriver:
         self._learn_item_limit = learn_item_limit
         self._addresses = AddressBook()
         self._idle: dict[str, list[Connection]] = {node: [] for node in nodes}
-        self._lives: dict[str, tuple[bytes | None, int]] = {}
+        self._lives = NodeLives()
         self._lock = threading.Lock()
         self._is_closed = False
 
@@ -87,6 +89,7 @@ class BlockingDriver:
     def abandon_connections(self) -> None:
         """Forget connections that a forked child shares with its parent, and the lock another thread may have held."""
         self._lock = threading.Lock()
+        self._lives.renew_after_fork()
         self._addresses.renew_after_fork()
         is_closed = self._is_closed
         self.close()
@@ -102,7 +105,7 @@ class BlockingDriver:
                     connection = self._acquire(batch.node, deadline)
                     if batch.life not in (None, connection.life):
                         self._release(batch.node, connection)
-                        outcomes[i] = NodeFailure("restarted", False, "the node has lost its memory since")
+                        outcomes[i] = RESTARTED
                         continue
                     open_connections[i] = connection
                     connection.start(batch.commands)
@@ -131,7 +134,7 @@ class BlockingDriver:
                 idle = self._idle.get(node)
                 connection = idle.pop() if idle else None
             if configured is None:
-                raise ConnectionFailed("refused", False, "the node is not configured any more")
+                raise ConnectionFailed("refused", False, NOT_CONFIGURED)
             if connection is None:
                 return self._connect(configured, deadline)
             try:
@@ -147,7 +150,7 @@ class BlockingDriver:
         """Make a connection, and note what the node says of itself."""
         connection = self._dial(node, min(deadline, time.monotonic() + self._timeouts.connect))
         try:
-            greeting = greet(connection, min(deadline, time.monotonic() + self._timeouts.connect))
+            greeting = _greet(connection, min(deadline, time.monotonic() + self._timeouts.connect))
         except BaseException as error:
             connection.close()
             if isinstance(error, ConnectionFailed) and connection.address is not None:
@@ -155,12 +158,7 @@ class BlockingDriver:
             raise
         if greeting.item_limit is not None:
             self._learn_item_limit(node.node_id, greeting.item_limit)
-        with self._lock:
-            token, life = self._lives.get(node.node_id, (None, 0))
-            if token is None or greeting.token != token:
-                life += 1
-                self._lives[node.node_id] = (greeting.token, life)
-            connection.life, connection.compares = life, greeting.compares
+        connection.life, connection.compares = self._lives.number(node.node_id, greeting.token), greeting.compares
         return connection
 
     def _dial(self, node: Node, deadline: float) -> Connection:
@@ -188,7 +186,7 @@ class BlockingDriver:
     def _release(self, node: str, connection: Connection) -> None:
         with self._lock:
             idle = self._idle.get(node)
-            is_current = self._nodes.get(node) is connection.node and self._lives[node][1] == connection.life
+            is_current = self._nodes.get(node) is connection.node and self._lives.is_current(node, connection.life)
             if idle is not None and is_current and not self._is_closed and len(idle) < _MOST_IDLE:
                 idle.append(connection)
                 return
@@ -201,7 +199,7 @@ class BlockingDriver:
         if connection is not None:
             connection.close()
         if failure.kind == "timeout" and time.monotonic() >= deadline:
-            return NodeFailure("deadline", failure.sent, "the request's time was over")
+            return NodeFailure("deadline", failure.sent, OUT_OF_TIME)
         if failure.kind == "reset":
             self._drop_idle(batch.node)
         return NodeFailure(failure.kind, failure.sent, failure.detail)
@@ -212,6 +210,25 @@ class BlockingDriver:
             idle, self._idle[node] = self._idle.get(node, []), []
         for connection in idle:
             connection.close()
+
+
+def _greet(connection: Connection, deadline: float) -> Greeting:
+    """Carry the greeting out. Raises: as greet()."""
+    dialogue = greet()
+    said = next(dialogue)
+    try:
+        while True:
+            try:
+                if said:
+                    connection.write(said)
+                heard = connection.read(deadline)
+            except ConnectionFailed as failure:
+                said = dialogue.throw(failure)
+            else:
+                said = dialogue.send(heard)
+    except StopIteration as stop:
+        greeting: Greeting = stop.value
+        return greeting
 
 
 def _time_left(deadline: float) -> float:

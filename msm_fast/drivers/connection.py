@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import math
 import select
 import socket
@@ -15,24 +14,15 @@ from pymemcache.client.base import Client
 from msm_fast._core import wire
 from msm_fast._core.wire import Command, ProtocolError, ReplyParser
 from msm_fast.drivers.addresses import Address
-from msm_fast.engine.effects import FailureKind, Replies
+from msm_fast.drivers.failures import ConnectionFailed, cannot_connect
+from msm_fast.drivers.greeting import FIRST_FREE_OPAQUE
+from msm_fast.engine.effects import Replies
 from msm_fast.node import Node
 
-__all__ = ["Connection", "ConnectionFailed"]
+__all__ = ["Connection"]
 
-_NO_WAY_THERE = {errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN, errno.ENETDOWN}
 _CHUNK = 65536
 _READABLE = select.POLLIN | select.POLLHUP | select.POLLERR
-
-
-class ConnectionFailed(Exception):
-    """The connection cannot be used any more. sent: whether something may have reached the node."""
-
-    def __init__(self, kind: FailureKind, sent: bool, detail: str) -> None:
-        super().__init__(detail)
-        self.kind: FailureKind = kind
-        self.sent = sent
-        self.detail = detail
 
 
 class Connection:
@@ -57,7 +47,7 @@ class Connection:
         self._sock.setblocking(False)
         self._poller = select.poll()
         self._poller.register(self._sock, _READABLE)
-        self._opaque = 0
+        self._opaque = FIRST_FREE_OPAQUE
         self._parser: ReplyParser | None = None
         self._unsent: memoryview | None = None
 
@@ -80,8 +70,7 @@ class Connection:
         except TimeoutError:
             raise ConnectionFailed("timeout", False, f"no connection within {timeout_s:.3f} s") from None
         except OSError as error:
-            kind: FailureKind = "unreachable" if error.errno in _NO_WAY_THERE else "refused"
-            raise ConnectionFailed(kind, False, f"cannot connect: {error}") from error
+            raise cannot_connect(error) from error
         return cls(node, client, address)
 
     def start(self, commands: Sequence[Command]) -> None:
@@ -149,11 +138,6 @@ class Connection:
         self._unsent = unsent[n:] if n < len(unsent) else None
         if self._unsent is None:
             self._poller.modify(self._sock, _READABLE)
-
-    @property
-    def answered(self) -> Replies:
-        """What has been answered of the batch that is under way, or failed."""
-        return Replies(self._parser.replies if self._parser is not None else (), self.life)
 
     def is_stale(self) -> bool:
         """Whether the idle connection was closed by the server, or has bytes that nobody asked for."""

@@ -4,19 +4,32 @@ from __future__ import annotations
 
 import re
 import secrets
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias, TypeVar
 
 from msm_fast._core import wire
-from msm_fast.drivers.connection import Connection, ConnectionFailed
-from msm_fast.engine.effects import FailureKind, Replies
+from msm_fast._core.wire import ProtocolError, Reply, ReplyParser
+from msm_fast.drivers.failures import ConnectionFailed
+from msm_fast.engine.effects import FailureKind
 
-__all__ = ["Greeting", "greet"]
+__all__ = ["FIRST_FREE_OPAQUE", "Dialogue", "Greeting", "greet"]
+
+T = TypeVar("T")
+
+Dialogue: TypeAlias = Generator[bytes, bytes, T]
+"""Yields what is to be said to the server (b"": nothing more) and is sent what that says next.
+
+It raises, and is thrown if the connection fails, ConnectionFailed.
+"""
 
 _OLDEST_VERSION = (1, 6, 18)
 _COMPARES_FROM = (1, 6, 40)
 """From here on `mg` with C leaves out a value whose CAS is that; older servers take the flag and send the value."""
 _TOKEN_KEY = b"msm_fast:life:"
 """No session's key ends in a colon."""
+FIRST_FREE_OPAQUE = 3
+"""The greeting has used those before."""
 _REFUSALS: dict[str, tuple[FailureKind, str]] = {
     "Too many open connections": ("refused", "it has too many connections; let it have more (memcached -c)"),
     "unauthenticated": ("unsupported", "it wants a password (memcached -Y), which this version cannot give"),
@@ -40,41 +53,46 @@ class Greeting:
     item_limit: int | None
 
 
-def greet(connection: Connection, deadline: float) -> Greeting:
-    """Greet the server; what it is told here may be said again and does no harm. deadline: of time.monotonic().
+def greet() -> Dialogue[Greeting]:
+    """Greet the server; what it is told here may be said again and does no harm.
 
     Raises: ConnectionFailed; its kind is "unsupported" for a server that is too old, wants a password or is something
         else.
     """
     try:
-        version, token = _ask_life(connection, deadline)
-        return Greeting(token, version >= _COMPARES_FROM, _ask_item_limit(connection, deadline))
+        version, token = yield from _ask_life()
+        return Greeting(token, version >= _COMPARES_FROM, (yield from _ask_item_limit()))
     except ConnectionFailed as failure:
         raise ConnectionFailed(failure.kind, False, failure.detail) from failure
 
 
-def _ask_life(connection: Connection, deadline: float) -> tuple[tuple[int, ...], bytes | None]:
+def _ask_life() -> Dialogue[tuple[tuple[int, ...], bytes | None]]:
     """Return the server's version, and the token of the life that it is in.
 
     The first connection to a server that has just been started leaves a random one there, which the others find.
     """
     token = secrets.token_hex(8).encode()
-    connection.start([wire.version(), wire.store(_TOKEN_KEY, token, 0, 0, add=True), wire.get(_TOKEN_KEY)])
+    questions = [wire.version(), wire.store(_TOKEN_KEY, token, 0, 0, add=True), wire.get(_TOKEN_KEY)]
+    parser = ReplyParser(questions, 0)
+    heard = yield wire.encode(questions, 0)
     try:
-        replies = connection.finish(deadline)
-    except ConnectionFailed as failure:
-        if connection.answered:
-            _check_version(connection.answered)  # one that is too old does not understand the rest
-        if failure.kind != "protocol":
-            raise
-        reasons = (reason for words, reason in _REFUSALS.items() if words in failure.detail)
-        unknown: tuple[FailureKind, str] = ("unsupported", f"this is not a memcached server: {failure.detail}")
+        while not parser.feed(heard):
+            heard = yield b""
+    except ConnectionFailed:
+        if parser.replies:
+            _check_version(parser.replies)  # one that is too old does not understand the rest
+        raise
+    except ProtocolError as error:
+        if parser.replies:
+            _check_version(parser.replies)
+        reasons = (reason for words, reason in _REFUSALS.items() if words in error.reason)
+        unknown: tuple[FailureKind, str] = ("unsupported", f"this is not a memcached server: {error.reason}")
         kind, detail = next(reasons, unknown)
-        raise ConnectionFailed(kind, False, detail) from failure
-    return _check_version(replies), replies[2].value
+        raise ConnectionFailed(kind, False, detail) from error
+    return _check_version(parser.replies), parser.replies[2].value
 
 
-def _check_version(replies: Replies) -> tuple[int, ...]:
+def _check_version(replies: Sequence[Reply]) -> tuple[int, ...]:
     """Return the version in the first reply. Raises: ConnectionFailed if it is too old, or none."""
     text = replies[0].text
     match = re.match(r"(\d+)\.(\d+)\.(\d+)", text)
@@ -85,11 +103,10 @@ def _check_version(replies: Replies) -> tuple[int, ...]:
     return version
 
 
-def _ask_item_limit(connection: Connection, deadline: float) -> int | None:
-    connection.write(b"stats settings\r\n")
-    text = b""
+def _ask_item_limit() -> Dialogue[int | None]:
+    text = yield b"stats settings\r\n"
     while not _SETTINGS_END.search(text):
-        text += connection.read(deadline)
+        text += yield b""
         if len(text) > _MOST_SETTINGS:
             raise ConnectionFailed("protocol", False, "it does not come to an end with its settings")
     found = _ITEM_LIMIT.search(text)

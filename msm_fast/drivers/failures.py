@@ -1,0 +1,31 @@
+"""What goes wrong with a connection, in the engine's words."""
+
+from __future__ import annotations
+
+import errno
+
+from msm_fast.engine.effects import FailureKind, NodeFailure
+
+__all__ = ["NOT_CONFIGURED", "OUT_OF_TIME", "RESTARTED", "ConnectionFailed", "cannot_connect"]
+
+_NO_WAY_THERE = {errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN, errno.ENETDOWN}
+
+NOT_CONFIGURED = "the node is not configured any more"
+OUT_OF_TIME = "the request's time was over"
+RESTARTED = NodeFailure("restarted", False, "the node has lost its memory since")
+
+
+class ConnectionFailed(Exception):
+    """The connection cannot be used any more. sent: whether something may have reached the node."""
+
+    def __init__(self, kind: FailureKind, sent: bool, detail: str) -> None:
+        super().__init__(detail)
+        self.kind: FailureKind = kind
+        self.sent = sent
+        self.detail = detail
+
+
+def cannot_connect(error: OSError) -> ConnectionFailed:
+    """Return what an error of connect() means: the host's word, or that it is not reached."""
+    kind: FailureKind = "unreachable" if error.errno in _NO_WAY_THERE else "refused"
+    return ConnectionFailed(kind, False, f"cannot connect: {error}")

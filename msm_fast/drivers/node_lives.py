@@ -1,0 +1,32 @@
+"""Which of its lives each node is in: it begins a new one when it has lost its memory."""
+
+from __future__ import annotations
+
+import threading
+
+__all__ = ["NodeLives"]
+
+
+class NodeLives:
+    """Numbers the lives of nodes, by the tokens that they give when they are greeted. Thread-safety: under a lock."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, tuple[bytes | None, int]] = {}
+        self._lock = threading.Lock()
+
+    def number(self, node: str, token: bytes | None) -> int:
+        """Return the number of the node's life, from 1 on; a node that gives no token begins a new one each time."""
+        with self._lock:
+            known, life = self._known.get(node, (None, 0))
+            if token is None or token != known:
+                life += 1
+                self._known[node] = (token, life)
+            return life
+
+    def is_current(self, node: str, life: int) -> bool:
+        """Whether the node has begun no other life since, as far as is known."""
+        return self._known[node][1] == life
+
+    def renew_after_fork(self) -> None:
+        """Replace the lock in a forked child, where another thread may have held it."""
+        self._lock = threading.Lock()
