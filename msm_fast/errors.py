@@ -5,6 +5,7 @@
     MsmError
     ├── ConfigurationError (ValueError)    the deployer: a setting is wrong, or what it needs is not installed
     ├── InvalidSessionId (ValueError)      the caller: text that is no session id was passed where one is required
+    ├── WrongEventLoop (RuntimeError)      the caller: a manager was used in two event loops at once
     ├── NodeUnavailable                    the network: one node refused, reset or answered nonsense
     │   └── NodeTimeout                    … or did not answer in time: the outcome is unknown
     ├── SessionUnavailable                 the network: no copy of the session could be reached; *not* "no session"
@@ -35,6 +36,7 @@ __all__ = [
     "SessionTooLarge",
     "SessionUnavailable",
     "UnknownFormat",
+    "WrongEventLoop",
 ]
 
 
@@ -53,6 +55,10 @@ class ConfigurationError(MsmError, ValueError):
         self.setting = setting
         self.value = value
         self.accepted = accepted
+
+
+class WrongEventLoop(MsmError, RuntimeError):
+    """An `AsyncSessionManager` was used in an event loop while that of its first request is not closed yet."""
 
 
 class InvalidSessionId(MsmError, ValueError):

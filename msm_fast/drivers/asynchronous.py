@@ -1,0 +1,329 @@
+"""Carries flows out in an event loop, over one connection to each node that all tasks share."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from msm_fast.drivers.dialing import Dialer
+from msm_fast.drivers.failures import NOT_CONFIGURED, OUT_OF_TIME, ConnectionFailed
+from msm_fast.drivers.multiplexed import MultiplexedConnection, PendingBatch
+from msm_fast.drivers.threads import Threads
+from msm_fast.engine.effects import Batch, Effect, Exchange, Flow, NodeFailure, Outcome, Sleep
+from msm_fast.node import Node
+from msm_fast.policies import Timeouts
+
+__all__ = ["AsyncDriver"]
+
+T = TypeVar("T")
+
+_LAST_LOOK_S = 0.001
+"""A loop that was held up finds its timers due at once: what has arrived meanwhile is read before one counts."""
+
+
+class AsyncDriver:
+    """Runs flows; keeps a connection to each node.
+
+    learn_item_limit: called with a node and the size of the largest item that it takes, when a connection is made.
+    threads: where flows take their steps, if a step may block; None: in the loop.
+    Thread-safety: of one event loop. After a fork, or in another loop once the first is closed: `start_anew` first.
+    """
+
+    def __init__(
+        self,
+        nodes: Mapping[str, Node],
+        timeouts: Timeouts,
+        learn_item_limit: Callable[[str, int], None] = lambda node, item_bytes: None,
+        threads: Threads | None = None,
+    ) -> None:
+        self._timeouts = timeouts
+        self._threads = threads
+        self._dialer = Dialer(timeouts, learn_item_limit)
+        self._links = {name: self._link(node) for name, node in nodes.items()}
+        self._former: set[_Link] = set()
+        self._abandoned: list[object] = []
+
+    async def run(self, flow: Flow[T], deadline: float) -> T:
+        """Carry out flow's effects until it returns. deadline: of time.monotonic(), for everything together.
+
+        A flow that is broken off, by a cancelled task, is closed at once; replies that are still on their way to it
+        are read and dropped.
+        """
+        result: list[Outcome] | bool | None = None
+        threads = self._threads
+        try:
+            while True:
+                step = _advance(flow, result) if threads is None else await threads.call(_advance, flow, result)
+                if isinstance(step, Exchange):
+                    result = await self._exchange(step.batches, deadline)
+                elif isinstance(step, Sleep):
+                    result = await _sleep(step, deadline)
+                else:
+                    return step.value
+        finally:
+            flow.close()
+
+    def change_nodes(self, nodes: Mapping[str, Node]) -> None:
+        """Talk to these nodes from now on; connections to others, or to other addresses, are closed when idle."""
+        before = self._links
+        kept = {name: before[name] for name, node in nodes.items() if name in before and before[name].node == node}
+        self._links = {name: kept.get(name) or self._link(node) for name, node in nodes.items()}
+        self._dialer.keep_only(nodes.values())
+        for name, link in before.items():
+            if name not in kept:
+                self._former.add(link)
+                link.close()
+        self._former = {link for link in self._former if link.is_open}
+
+    async def look_up(self, node: str) -> None:
+        """Look up again where a node is, and wait for that no longer than a connection may take."""
+        link = self._links.get(node)
+        if link is not None:
+            await self._dialer.look_up(link.node)
+
+    async def close(self, timeout_s: float) -> None:
+        """Close all connections, when what is on its way is answered or after timeout_s.
+
+        Who comes later gets a connection for that once.
+        """
+        links = {*self._links.values(), *self._former}
+        for link in links:
+            link.close()
+        for link in links:
+            await link.wait_closed(timeout_s)
+
+    def start_anew(self, *, after_fork: bool = False) -> None:
+        """Forget all connections: they belong to a loop that is closed, or to the parent of this forked child.
+
+        A parent's connections must not be closed here, nor taken out of the poll object that both share.
+        """
+        if after_fork:
+            self._abandoned.append([self._links, self._former])
+            self._dialer.renew_after_fork()
+        self._links = {name: self._link(link.node) for name, link in self._links.items()}
+        self._former = set()
+
+    async def _exchange(self, batches: Sequence[Batch], deadline: float) -> list[Outcome]:
+        """Write every batch, then wait for every reply: a single round trip, however many nodes."""
+        if time.monotonic() >= deadline:
+            return [NodeFailure("deadline", False, OUT_OF_TIME) for _ in batches]
+        round_trip = _RoundTrip(batches, deadline, self._timeouts.operation)
+        for pending in round_trip.pending:
+            link = self._links.get(pending.batch.node)
+            if link is None:
+                pending.fail(ConnectionFailed("refused", False, NOT_CONFIGURED))
+            else:
+                link.submit(pending)
+        return await round_trip.outcomes()
+
+    def _link(self, node: Node) -> _Link:
+        return _Link(node, self._dialer, self._timeouts.operation)
+
+
+@dataclass(frozen=True, slots=True)
+class _Returned(Generic[T]):
+    """What a flow has returned: a future cannot carry a StopIteration."""
+
+    value: T
+
+
+class _RoundTrip:
+    """The batches of one exchange, and who waits for them.
+
+    The time for an answer begins when all of them are sent; what is not has a connection to wait for, which has limits
+    of its own.
+    """
+
+    def __init__(self, batches: Sequence[Batch], deadline: float, operation_s: float) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._deadline = deadline
+        self._operation_s = operation_s
+        self._sent_at = time.monotonic()
+        self._n_unsent = self._n_open = len(batches)
+        self._waiter: asyncio.Future[None] = self._loop.create_future()
+        self._timer: asyncio.TimerHandle | None = None
+        self._waits_for_connection = False
+        self._is_last_look = False
+        self.pending = [PendingBatch(batch, self) for batch in batches]
+
+    async def outcomes(self) -> list[Outcome]:
+        """Return what became of each batch. Broken off, it wants none of them any more."""
+        try:
+            if self._n_open:
+                self._set_timer(self._answer_due())
+                await self._waiter
+        finally:
+            if self._timer is not None:
+                self._timer.cancel()
+            for pending in self.pending:
+                pending.abandon()
+        return [pending.outcome for pending in self.pending if pending.outcome is not None]
+
+    def batch_sent(self) -> None:
+        """Note that one of the batches was written."""
+        self._n_unsent -= 1
+        self._begin_to_count()
+
+    def batch_ended(self, was_sent: bool) -> None:
+        """Note that one of the batches has an outcome."""
+        self._n_open -= 1
+        if not self._n_open:
+            if not self._waiter.done():
+                self._waiter.set_result(None)
+        elif not was_sent:
+            self._n_unsent -= 1
+            self._begin_to_count()
+
+    def _begin_to_count(self) -> None:
+        if not self._n_unsent:
+            self._sent_at = time.monotonic()
+            if self._waits_for_connection:
+                self._set_timer(self._answer_due())
+
+    def _answer_due(self) -> float:
+        return min(self._sent_at + self._operation_s, self._deadline)
+
+    def _set_timer(self, at: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = None if math.isinf(at) else self._loop.call_later(max(at - time.monotonic(), 0), self._expire)
+
+    def _expire(self) -> None:
+        """Give up what has no answer, once there was time for one."""
+        now = time.monotonic()
+        due = self._deadline if self._n_unsent else self._answer_due()
+        if now < due:
+            self._waits_for_connection = self._n_unsent > 0
+            self._set_timer(due)
+        elif not self._is_last_look:
+            self._is_last_look = True
+            self._set_timer(now + _LAST_LOOK_S)
+        else:
+            for pending in self.pending:
+                if not pending.is_over:
+                    self._give_up(pending, is_deadline=now >= self._deadline)
+
+    @staticmethod
+    def _give_up(pending: PendingBatch, *, is_deadline: bool) -> None:
+        connection = pending.connection
+        if is_deadline:
+            pending.end(NodeFailure("deadline", connection is not None, OUT_OF_TIME))
+            return
+        if connection is not None:
+            connection.suspect()
+        pending.end(NodeFailure("timeout", connection is not None, "no answer in time"))
+
+
+class _Link:
+    """The way to one node: its connection, or the attempt to make one and the batches that wait for it.
+
+    A connection on which an answer did not come in time gets no more batches; those on it may still be answered.
+    """
+
+    def __init__(self, node: Node, dialer: Dialer, patience_s: float) -> None:
+        self.node = node
+        self._dialer = dialer
+        self._patience_s = patience_s
+        self._connection: MultiplexedConnection | None = None
+        self._open: set[MultiplexedConnection] = set()
+        self._waiting: list[PendingBatch] = []
+        self._attempt: asyncio.Task[None] | None = None
+        self._is_closed = False
+
+    def submit(self, pending: PendingBatch) -> None:
+        """Send a batch, as soon as there is a connection."""
+        if self._connection is not None:
+            self._connection.submit(pending)
+            return
+        self._waiting.append(pending)
+        if self._attempt is None:
+            name = f"msm-fast-connect-{self.node.label}"
+            self._attempt = asyncio.get_running_loop().create_task(self._connect(), name=name)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether a connection is open, or being made."""
+        return self._attempt is not None or bool(self._open)
+
+    def close(self) -> None:
+        """Close the connections when they are idle. Who comes later gets one for that once."""
+        self._is_closed = True
+        if self._connection is not None:
+            self.suspected(self._connection)
+
+    async def wait_closed(self, timeout_s: float) -> None:
+        """Wait until the connections are closed; after timeout_s close them, whatever is on its way."""
+        deadline = time.monotonic() + timeout_s
+        if self._attempt is not None:
+            await asyncio.wait([self._attempt], timeout=timeout_s)
+        if self._attempt is not None:
+            self._attempt.cancel()
+            await asyncio.wait([self._attempt])
+        if self._open:
+            left_s = max(deadline - time.monotonic(), 0)
+            await asyncio.wait([connection.has_ended for connection in self._open], timeout=left_s)
+        for connection in list(self._open):
+            connection.abort()
+            await asyncio.wait([connection.has_ended])
+
+    # -- for its connections
+
+    def opened(self, connection: MultiplexedConnection) -> None:
+        """Note that there is a connection; it is still to be greeted."""
+        self._open.add(connection)
+
+    def suspected(self, connection: MultiplexedConnection) -> None:
+        """Give a connection no more batches."""
+        if self._connection is connection:
+            self._connection = None
+        connection.retire(self._patience_s)
+
+    def lost(self, connection: MultiplexedConnection, unsent: list[PendingBatch]) -> None:
+        """Send elsewhere what was not written yet."""
+        if self._connection is connection:
+            self._connection = None
+        for pending in unsent:
+            self.submit(pending)
+
+    def closed(self, connection: MultiplexedConnection) -> None:
+        """Forget a connection."""
+        self._open.discard(connection)
+
+    # -- inside
+
+    async def _connect(self) -> None:
+        failure: ConnectionFailed | None = ConnectionFailed("refused", False, "it is not wanted any more")
+        try:
+            connection = await self._dialer.connect(self.node, self)
+            failure = connection.failure
+        except ConnectionFailed as error:
+            failure = error
+        finally:
+            self._attempt = None
+            waiting, self._waiting = self._waiting, []
+            if failure is not None:
+                for pending in waiting:
+                    pending.fail(failure)
+        if failure is None:
+            self._connection = connection
+            for pending in waiting:
+                connection.submit(pending)
+            if self._is_closed:
+                self.suspected(connection)
+
+
+def _advance(flow: Flow[T], result: list[Outcome] | bool | None) -> Effect | _Returned[T]:
+    """Let a flow go on until it wants something, or returns."""
+    try:
+        return flow.send(result)
+    except StopIteration as stop:
+        return _Returned(stop.value)
+
+
+async def _sleep(effect: Sleep, deadline: float) -> bool:
+    await asyncio.sleep(max(min(effect.seconds, deadline - time.monotonic()), 0))
+    return time.monotonic() < deadline

@@ -1,0 +1,55 @@
+"""The event loop that a manager lives in."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import Callable
+
+from msm_fast.errors import WrongEventLoop
+
+__all__ = ["LoopHome"]
+
+
+class LoopHome:
+    """The loop of the first request, until it is closed or left behind by a fork; then that of the next.
+
+    on_move: called in a loop that is entered for the first time; what belonged to the one before is void.
+    """
+
+    def __init__(self, on_move: Callable[[], None]) -> None:
+        self._on_move = on_move
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread = 0
+
+    def enter(self) -> asyncio.AbstractEventLoop:
+        """Return the running loop. Raises: WrongEventLoop if it is another than that of a request before."""
+        loop = asyncio.get_running_loop()
+        if loop is not self._loop:
+            self._move(loop)
+        return loop
+
+    def call(self, callback: Callable[[], None]) -> None:
+        """Call back in the loop, from any thread: at once in its own. Without a loop, nothing is done."""
+        loop = self._loop
+        if loop is None or loop.is_closed():
+            return
+        if threading.get_ident() == self._thread:
+            callback()
+        else:
+            with contextlib.suppress(RuntimeError):  # it was closed this moment
+                loop.call_soon_threadsafe(callback)
+
+    def leave(self) -> None:
+        """Forget the loop: this is a forked child, in which it does not run."""
+        self._loop = None
+
+    def _move(self, loop: asyncio.AbstractEventLoop) -> None:
+        if self._loop is not None and not self._loop.is_closed():
+            raise WrongEventLoop(
+                "this manager serves another event loop, which is not closed yet; make one manager for each loop"
+            )
+        self._loop = loop
+        self._thread = threading.get_ident()
+        self._on_move()
