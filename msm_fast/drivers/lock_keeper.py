@@ -4,26 +4,23 @@ from __future__ import annotations
 
 import logging
 import threading
-import weakref
 from collections.abc import Callable
 
 from msm_fast.engine.context import Context
 from msm_fast.engine.effects import Flow
+from msm_fast.engine.kept_locks import KeptLocks
 from msm_fast.engine.locking import SessionLock, release, renew
 
 __all__ = ["LockKeeper"]
 
 _log = logging.getLogger("msm_fast.lock_keeper")
-_RENEWALS_PER_TTL = 3
-_LONGEST_TICK_S = 1.0
 _LINGERS_TICKS = 10
 
 
 class LockKeeper:
-    """Renews each held lock at a third of its lifetime, in the background, until it is let go.
+    """Renews each held lock in the background, until it is let go.
 
-    The thread lives while there are locks, and some ticks longer, so that it is not made anew for each request. Of
-    held locks it has weak references: one whose request was forgotten without an end is not renewed for ever.
+    The thread lives while there are locks, and some ticks longer, so that it is not made anew for each request.
 
     run: carries out a flow within the time of one exchange.
     Thread-safety: all methods may be called from any thread.
@@ -32,24 +29,20 @@ class LockKeeper:
     def __init__(self, ctx: Context, run: Callable[[Flow[None]], object]) -> None:
         self._ctx = ctx
         self._run = run
+        self._locks = KeptLocks(ctx)
         self._lock = threading.Lock()
         self._closing = threading.Event()
-        self._held: weakref.WeakSet[SessionLock] = weakref.WeakSet()
-        self._left: dict[SessionLock, float] = {}
         self._thread: threading.Thread | None = None
 
     def keep(self, lock: SessionLock) -> None:
         """Renew a lock for as long as it is held."""
-        with self._lock:
-            self._held.add(lock)
-            self._start()
+        self._locks.keep(lock)
+        self._start()
 
     def release(self, lock: SessionLock) -> None:
         """Let a lock go when its node can be asked, or until its lifetime must be over."""
-        with self._lock:
-            self._held.discard(lock)
-            self._left[lock] = self._ctx.clock.monotonic() + self._ctx.settings.timeouts.lock_ttl
-            self._start()
+        self._locks.release(lock)
+        self._start()
 
     def close(self, timeout_s: float) -> None:
         """Stop, waiting at most timeout_s for what is on its way. Locks that are left die by their lifetime."""
@@ -64,40 +57,31 @@ class LockKeeper:
         is_closed = self._closing.is_set()
         self._lock = threading.Lock()
         self._closing = threading.Event()
-        self._held.clear()
-        self._left.clear()
+        self._locks.renew_after_fork()
         self._thread = None
         if is_closed:
             self._closing.set()
 
     def tick(self) -> None:
         """Renew the locks whose time has come, and try again to let go what is left."""
-        now = self._ctx.clock.monotonic()
-        due_s = self._ctx.settings.timeouts.lock_ttl / _RENEWALS_PER_TTL
-        with self._lock:
-            held = [lock for lock in self._held if lock.is_held and now >= lock.renewed_at + due_s]
-            left = list(self._left)
+        held, left = self._locks.due()
         for lock in held:
             self._run(renew(self._ctx, lock))
         for lock in left:
             self._run(release(self._ctx, lock))
-        with self._lock:
-            for lock in left:
-                if not lock.items or now >= self._left[lock]:
-                    del self._left[lock]
+        self._locks.forget_released()
 
     def _start(self) -> None:
-        if self._thread is None and not self._closing.is_set():
-            self._thread = threading.Thread(target=self._work, name="msm-fast-lock-keeper", daemon=True)
-            self._thread.start()
+        with self._lock:
+            if self._thread is None and not self._closing.is_set():
+                self._thread = threading.Thread(target=self._work, name="msm-fast-lock-keeper", daemon=True)
+                self._thread.start()
 
     def _work(self) -> None:
-        tick_s = min(self._ctx.settings.timeouts.lock_ttl / _RENEWALS_PER_TTL / 2, _LONGEST_TICK_S)
         n_idle = 0
-        while not self._closing.wait(tick_s):
+        while not self._closing.wait(self._locks.tick_s):
             with self._lock:
-                is_needed = bool(self._left) or any(lock.is_held for lock in self._held)
-                n_idle = 0 if is_needed else n_idle + 1
+                n_idle = 0 if self._locks.has_any() else n_idle + 1
                 if n_idle > _LINGERS_TICKS:
                     self._thread = None
                     return

@@ -9,10 +9,15 @@ from collections.abc import Callable
 
 from msm_fast.engine.context import Context
 
-__all__ = ["Prober"]
+__all__ = ["Prober", "has_work"]
 
 _log = logging.getLogger("msm_fast.prober")
 _PAUSE_AFTER_ERROR_S = 1.0
+
+
+def has_work(ctx: Context) -> bool:
+    """Whether there is a node to probe, or the cluster can be taken up again."""
+    return bool(ctx.health.down()) or ctx.distribution.can_reconnect
 
 
 class Prober:
@@ -33,7 +38,7 @@ class Prober:
     def wake(self) -> None:
         """Start if there is something to do and nobody does it yet."""
         with self._lock:
-            if self._thread is None and not self._closing.is_set() and self._is_needed():
+            if self._thread is None and not self._closing.is_set() and has_work(self._ctx):
                 self._thread = threading.Thread(target=self._work, name="msm-fast-prober", daemon=True)
                 self._thread.start()
 
@@ -55,13 +60,10 @@ class Prober:
             self._closing.set()
         self.wake()
 
-    def _is_needed(self) -> bool:
-        return bool(self._ctx.health.down()) or self._ctx.distribution.can_reconnect
-
     def _work(self) -> None:
         while not self._closing.is_set():
             with self._lock:
-                if not self._is_needed():
+                if not has_work(self._ctx):
                     self._thread = None
                     return
             try:

@@ -14,12 +14,27 @@ from msm_fast.engine.context import Context
 from msm_fast.engine.effects import Flow
 from msm_fast.engine.exchanging import wait_before_retry
 
-__all__ = ["WriteBehind"]
+__all__ = ["SWEPT_AT_ONCE", "SWEPT_EVERY_S", "WriteBehind", "finish", "give_up"]
 
 _log = logging.getLogger("msm_fast.write_behind")
 _IDLE_S = 1.0
 """How long the thread waits for more before it ends; a new one costs more than the wait."""
-_SWEPT_AT_ONCE = 500
+SWEPT_EVERY_S = 1.0
+SWEPT_AT_ONCE = 500
+
+
+def finish(ctx: Context, job: Job, *, is_done: bool) -> None:
+    """Note the end of a job; one that is not done is tried again, later each time."""
+    retry_at = None if is_done else time.monotonic() + wait_before_retry(ctx, job.attempts)
+    ctx.behind.finish(job, retry_at)
+
+
+def give_up(ctx: Context) -> None:
+    """Take no more jobs, and tell how many sessions could not be written."""
+    n_dropped = ctx.behind.close()
+    if n_dropped:
+        ctx.counters.add("dropped", n_dropped)
+        ctx.tell("dropped", f"{n_dropped} session(s) had changes that could not be written before the end")
 
 
 class WriteBehind:
@@ -62,10 +77,7 @@ class WriteBehind:
             thread.join(timeout_s)
         if thread is None or not thread.is_alive():
             self._drain(deadline)
-        n_dropped = self._ctx.behind.close()
-        if n_dropped:
-            self._ctx.counters.add("dropped", n_dropped)
-            self._ctx.tell("dropped", f"{n_dropped} session(s) had changes that could not be written before the end")
+        give_up(self._ctx)
 
     def renew(self) -> None:
         """Start anew in a forked child, to which the thread did not come along."""
@@ -98,9 +110,9 @@ class WriteBehind:
                 self._carry_out(job, time.monotonic() + self._ctx.settings.timeouts.request)
             elif not self._wait():
                 return
-            if self._sweep is not None and time.monotonic() - self._swept_at >= _IDLE_S:
+            if self._sweep is not None and time.monotonic() - self._swept_at >= SWEPT_EVERY_S:
                 self._swept_at = time.monotonic()
-                self._sweep(_SWEPT_AT_ONCE)
+                self._sweep(SWEPT_AT_ONCE)
 
     def _drain(self, deadline: float) -> None:
         """Do what is in the queue until it is empty, the deadline has come, or the cluster is not used any more."""
@@ -124,8 +136,7 @@ class WriteBehind:
             is_done = self._run(job.run(), deadline)
         except Exception:  # noqa: BLE001 - whatever it was: without this thread nothing would be written any more
             _log.exception("a session could not be written; it is tried again")
-        retry_at = None if is_done else time.monotonic() + wait_before_retry(self._ctx, job.attempts)
-        self._ctx.behind.finish(job, retry_at)
+        finish(self._ctx, job, is_done=is_done)
 
     def _wait(self) -> bool:
         """Wait for something to do; return whether to go on."""

@@ -125,6 +125,7 @@ def wait_for_lock(ctx: Context, lock: SessionLock) -> Flow[None]:
                 session=lock.session,
             )
         yield Sleep(min(ctx.rng.random() * min(_FIRST_WAIT_S * 2 ** min(attempt, 10), _LONGEST_WAIT_S), left_s))
+        lock.items[node] = UNKNOWN  # should the request be broken off now
         (outcome,) = yield from exchange(ctx, [Batch(node, [_add(ctx, lock), wire.get(lock.key)])])
         if isinstance(outcome, NodeFailure):
             _take_add(ctx, lock, outcome)

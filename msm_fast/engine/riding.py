@@ -17,6 +17,10 @@ Answer = tuple[Reply, int] | NodeFailure
 """The reply to the command and the life of the node that gave it, or why there is none."""
 
 
+_BROKEN_OFF = NodeFailure("deadline", True, "the request was broken off")
+"""Nobody knows what became of the command."""
+
+
 def ride(
     flow: Flow[T],
     wanted: Callable[[Batch], bool],
@@ -46,7 +50,11 @@ def ride(
         has_ridden = True
         batches, own = list(seats), list(seats[seat].commands)
         batches[seat] = replace(seats[seat], commands=[command, *own] if goes_first else [*own, command])
-        result = yield Exchange(batches)
+        try:
+            result = yield Exchange(batches)
+        except GeneratorExit:
+            take(_BROKEN_OFF)
+            raise
         assert result is not None
         outcome = result[seat]
         if isinstance(outcome, NodeFailure):
