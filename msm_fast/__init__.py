@@ -7,6 +7,7 @@ from msm_fast._core.codec import register_type
 from msm_fast._core.near_cache import NearCache
 from msm_fast._core.placement import RendezvousHash
 from msm_fast._core.session_id import SessionId
+from msm_fast.async_manager import AsyncSessionManager
 from msm_fast.engine.events import Event
 from msm_fast.errors import (
     ApplicationStopped,
@@ -22,6 +23,7 @@ from msm_fast.errors import (
     SessionTooLarge,
     SessionUnavailable,
     UnknownFormat,
+    WrongEventLoop,
 )
 from msm_fast.manager import SessionManager
 from msm_fast.node import Node
@@ -42,6 +44,7 @@ __version__ = _version("msm-fast")
 
 __all__ = [
     "ApplicationStopped",
+    "AsyncSessionManager",
     "AttributeMap",
     "Breaker",
     "ConfigurationError",
@@ -72,6 +75,7 @@ __all__ = [
     "Statistics",
     "Timeouts",
     "UnknownFormat",
+    "WrongEventLoop",
     "__version__",
     "register_type",
 ]

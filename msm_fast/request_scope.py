@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from enum import Enum
 from types import TracebackType
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from msm_fast.engine.context import Context
 from msm_fast.engine.locking import SessionLock, new_lock
 from msm_fast.engine.request_rules import RequestRules
+from msm_fast.errors import MsmError, WrongEventLoop
 from msm_fast.policies import SaveResult
 from msm_fast.session import Session, SessionState
 
 if TYPE_CHECKING:
+    from msm_fast.async_manager import AsyncSessionManager
     from msm_fast.manager import SessionManager
 
-__all__ = ["RequestScope", "TimeBudget"]
+__all__ = ["ELSEWHERE", "AsyncRequestScope", "Elsewhere", "RequestScope", "TimeBudget"]
+
+
+class Elsewhere(Enum):
+    """The answer of who would have to wait for the network."""
+
+    ELSEWHERE = 0
+
+
+ELSEWHERE: Final = Elsewhere.ELSEWHERE
 
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 """Methods whose requests are taken to read only (RFC 9110, 9.2.1). Those that write all the same may need one round
@@ -43,80 +56,64 @@ class _Found(NamedTuple):
         return cls(state, state.session_id.plain, state.body, state.max_inactive_s)
 
 
-class RequestScope:
-    """One request's session, from its cookie to its save.
-
-    As a context manager it gives the session, and saves it when the block ends without an exception. An adapter that
-    must save earlier, before the response's headers leave, calls `save` itself, and `close` however the request ends.
-    With the first `save` the session's lock is let go: a response may stream for hours.
+class RequestLife:
+    """What is known of one request from its cookie to its save, and all that waits for nothing.
 
     is_ignored: settings.ignore_requests matches: nothing is stored, and the client's cookie must stay as it is.
     """
 
-    __slots__ = (
-        "_budget",
-        "_cookie_value",
-        "_ctx",
-        "_found",
-        "_lock",
-        "_manager",
-        "_name",
-        "_rules",
-        "is_ignored",
-        "session",
-    )
+    __slots__ = ("_cookie_value", "_ctx", "_found", "_lock", "_name", "_rules", "is_ignored", "session")
 
     def __init__(
         self,
-        manager: SessionManager,
         ctx: Context,
         rules: RequestRules,
         cookie_value: str | None,
         method: str,
         uri: str,
+        find: Callable[[], SessionState | None],
     ) -> None:
-        self._manager = manager
         self._ctx = ctx
         self._rules = rules
         self._cookie_value = cookie_value
         self._name = method.upper(), uri.partition("?")[0]
-        self._budget = manager._new_budget()
         self._lock: SessionLock | None = None
         self._found: _Found | None = None
         self.is_ignored = rules.is_ignored(self._name[1])
-        self.session = Session(find=self._find, mint=manager._new_state, presented=cookie_value)
+        self.session = Session(find=find, mint=ctx.new_state, presented=cookie_value)
 
-    def save(self) -> SaveResult:
-        """Store what changed; a session that the request never looked at costs nothing.
+    @property
+    def _expects_write(self) -> bool:
+        return self._name[0] not in _SAFE_METHODS
 
-        Raises: SessionUnavailable, SerializationError, ConflictError.
-        """
+    def _want_lock(self) -> SessionLock | None:
+        """Return the lock that the request needs, if it needs one."""
+        if not self.is_ignored and self._rules.needs_lock(*self._name):
+            self._lock = new_lock(self._ctx)
+        return self._lock
+
+    def _give_lock(self) -> SessionLock | None:
+        """Return the lock to let go, once."""
+        lock, self._lock = self._lock, None
+        return lock
+
+    def _note_found(self, state: SessionState | None) -> None:
+        self._found = None if state is None or not self._rules.learns else _Found.of(state)
+
+    def _has_nothing_to_save(self) -> bool:
+        """Whether the request has not looked at its session, or none of what it changed counts."""
         if not self.session.was_used:
-            return SaveResult("unchanged")
-        state = self.session.state
+            return True
         if self.is_ignored:
-            self._tell_ignored_change(state)
-            return SaveResult("unchanged")
-        result = self._manager._save(state, self._budget, self._lock)
+            self._tell_ignored_change(self.session.state)
+        return self.is_ignored
+
+    def _learn(self, state: SessionState, result: SaveResult) -> None:
+        """Take note of what the request did to its session."""
         if self._rules.learns:
             has_changed = result.status != "unchanged" and (self._found is None or _Found.of(state) != self._found)
             if has_changed or self._found is not None:
                 self._rules.learn(*self._name, has_changed=has_changed)
-        return result
-
-    def close(self) -> None:
-        """Let the session's lock go if it was not saved; may be called more than once."""
-        lock, self._lock = self._lock, None
-        if lock is not None:
-            self._manager._release(lock, self._budget)
-
-    def _find(self) -> SessionState | None:
-        method, path = self._name
-        if not self.is_ignored and self._rules.needs_lock(method, path):
-            self._lock = new_lock(self._ctx)
-        state = self._manager._find(self._cookie_value, method not in _SAFE_METHODS, self._budget, self._lock)
-        self._found = None if state is None or not self._rules.learns else _Found.of(state)
-        return state
 
     def _tell_ignored_change(self, state: SessionState) -> None:
         """Tell once that an ignored request writes to its session: most likely somebody expects it to be stored."""
@@ -129,6 +126,53 @@ class RequestScope:
             "not stored. This is told once",
         )
 
+
+class RequestScope(RequestLife):
+    """One request's session, from its cookie to its save.
+
+    As a context manager it gives the session, and saves it when the block ends without an exception. An adapter that
+    must save earlier, before the response's headers leave, calls `save` itself, and `close` however the request ends.
+    With the first `save` the session's lock is let go: a response may stream for hours.
+    """
+
+    __slots__ = ("_budget", "_manager")
+
+    def __init__(
+        self,
+        manager: SessionManager,
+        ctx: Context,
+        rules: RequestRules,
+        cookie_value: str | None,
+        method: str,
+        uri: str,
+    ) -> None:
+        super().__init__(ctx, rules, cookie_value, method, uri, self._find)
+        self._manager = manager
+        self._budget = manager._new_budget()
+
+    def save(self) -> SaveResult:
+        """Store what changed; a session that the request never looked at costs nothing.
+
+        Raises: SessionUnavailable, SerializationError, ConflictError.
+        """
+        if self._has_nothing_to_save():
+            return SaveResult("unchanged")
+        state = self.session.state
+        result = self._manager._save(state, self._budget, self._lock)
+        self._learn(state, result)
+        return result
+
+    def close(self) -> None:
+        """Let the session's lock go if it was not saved; may be called more than once."""
+        lock = self._give_lock()
+        if lock is not None:
+            self._manager._release(lock, self._budget)
+
+    def _find(self) -> SessionState | None:
+        state = self._manager._find(self._cookie_value, self._expects_write, self._budget, self._want_lock())
+        self._note_found(state)
+        return state
+
     def __enter__(self) -> Session:
         return self.session
 
@@ -140,3 +184,98 @@ class RequestScope:
                 self.save()
         finally:
             self.close()
+
+
+class AsyncRequestScope(RequestLife):
+    """One request's session, from its cookie to its save, in an event loop.
+
+    `async with` gives the session, looked up already since a mapping cannot wait, and saves it when the block ends
+    without an exception. An adapter calls `load` before the application, `save` before the response's headers leave,
+    and `close` however the request ends. With the first `save` the session's lock is let go.
+
+    What the lookup could not do (SessionUnavailable, CorruptRecord, LockTimeout) is raised when the session is first
+    used: a request that never looks at it is not harmed.
+    """
+
+    __slots__ = ("_budget", "_error", "_loaded", "_manager")
+
+    def __init__(
+        self,
+        manager: AsyncSessionManager,
+        ctx: Context,
+        rules: RequestRules,
+        cookie_value: str | None,
+        method: str,
+        uri: str,
+    ) -> None:
+        super().__init__(ctx, rules, cookie_value, method, uri, self._find)
+        self._manager = manager
+        self._budget = manager._new_budget()
+        self._loaded: SessionState | Elsewhere | None = ELSEWHERE
+        self._error: MsmError | None = None
+
+    async def load(self) -> Session:
+        """Look the session up and return it; once: further calls return it at once."""
+        if self._loaded is ELSEWHERE and self._error is None:
+            try:
+                state = await self._manager._find(
+                    self._cookie_value, self._expects_write, self._budget, self._want_lock()
+                )
+            except WrongEventLoop:
+                raise
+            except MsmError as error:
+                self._error = error
+            else:
+                self._loaded = state
+                self._note_found(state)
+        return self.session
+
+    async def save(self) -> SaveResult:
+        """Store what changed; a session that the request never looked at costs nothing.
+
+        Raises: SessionUnavailable, SerializationError, ConflictError.
+        """
+        if self._has_nothing_to_save():
+            if not self.session.was_used and self._found is not None:
+                self._rules.learn(*self._name, has_changed=False)  # its session was looked up, and locked, in vain
+            return SaveResult("unchanged")
+        state = self.session.state
+        result = await self._manager._save(state, self._budget, self._lock)
+        self._learn(state, result)
+        return result
+
+    async def close(self) -> None:
+        """Let the session's lock go if it was not saved; may be called more than once."""
+        lock = self._give_lock()
+        if lock is not None:
+            await self._manager._release(lock, self._budget)
+
+    def _find(self) -> SessionState | None:
+        if self._error is not None:
+            raise self._error
+        if self._loaded is ELSEWHERE:
+            raise RuntimeError("the session is not looked up yet: await scope.load() first, or use `async with`")
+        return self._loaded
+
+    async def __aenter__(self) -> Session:
+        try:
+            return await self.load()
+        except BaseException:
+            self._leave_lock()
+            raise
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        try:
+            if kind is None:
+                await self.save()
+                await self.close()
+        finally:
+            self._leave_lock()
+
+    def _leave_lock(self) -> None:
+        """Have the lock let go in the background: a request that was broken off has no time for it."""
+        lock = self._give_lock()
+        if lock is not None:
+            self._manager._leave(lock)

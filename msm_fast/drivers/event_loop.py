@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import threading
 from collections.abc import Callable
 
 from msm_fast.errors import WrongEventLoop
@@ -21,7 +20,6 @@ class LoopHome:
     def __init__(self, on_move: Callable[[], None]) -> None:
         self._on_move = on_move
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._thread = 0
 
     def enter(self) -> asyncio.AbstractEventLoop:
         """Return the running loop. Raises: WrongEventLoop if it is another than that of a request before."""
@@ -35,7 +33,7 @@ class LoopHome:
         loop = self._loop
         if loop is None or loop.is_closed():
             return
-        if threading.get_ident() == self._thread:
+        if asyncio._get_running_loop() is loop:
             callback()
         else:
             with contextlib.suppress(RuntimeError):  # it was closed this moment
@@ -51,5 +49,4 @@ class LoopHome:
                 "this manager serves another event loop, which is not closed yet; make one manager for each loop"
             )
         self._loop = loop
-        self._thread = threading.get_ident()
         self._on_move()

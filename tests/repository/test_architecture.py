@@ -18,7 +18,7 @@ PLAIN_VALUES = {
     "statistics",
 }
 
-MANAGER = {"manager", "request_scope"}
+MANAGER = {"async_manager", "manager", "operations", "request_scope"}
 
 LAYERS = [{"errors"}, {"_core"}, PLAIN_VALUES, {"engine"}, {"drivers"}, MANAGER, {"integrations"}, {"cli"}]
 

@@ -1,0 +1,236 @@
+"""The public face in an event loop: what `SessionManager` does, awaited."""
+
+from __future__ import annotations
+
+import atexit
+import math
+import os
+import time
+import weakref
+from collections.abc import Callable, Iterable
+from contextlib import closing
+from typing import Any, ParamSpec, TypeVar
+
+from msm_fast._core.session_id import SessionId
+from msm_fast.drivers.asynchronous import AsyncDriver
+from msm_fast.drivers.background import LockKeeperTask, ProberTask, WriterTask
+from msm_fast.drivers.blocking import BlockingDriver
+from msm_fast.drivers.event_loop import LoopHome
+from msm_fast.drivers.sqlite_store import SqliteStore
+from msm_fast.drivers.threads import Threads
+from msm_fast.drivers.write_behind import WriteBehind
+from msm_fast.engine.effects import Flow
+from msm_fast.engine.exchanging import probe
+from msm_fast.engine.locking import SessionLock, release, wait_for_lock
+from msm_fast.engine.reconnecting import reconnect
+from msm_fast.node import Node
+from msm_fast.operations import Operations
+from msm_fast.policies import SaveResult
+from msm_fast.request_scope import ELSEWHERE, AsyncRequestScope, TimeBudget
+from msm_fast.session import Session, SessionState
+from msm_fast.settings import Settings
+
+__all__ = ["AsyncSessionManager"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_AT_EXIT_S = 5.0
+"""How long the end of the interpreter may wait for writes that requests left behind."""
+
+
+class AsyncSessionManager(Operations):
+    """Keeps the sessions of an application in memcached, for asyncio; as `SessionManager` does for threads.
+
+    nodes, settings: as for `SessionManager`. All tasks share one connection to each node.
+
+    It lives in one event loop, that of its first request; `async with`, or `await manager.close()`, leaves nothing of
+    it there. When that loop is closed it may be used in another, and a forked child may use it in its own.
+    Raises: ConfigurationError; WrongEventLoop from what is awaited in two loops at once.
+    Thread-safety: of one event loop.
+    """
+
+    _driver: AsyncDriver
+    _prober: ProberTask
+
+    def __init__(self, nodes: str | Iterable[str | Node] | Settings | None = None, **settings: Any) -> None:
+        super().__init__(nodes, settings)
+        self._home = LoopHome(self._move_to_loop)
+        self._threads = Threads() if isinstance(self._ctx.local, SqliteStore) else None
+        self._driver = AsyncDriver(
+            self._ctx.topology.nodes, self.settings.timeouts, self._ctx.item_limits.learn, self._threads
+        )
+        self._prober = ProberTask(self._ctx, self._home, self._probe, self._reconnect)
+        self._writer = WriterTask(self._ctx, self._home, self._driver.run, self._sticky.sweep if self._sticky else None)
+        self._lock_keeper = LockKeeperTask(self._ctx, self._home, self._run_in_background)
+        _managers.add(self)
+
+    # -- the life of a request
+
+    def request(self, cookie_value: str | None, method: str = "GET", uri: str = "") -> AsyncRequestScope:
+        """Return the scope of one request: `async with manager.request(cookie) as session: …`.
+
+        cookie_value, method, uri: as for SessionManager.request.
+        Raises: ApplicationStopped; what the session's use and save raise.
+        """
+        self._refuse_if_stopped()
+        self._ctx.counters.add("requests")
+        return AsyncRequestScope(self, self._ctx, self._rules, cookie_value, method, uri)
+
+    async def load(self, session_id: str | SessionId) -> Session | None:
+        """Return the session, or None: it does not exist. It is not locked, whatever settings.locking is.
+
+        Raises: SessionUnavailable if it may exist where nobody can look, CorruptRecord, ApplicationStopped.
+        """
+        self._refuse_if_stopped()
+        state = await self._find(str(session_id), True, self._new_budget())
+        if state is None:
+            return None
+        return self._session_of(state, presented=str(session_id))
+
+    async def save(self, session: Session) -> SaveResult:
+        """Store what changed.
+
+        Raises: SessionUnavailable, SerializationError, SessionTooLarge, ConflictError, ApplicationStopped.
+        """
+        self._refuse_if_stopped()
+        return await self._save(session.state, self._new_budget())
+
+    async def invalidate(self, session: Session) -> SaveResult:
+        """End the session and remove its copies now. Raises: SessionUnavailable if no node could be told."""
+        session.invalidate()
+        return await self.save(session)
+
+    async def rotate_id(self, session: Session) -> SaveResult:
+        """Give the session a new id now, store it under that and remove the old one's copies."""
+        session.rotate_id()
+        return await self.save(session)
+
+    async def close(self, timeout: float = 5.0) -> None:
+        """Write what is still to be written, waiting at most timeout seconds for it, and close all connections."""
+        deadline = time.monotonic() + timeout
+        self._home.enter()
+        try:
+            await self._writer.close(timeout)
+        finally:
+            self._ctx.is_closed = True
+            for task in (self._prober, self._lock_keeper):
+                await task.close(max(deadline - time.monotonic(), 0))
+            await self._driver.close(max(deadline - time.monotonic(), 0))
+            if self._threads is not None:
+                self._threads.close()
+            self._ctx.local.close()
+
+    async def __aenter__(self) -> AsyncSessionManager:
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self.close()
+
+    # -- for AsyncRequestScope
+
+    async def _find(
+        self, text: str | None, expect_write: bool, budget: TimeBudget, lock: SessionLock | None = None
+    ) -> SessionState | None:
+        """Look a session up by what a client sent.
+
+        lock: to be held then, if the session is in the cluster; waiting for it is not charged to the budget.
+        """
+        self._home.enter()
+        session_id = self._parse(text)
+        if session_id is None:
+            return None
+        found = await self._here(self._find_here, session_id)
+        if found is not ELSEWHERE:
+            return found
+        while True:
+            state = await self._run(self._finding(session_id, expect_write, lock), budget)
+            if lock is not None and lock.is_held:
+                self._lock_keeper.keep(lock)
+            if lock is None or not lock.is_wanted:
+                return state
+            await self._driver.run(wait_for_lock(self._ctx, lock), lock.wait_until)
+
+    async def _save(self, state: SessionState, budget: TimeBudget, lock: SessionLock | None = None) -> SaveResult:
+        self._home.enter()
+        result = await self._here(self._store_here, state)
+        return await self._run(self._storing(state, lock), budget) if result is ELSEWHERE else result
+
+    async def _release(self, lock: SessionLock, budget: TimeBudget) -> None:
+        """Let a lock go, in the background what takes longer than the request may."""
+        try:
+            if lock.items:
+                await self._run(release(self._ctx, lock), budget)
+        finally:
+            self._leave(lock)
+
+    def _leave(self, lock: SessionLock) -> None:
+        """Have a lock let go in the background."""
+        if lock.items:
+            self._lock_keeper.release(lock)
+
+    # -- inside
+
+    async def _here(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Call what looks on this host only, in a thread while that is where sessions are kept, in a file."""
+        if self._threads is None or self._ctx.distribution.is_on:
+            return function(*args, **kwargs)
+        return await self._threads.call(function, *args, **kwargs)
+
+    async def _run(self, flow: Flow[T], budget: TimeBudget) -> T:
+        started = time.monotonic()
+        try:
+            return await self._driver.run(flow, started + budget.left_s)
+        finally:
+            budget.left_s -= time.monotonic() - started
+
+    async def _probe(self, node: str) -> None:
+        await self._driver.look_up(node)
+        await self._run_in_background(probe(self._ctx, node))
+
+    async def _run_in_background(self, flow: Flow[Any]) -> None:
+        """Carry a flow out that no request waits for, within the time of one exchange."""
+        await self._driver.run(flow, self._end_of_one_exchange())
+
+    async def _reconnect(self) -> None:
+        await self._driver.run(reconnect(self._ctx), math.inf)
+        self._writer.wake()
+
+    def _move_to_loop(self) -> None:
+        """Begin in a loop; what belonged to the one before went with it."""
+        self._driver.start_anew()
+        self._prober.start_anew()
+        self._writer.start_anew()
+        self._lock_keeper.start_anew(after_fork=False)
+
+    def _renew_after_fork(self) -> None:
+        self._renew_locks_after_fork()
+        self._home.leave()
+        self._driver.start_anew(after_fork=True)
+        self._lock_keeper.start_anew(after_fork=True)
+        if self._threads is not None:
+            self._threads.start_anew()
+
+    def _write_at_exit(self) -> None:
+        """Write what is left in the queue when the loop is gone, as a manager of threads would."""
+        if len(self._ctx.behind):
+            with closing(BlockingDriver(self._ctx.topology.nodes, self.settings.timeouts)) as driver:
+                WriteBehind(self._ctx, driver.run).close(_AT_EXIT_S)
+
+
+_managers: weakref.WeakSet[AsyncSessionManager] = weakref.WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    for manager in list(_managers):
+        manager._renew_after_fork()
+
+
+def _at_exit() -> None:
+    """Write what the queues of all managers still hold."""
+    for manager in list(_managers):
+        manager._write_at_exit()
+
+
+atexit.register(_at_exit)
+os.register_at_fork(after_in_child=_after_fork_in_child)
