@@ -9,7 +9,10 @@ from msm_fast import DistributionState, NearCacheSettings, Reconnect, SessionId,
 from tests.adversity.proxy import FaultProxy
 from tests.adversity.stopwatch import Stopwatch
 from tests.adversity.visitor import Visitor, wait_until
+from tests.integration.conftest import manager_class
 from tests.memcached import Memcached
+
+__all__ = ["manager_class"]
 
 NAMES = ("n1", "n2", "n3")
 
@@ -26,8 +29,9 @@ FORGETFUL = NearCacheSettings(max_bytes=1)
 class Cluster:
     """Three memcached processes, each behind a proxy, and the workers that use them."""
 
-    def __init__(self, stopwatch: Stopwatch, *options: str) -> None:
+    def __init__(self, stopwatch: Stopwatch, manager_class: Any, *options: str) -> None:
         self._stopwatch = stopwatch
+        self._manager_class = manager_class
         self._options = options
         self.servers: dict[str, Memcached] = {}
         self.proxies: dict[str, FaultProxy] = {}
@@ -56,7 +60,7 @@ class Cluster:
         """Return the manager of a worker with nodes of its own; it is closed with the cluster."""
         settings = {"timeouts": UNHURRIED, "reconnect": Reconnect(first=0.1, cap=0.2), **settings}
         settings = {"on_cluster_lost": "error", "on_corrupt": "error", **settings}
-        self._managers.append(SessionManager(nodes, **settings))
+        self._managers.append(self._manager_class(nodes, **settings))
         return self._managers[-1]
 
     def sticky_worker(self, route: str, **settings: Any) -> SessionManager:
@@ -129,12 +133,12 @@ def stopwatch() -> Iterator[Stopwatch]:
 
 
 @pytest.fixture
-def make_cluster(stopwatch: Stopwatch) -> Iterator[Callable[..., Cluster]]:
+def make_cluster(stopwatch: Stopwatch, manager_class: Any) -> Iterator[Callable[..., Cluster]]:
     """Return a function that starts a cluster, of servers with the options it is given."""
     made: list[Cluster] = []
 
     def make(*options: str) -> Cluster:
-        made.append(Cluster(stopwatch, *options))
+        made.append(Cluster(stopwatch, manager_class, *options))
         made[-1].start()
         return made[-1]
 

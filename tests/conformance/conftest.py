@@ -7,12 +7,12 @@ from msm_fast import SessionManager
 from tests.conformance.client import WebWorker
 from tests.conformance.sticky_worker import PromptWorker
 from tests.conformance.traffic import Traffic
-from tests.integration.conftest import make_manager, manager, nodes
+from tests.integration.conftest import make_manager, manager, manager_class, nodes
 from tests.simulation.conftest import driver, worker
 from tests.simulation.driver import SimulatedDriver
 from tests.simulation.worker import Worker, make_settings
 
-__all__ = ["driver", "make_manager", "manager", "nodes", "worker"]
+__all__ = ["driver", "make_manager", "manager", "manager_class", "nodes", "worker"]
 
 
 @pytest.fixture(params=["non-sticky", "sticky"])

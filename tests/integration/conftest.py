@@ -5,6 +5,7 @@ import pytest
 
 from msm_fast import SessionManager
 from tests.memcached import Memcached
+from tests.threaded import ThreadedManager
 
 Nodes = dict[str, Memcached]
 
@@ -22,14 +23,20 @@ def nodes() -> Iterator[Nodes]:
             server.stop()
 
 
+@pytest.fixture(params=[SessionManager, ThreadedManager], ids=["threads", "asyncio"])
+def manager_class(request: pytest.FixtureRequest) -> Any:
+    """The manager for threads, then that for asyncio behind the same methods. A module may have one of its own."""
+    return request.param
+
+
 @pytest.fixture
-def make_manager(nodes: Nodes) -> Iterator[Callable[..., SessionManager]]:
+def make_manager(nodes: Nodes, manager_class: Any) -> Iterator[Callable[..., SessionManager]]:
     """Return a function that makes managers of those nodes, as separate workers would."""
     managers: list[SessionManager] = []
 
     def make(**settings: Any) -> SessionManager:
         text = ",".join(f"{name}:{server.address}" for name, server in nodes.items())
-        managers.append(SessionManager(text, **settings))
+        managers.append(manager_class(text, **settings))
         return managers[-1]
 
     yield make

@@ -299,6 +299,7 @@ class _Interrupt(BaseException):
     """What gevent.Timeout, KeyboardInterrupt and the like are: no Exception."""
 
 
+@pytest.mark.parametrize("manager_class", [SessionManager], ids=["threads"])
 def test_an_interruption_at_any_moment_never_leaves_a_reply_for_the_next_request(
     manager: SessionManager, monkeypatch: pytest.MonkeyPatch
 ) -> None:
