@@ -128,6 +128,15 @@ class ThreadedManager:
         self._thread.run(call())
 
 
+def drop_connections(worker: Any) -> None:
+    """Let a manager of either kind make its connections anew."""
+    driver = worker._driver
+    if isinstance(worker, ThreadedManager):
+        worker._call(lambda: [link.suspected(open_) for link in driver._links.values() for open_ in list(link._open)])
+    else:
+        driver.abandon_connections()
+
+
 async def _others() -> list[str]:
     """Return the names of the tasks that are not this one."""
     return [task.get_name() for task in asyncio.all_tasks() if task is not asyncio.current_task()]

@@ -132,9 +132,9 @@ def test_row_18_a_reply_with_the_opaque_of_another_command_is_no_reply(cluster: 
 def test_row_18_two_connections_whose_replies_change_places_give_nobody_anothers_session(
     cluster: Cluster, replies: Callable[[bytes], bool]
 ) -> None:
-    worker = cluster.worker(near_cache=FORGETFUL)
-    ada = cluster.visitor_at_home_on("n1", worker, user="ada")
-    eve = cluster.visitor_at_home_on("n1", worker, user="eve")
+    workers = [cluster.worker(near_cache=FORGETFUL) for _ in range(2)]
+    ada = cluster.visitor_at_home_on("n1", workers[0], user="ada")
+    eve = cluster.visitor_at_home_on("n1", workers[1], user="eve")
     n_swapped = 0
     for n in range(100):
         cluster.proxies["n1"].reset_all()  # two new connections number their commands alike
@@ -142,7 +142,7 @@ def test_row_18_two_connections_whose_replies_change_places_give_nobody_anothers
         together(lambda n=n: ada.post(ada=n), lambda n=n: eve.post(eve=n))
         n_swapped += not cluster.proxies["n1"].replies.swaps
         cluster.proxies["n1"].heal()
-        wait_until(lambda: is_normal(worker))
+        wait_until(lambda: all(is_normal(worker) for worker in workers))
         assert ada.get() == {"user": "ada", "ada": n}
         assert eve.get() == {"user": "eve", "eve": n}
         if n_swapped == 5:

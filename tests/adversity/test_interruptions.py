@@ -14,12 +14,19 @@ from typing import Any
 
 import pytest
 
+from msm_fast import SessionManager
 from msm_fast.drivers.connection import Connection
 from tests.adversity.conftest import Cluster
 from tests.adversity.interrupted_worker import ENOUGH
 from tests.adversity.visitor import wait_until
 
 pytestmark = pytest.mark.memcached
+
+
+@pytest.fixture
+def manager_class() -> type[SessionManager]:
+    """The manager for threads: a loop is not interrupted but cancels, see test_asyncio.py."""
+    return SessionManager
 
 
 class Interrupt(BaseException):
