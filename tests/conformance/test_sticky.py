@@ -203,6 +203,7 @@ def held(
     may_write.set()
 
 
+@pytest.mark.parametrize("manager_class", [SessionManager], ids=["threads"])  # whose thread is held up
 @pytest.mark.memcached
 def test_msm_183_a_worker_that_ends_stores_what_is_not_stored_yet(
     held: tuple[WebWorker, threading.Event], make_web_worker: MakeWebWorker
