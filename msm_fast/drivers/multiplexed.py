@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, cast
 
 from msm_fast._core import wire
 from msm_fast._core.wire import ProtocolError, ReplyParser
@@ -191,10 +191,9 @@ class MultiplexedConnection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Greet the server."""
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's is one in all but its bases
         self._owner.opened(self)
-        transport.write(next(self._dialogue))
+        self._transport.write(next(self._dialogue))
 
     def data_received(self, data: bytes) -> None:
         """Give each batch its replies."""
