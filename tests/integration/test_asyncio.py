@@ -239,12 +239,14 @@ def test_a_local_store_in_a_file_holds_the_loop_up_nowhere(nodes: Nodes, run: Ru
                     longest_s = max(longest_s, time.monotonic() - started)
 
             ticking = asyncio.ensure_future(tick())
+            await asyncio.sleep(0.01)
             rival = sqlite3.connect(path, isolation_level=None)
             rival.execute("BEGIN EXCLUSIVE")
             with pytest.raises(SessionUnavailable, match="local store"):
                 await seen(manager, cookie)
             rival.execute("ROLLBACK")
             rival.close()
+            await asyncio.sleep(0.01)
             is_over = True
             await ticking
             assert longest_s < 0.08, "a locked file is waited for a tenth of a second"
@@ -313,9 +315,12 @@ def test_a_loop_that_was_held_up_reads_what_has_come_before_it_gives_up(nodes: N
         timeouts = Timeouts(connect=2, operation=0.05, request=5)
         async with AsyncSessionManager(text_of(nodes), timeouts=timeouts) as manager:
             cookie = await put(manager, n=0)
-            for _ in range(10):
-                asyncio.get_running_loop().call_later(0, time.sleep, 0.1)
-                assert await seen(manager, cookie) == {"n": 0}
+            for n_turns in range(6):
+                reading = asyncio.ensure_future(seen(manager, cookie))
+                for _ in range(n_turns):
+                    await asyncio.sleep(0)
+                time.sleep(0.1)
+                assert await reading == {"n": 0}
             assert manager.statistics().node_failures == 0
 
     run(test())
