@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -315,12 +316,25 @@ def test_a_loop_that_was_held_up_reads_what_has_come_before_it_gives_up(nodes: N
         timeouts = Timeouts(connect=2, operation=0.05, request=5)
         async with AsyncSessionManager(text_of(nodes), timeouts=timeouts) as manager:
             cookie = await put(manager, n=0)
-            for n_turns in range(6):
-                reading = asyncio.ensure_future(seen(manager, cookie))
-                for _ in range(n_turns):
-                    await asyncio.sleep(0)
+            loop, (mine, other) = asyncio.get_running_loop(), socket.socketpair()
+
+            def hold_up() -> None:
+                mine.recv(1)
                 time.sleep(0.1)
+
+            loop.add_reader(mine, hold_up)
+            for n_turns in range(12):
+                reading = asyncio.ensure_future(seen(manager, cookie))
+                for _ in range(n_turns % 6):
+                    await asyncio.sleep(0)
+                if n_turns < 6:
+                    time.sleep(0.1)
+                else:
+                    other.send(b"x")
                 assert await reading == {"n": 0}
+            loop.remove_reader(mine)
+            mine.close()
+            other.close()
             assert manager.statistics().node_failures == 0
 
     run(test())
