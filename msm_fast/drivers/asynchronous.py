@@ -21,8 +21,10 @@ __all__ = ["AsyncDriver"]
 
 T = TypeVar("T")
 
+_HELD_UP_S = 0.01
 _LAST_LOOK_S = 0.001
-"""A loop that was held up finds its timers due at once: what has arrived meanwhile is read before one counts."""
+"""A loop that was held up may look at its timers before it reads what has come meanwhile (uvloop does): so much later
+it has read it."""
 
 
 class AsyncDriver:
@@ -146,8 +148,9 @@ class _RoundTrip:
         self._n_unsent = self._n_open = len(batches)
         self._waiter: asyncio.Future[None] = self._loop.create_future()
         self._timer: asyncio.TimerHandle | None = None
-        self._waits_for_connection = False
+        self._timer_at = math.inf
         self._is_last_look = False
+        self._waits_for_connection = False
         self.pending = [PendingBatch(batch, self) for batch in batches]
 
     async def outcomes(self) -> list[Outcome]:
@@ -190,22 +193,36 @@ class _RoundTrip:
     def _set_timer(self, at: float) -> None:
         if self._timer is not None:
             self._timer.cancel()
+        self._timer_at = at
         self._timer = None if math.isinf(at) else self._loop.call_later(max(at - time.monotonic(), 0), self._expire)
 
     def _expire(self) -> None:
         """Give up what has no answer, once there was time for one."""
         now = time.monotonic()
-        due = self._deadline if self._n_unsent else self._answer_due()
-        if now < due:
-            self._waits_for_connection = self._n_unsent > 0
-            self._set_timer(due)
-        elif not self._is_last_look:
+        if now > self._timer_at + _HELD_UP_S and not self._is_last_look:
             self._is_last_look = True
             self._set_timer(now + _LAST_LOOK_S)
-        else:
-            for pending in self.pending:
-                if not pending.is_over:
-                    self._give_up(pending, is_deadline=now >= self._deadline)
+            return
+        self._is_last_look = False
+        self._waits_for_connection = self._n_unsent > 0
+        next_at = math.inf
+        for pending in self.pending:
+            if pending.is_over:
+                continue
+            due = self._deadline if self._waits_for_connection else self._due(pending)
+            if now < due:
+                next_at = min(next_at, due)
+            else:
+                self._give_up(pending, is_deadline=now >= self._deadline)
+        self._set_timer(next_at)
+
+    def _due(self, pending: PendingBatch) -> float:
+        """Return when a batch is given up: when its node has said nothing for so long.
+
+        On a connection that many share, it is no sign of a node that hangs if others are answered first.
+        """
+        answered_at = pending.connection.answered_at if pending.connection is not None else 0.0
+        return min(max(self._sent_at, answered_at) + self._operation_s, self._deadline)
 
     @staticmethod
     def _give_up(pending: PendingBatch, *, is_deadline: bool) -> None:

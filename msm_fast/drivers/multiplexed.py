@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Sequence
 from typing import Protocol, cast
@@ -80,16 +81,21 @@ class _Group:
         """How many replies are still to come."""
         return self._n_commands - len(self._parser.replies)
 
-    def feed(self, data: bytes, life: int, compares: bool) -> None:
-        """Take a piece of the stream, and give the batches their replies that are complete. Raises: ProtocolError."""
+    def feed(self, data: bytes, life: int, compares: bool) -> bool:
+        """Take a piece of the stream, and give the batches their replies that are complete; return whether any were.
+
+        Raises: ProtocolError.
+        """
+        n_before = self._n_given
         self._parser.feed(data)
         replies, batches = self._parser.replies, self._batches
         while batches:
             end = self._n_given + len(batches[0].batch.commands)
             if end > len(replies):
-                return
+                break
             batches.popleft().end(Replies(replies[self._n_given : end], life, compares))
             self._n_given = end
+        return self._n_given > n_before
 
     def pop_all(self) -> list[PendingBatch]:
         """Return and forget the batches that have no outcome yet."""
@@ -130,6 +136,8 @@ class MultiplexedConnection(asyncio.Protocol):
         """The number of the life that the node is in, which the driver gives."""
         self.compares = False
         """Whether it leaves out values that have not changed, which the driver learns from its greeting."""
+        self.answered_at = 0.0
+        """When it last gave a batch its replies, of time.monotonic()."""
         self._loop = asyncio.get_running_loop()
         self._owner = owner
         self._dialogue = greet()
@@ -245,7 +253,8 @@ class MultiplexedConnection(asyncio.Protocol):
                 raise ProtocolError("bytes that nobody asked for")
             group = self._groups[0]
             end = len(data) if len(self._groups) == 1 else _end_of_lines(data, at, group.n_awaited)
-            group.feed(data[at:end], self.life, self.compares)
+            if group.feed(data[at:end], self.life, self.compares):
+                self.answered_at = time.monotonic()
             at = end
             if not group.n_awaited:
                 self._groups.popleft()

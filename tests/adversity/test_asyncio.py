@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from msm_fast import AsyncSessionManager, Reconnect, Timeouts
-from tests.adversity.conftest import HURRIED, NAMES, UNHURRIED, home_of
+from tests.adversity.conftest import NAMES, home_of
 from tests.adversity.proxy import FaultProxy, Faults, change_opaque, flip_bit, glue, has_value, once
 from tests.adversity.stopwatch import Stopwatch
 from tests.adversity.visitor import MARGIN_S
@@ -24,7 +24,11 @@ from tests.memcached import Memcached
 
 pytestmark = pytest.mark.memcached
 
-N_TASKS = 60
+N_TASKS = 40
+PATIENT = Timeouts(connect=15, operation=15, request=30)
+"""For all that is not about time."""
+BRISK = Timeouts(connect=1, operation=1, request=4)
+"""For nodes that hang: a busy machine keeps one task out of many waiting for longer than a request alone."""
 
 
 class Site:
@@ -48,7 +52,7 @@ class Site:
     @asynccontextmanager
     async def worker(self, **settings: Any) -> AsyncIterator[AsyncSessionManager]:
         text = ",".join(f"{name}:{proxy.address}" for name, proxy in self.proxies.items())
-        settings = {"timeouts": UNHURRIED, "reconnect": Reconnect(first=0.1, cap=0.2), **settings}
+        settings = {"timeouts": PATIENT, "reconnect": Reconnect(first=0.1, cap=0.2), **settings}
         async with AsyncSessionManager(text, on_cluster_lost="error", on_corrupt="error", **settings) as manager:
             yield manager
 
@@ -170,7 +174,7 @@ def test_row_44_a_worker_whose_requests_are_all_cancelled_on_a_node_that_hangs_e
             await asyncio.wait(tasks)
             started = time.monotonic()
             await manager.close(0.2)
-            assert time.monotonic() - started < 1
+            assert time.monotonic() - started < PATIENT.operation / 2
         assert [task for task in asyncio.all_tasks() if task is not asyncio.current_task()] == []
 
     asyncio.run(test())
@@ -224,7 +228,7 @@ def test_rows_2_7_and_15_a_node_that_fails_under_many_tasks_keeps_none_waiting_a
     site: Site, how: str
 ) -> None:
     async def test() -> None:
-        async with site.worker(timeouts=HURRIED) as manager:
+        async with site.worker(timeouts=BRISK) as manager:
             cookies = await store_all(site, manager)
             under_way = asyncio.ensure_future(use_all(site, manager, cookies))
             await asyncio.sleep(0)
@@ -248,14 +252,13 @@ def test_row_7_a_node_that_hangs_for_a_moment_is_asked_on_a_new_connection_and_i
     site: Site,
 ) -> None:
     async def test() -> None:
-        timeouts = Timeouts(connect=0.2, operation=0.1, request=1)
-        async with site.worker(timeouts=timeouts) as manager:
+        async with site.worker(timeouts=BRISK) as manager:
             cookies = await store_all(site, manager)
             n_connections = site.proxies["n1"].n_connections
-            for _ in range(3):
+            for _ in range(2):
                 site.servers["n1"].pause()
                 reading = asyncio.gather(*(site.seen(manager, cookie) for cookie in cookies))
-                await asyncio.sleep(0.2)
+                await asyncio.sleep(BRISK.operation + 0.3)
                 site.servers["n1"].resume()
                 assert [found["n"] for found in await reading] == list(range(N_TASKS))
                 await until(lambda: manager.nodes()[0].is_up)
