@@ -248,7 +248,7 @@ def test_rows_2_7_and_15_a_node_that_fails_under_many_tasks_keeps_none_waiting_a
     asyncio.run(test())
 
 
-def test_row_7_a_node_that_hangs_for_a_moment_is_asked_on_a_new_connection_and_its_late_replies_go_to_nobody(
+def test_row_07_a_node_that_hangs_for_a_moment_is_asked_on_a_new_connection_and_its_late_replies_go_to_nobody(
     site: Site,
 ) -> None:
     async def test() -> None:

@@ -1,5 +1,6 @@
 """The README's example does what the README says."""
 
+import asyncio
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -11,14 +12,26 @@ from tests.unit.integrations.test_wsgi import Browser
 README = (Path(__file__).parents[2] / "README.md").read_text()
 
 
+EXAMPLE, ASYNC_EXAMPLE = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+
+
 def test_the_example_counts_visits() -> None:
-    (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    code = EXAMPLE
     assert len([line for line in code.splitlines() if line.strip()]) <= 10
     namespace: dict[str, Any] = {}
     exec(code, namespace)
     application: Callable[..., Any] = namespace["application"]
     browser = Browser(application)
     assert [browser.send().body for _ in range(3)] == [b"visit 1", b"visit 2", b"visit 3"]
+
+
+def test_the_asyncio_example_stores_a_session() -> None:
+    nodes = '"n1:10.0.0.1:11211,n2:10.0.0.2:11211"'
+    assert nodes in ASYNC_EXAMPLE
+    namespace: dict[str, Any] = {"cookie": None}
+    code = ASYNC_EXAMPLE.replace(nodes, "") + "        assert (await manager.load(session.id))['cart'] == [1, 2]\n"
+    exec(code, namespace)
+    asyncio.run(namespace["main"]())
 
 
 def test_the_table_of_settings_gives_their_real_defaults() -> None:
