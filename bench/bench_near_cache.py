@@ -7,12 +7,11 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-import cachebox
-import cachetools
-import lru
 import pytest
 
 from bench.conftest import Measure
+from bench.rivals import rival
+from bench.targets import NEAR_CACHE_HIT
 from msm_fast import NearCache
 
 N_ENTRIES = 10_000
@@ -32,11 +31,19 @@ def filled(cache: Any, values: dict[str, int]) -> Any:
     return cache
 
 
+def theine(values: dict[str, int]) -> Any:
+    cache = rival("theine").Cache(CAPACITY)
+    for key, value in values.items():
+        cache.set(key, value)
+    return cache
+
+
 CONTENDERS: dict[str, Callable[[dict[str, int]], Any]] = {
     "msm_fast": ours,
-    "lru-dict": lambda values: filled(lru.LRU(CAPACITY), values),
-    "cachebox LRUCache": lambda values: filled(cachebox.LRUCache(CAPACITY), values),
-    "cachetools LRUCache": lambda values: filled(cachetools.LRUCache(CAPACITY), values),
+    "lru-dict": lambda values: filled(rival("lru").LRU(CAPACITY), values),
+    "cachebox LRUCache": lambda values: filled(rival("cachebox").LRUCache(CAPACITY), values),
+    "cachetools LRUCache": lambda values: filled(rival("cachetools").LRUCache(CAPACITY), values),
+    "theine Cache": theine,
     "floor: dict": dict,
 }
 
@@ -48,6 +55,10 @@ def test_get_hit(contender: str, measure: Measure) -> None:
     # Equal to the keys in the cache, not the same objects: as a key that comes with a request.
     wanted = [key.encode().decode() for key in values]
     source.shuffle(wanted)
-    get = CONTENDERS[contender](values).get
-    assert [get(key) for key in wanted] == [values[key] for key in wanted]
-    measure("near cache: hit among 10,000", contender, lambda: deque(map(get, wanted), 0), N_ENTRIES)
+    cache = CONTENDERS[contender](values)
+    get = cache.get
+    answers = [get(key) for key in wanted]
+    assert answers == [(values[key], True) if contender == "theine Cache" else values[key] for key in wanted]
+    measure(NEAR_CACHE_HIT, contender, lambda: deque(map(get, wanted), 0), N_ENTRIES)
+    if contender == "theine Cache":
+        cache.close()

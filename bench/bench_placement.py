@@ -8,11 +8,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
-import uhashring
 import xxhash
 from pymemcache.client.rendezvous import RendezvousHash as PymemcacheRendezvousHash
 
 from bench.conftest import Measure
+from bench.rivals import rival
+from bench.targets import NODE_AND_BACKUP, NODE_OF_KEY
 from msm_fast import RendezvousHash
 from tests.reference import placement as reference
 
@@ -26,8 +27,8 @@ def keys_for(contender: str) -> Sequence[str | bytes]:
     return [key.encode() for key in KEYS] if contender == FLOOR else KEYS
 
 
-def ring() -> uhashring.HashRing:
-    return uhashring.HashRing(nodes=NODES)
+def ring() -> Any:
+    return rival("uhashring").HashRing(nodes=NODES)
 
 
 NODE_FOR: dict[str, Callable[[], Callable[[Any], Any]]] = {
@@ -47,7 +48,7 @@ def test_node_for(contender: str, measure: Measure) -> None:
         assert answers == [reference.ranked(NODES, key)[0] for key in keys]
     elif contender != FLOOR:
         assert set(answers) == set(NODES)
-    measure("node of a key, 10 nodes", contender, lambda: deque(map(node_for, keys), 0), len(keys))
+    measure(NODE_OF_KEY, contender, lambda: deque(map(node_for, keys), 0), len(keys))
 
 
 def ours_ranked() -> Callable[[str], list[str]]:
@@ -63,7 +64,7 @@ def uhashring_ranked() -> Callable[[str], list[str]]:
 RANKED: dict[str, Callable[[], Callable[[Any], Any]]] = {
     "msm_fast": ours_ranked,
     "uhashring range": uhashring_ranked,
-    FLOOR: lambda: lambda key: xxhash.xxh3_64_intdigest(key),
+    FLOOR: lambda: xxhash.xxh3_64_intdigest,
 }
 
 
@@ -76,4 +77,4 @@ def test_ranked(contender: str, measure: Measure) -> None:
         assert answers == [reference.ranked(NODES, key)[:2] for key in keys]
     elif contender != FLOOR:
         assert all(len(set(answer)) == 2 for answer in answers)
-    measure("node and backup node of a key, 10 nodes", contender, lambda: deque(map(ranked, keys), 0), len(keys))
+    measure(NODE_AND_BACKUP, contender, lambda: deque(map(ranked, keys), 0), len(keys))

@@ -1,164 +1,40 @@
-"""Round trips to real memcached processes, and whole requests made of them.
+"""A whole request of a session of 20 attributes: load, read 2, write 1, save, ours with a backup copy.
 
-Each group runs twice. On an idle machine the processors sleep and every wake-up is counted in wall time: so the
-client's own CPU time stands beside it, and while wall time is taken a process of the lowest priority keeps a
-processor awake.
+The rivals write one copy, and two requests at once overwrite each other's changes. Each is taken at its best: Django's
+connections are kept from one request to the next, Flask-Session sets no cookie.
 """
 
 from __future__ import annotations
 
-import os
 import pickle
-import socket
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing
+from collections.abc import Callable
+from contextlib import ExitStack
 from itertools import count
 from typing import Any
 
 import pytest
-from pymemcache.client.base import Client, PooledClient
+from pymemcache.client.base import Client
 from pymemcache.client.hash import HashClient
 
-from bench.bench_attributes import mixed_attributes
+from bench.attributes import mixed_attributes
 from bench.conftest import Measure
-from msm_fast import AttributeMap, Node, SessionManager, Timeouts
+from bench.rivals import rival
+from bench.servers import connect, nodes_setting, pymemcache_client, receive
+from bench.targets import REQUEST, timed
+from msm_fast import AttributeMap, SessionManager
 from msm_fast._core import wire
 from msm_fast._core.record import encode_record
-from msm_fast.drivers.blocking import BlockingDriver
-from msm_fast.engine.effects import Batch, Exchange, Flow
 from tests.memcached import Memcached
 
 KEY = "0123456789abcdef0123456789abcdef"
-VALUE = bytes(range(32, 96)) * 32
-LONGEST_S = 10.0
+LIFETIME_S = 1800
+FLOOR = "floor: two bare round trips, with backup"
 Run = Callable[[], Any]
-
-STAY_AWAKE = """
-import os
-if hasattr(os, "SCHED_IDLE"):
-    os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
-else:
-    os.nice(19)
-while os.getppid() == PARENT:
-    for _ in range(100000):
-        pass
-"""
+Contender = Callable[[list[Memcached], ExitStack], Run]
 
 
-@pytest.fixture(scope="module")
-def servers() -> Iterator[list[Memcached]]:
-    """Two nodes."""
-    with ExitStack() as stack:
-        started = []
-        for _ in range(2):
-            started.append(Memcached())
-            stack.callback(started[-1].stop)
-        yield started
-
-
-@pytest.fixture
-def stack() -> Iterator[ExitStack]:
-    with ExitStack() as stack:
-        yield stack
-
-
-@pytest.fixture(
-    params=[
-        pytest.param("client's CPU time", marks=pytest.mark.benchmark(timer=time.process_time)),
-        pytest.param("wall time", marks=pytest.mark.benchmark(timer=time.perf_counter)),
-    ]
-)
-def clock(request: pytest.FixtureRequest) -> Iterator[str]:
-    if request.param != "wall time":
-        yield request.param
-        return
-    awake = subprocess.Popen([sys.executable, "-c", f"PARENT = {os.getpid()}{STAY_AWAKE}"])
-    try:
-        yield request.param
-    finally:
-        awake.kill()
-        awake.wait()
-
-
-def connect(server: Memcached, stack: ExitStack) -> socket.socket:
-    sock = stack.enter_context(socket.create_connection(("127.0.0.1", server.port)))
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    return sock
-
-
-def receive(sock: socket.socket, n_at_least: int = 0) -> bytes:
-    data = sock.recv(65536)
-    while len(data) < n_at_least or not data.endswith(b"\r\n"):
-        data += sock.recv(65536)
-    return data
-
-
-def pymemcache_client(kind: Callable[..., Any], server: Memcached, stack: ExitStack) -> Any:
-    address = ("127.0.0.1", server.port)
-    nodes = [address] if kind is HashClient else address
-    return stack.enter_context(closing(kind(nodes, no_delay=True, timeout=1, default_noreply=False)))
-
-
-# One value of 2 KB
-
-
-def get_by_driver(server: Memcached, stack: ExitStack) -> Run:
-    driver = stack.enter_context(closing(BlockingDriver({"n1": Node("n1", "127.0.0.1", server.port)}, Timeouts())))
-    key = KEY.encode()
-
-    def flow() -> Flow[Any]:
-        ((reply,),) = yield Exchange([Batch("n1", [wire.get(key)])])
-        return reply.value
-
-    return lambda: driver.run(flow(), time.monotonic() + LONGEST_S)
-
-
-def get_by(kind: Callable[..., Any]) -> Callable[[Memcached, ExitStack], Run]:
-    def contender(server: Memcached, stack: ExitStack) -> Run:
-        client = pymemcache_client(kind, server, stack)
-        return lambda: client.get(KEY)
-
-    return contender
-
-
-def get_bare(server: Memcached, stack: ExitStack) -> Run:
-    sock = connect(server, stack)
-    command = wire.encode([wire.get(KEY.encode())], 0)
-
-    def run() -> bytes:
-        sock.send(command)
-        return receive(sock, len(VALUE))
-
-    return run
-
-
-ROUND_TRIP: dict[str, Callable[[Memcached, ExitStack], Run]] = {
-    "msm_fast": get_by_driver,
-    "pymemcache Client": get_by(Client),
-    "pymemcache PooledClient": get_by(PooledClient),
-    "pymemcache HashClient": get_by(HashClient),
-    "floor: a bare socket's send and recv": get_bare,
-}
-
-
-@pytest.mark.parametrize("contender", ROUND_TRIP)
-def test_get_2_kb(clock: str, contender: str, measure: Measure, servers: list[Memcached], stack: ExitStack) -> None:
-    pymemcache_client(Client, servers[0], stack).set(KEY, VALUE)
-    run = ROUND_TRIP[contender](servers[0], stack)
-    answer = run()
-    assert VALUE in answer if contender.startswith("floor") else answer == VALUE
-    measure(f"get 2 KB, {clock}", contender, run)
-
-
-# A request: load, read 2 attributes, write 1, save with backup
-
-
-def request_by_manager(servers: list[Memcached], stack: ExitStack) -> Run:
-    nodes = ",".join(f"n{i}:{server.address}" for i, server in enumerate(servers, 1))
-    manager = stack.enter_context(SessionManager(nodes, replicas=1))
+def by_manager(servers: list[Memcached], stack: ExitStack) -> Run:
+    manager = stack.enter_context(SessionManager(nodes_setting(servers), replicas=1))
     session = manager.create()
     session.update(mixed_attributes())
     assert manager.save(session).backups
@@ -182,22 +58,107 @@ def request_by_manager(servers: list[Memcached], stack: ExitStack) -> Run:
     return run
 
 
-def request_by_pickle(kind: Callable[..., Any]) -> Callable[[list[Memcached], ExitStack], Run]:
+def by_pickle(kind: Callable[..., Any]) -> Contender:
+    """Return what one might write without a framework."""
+
     def contender(servers: list[Memcached], stack: ExitStack) -> Run:
         client = pymemcache_client(kind, servers[0], stack)
-        client.set(KEY, pickle.dumps(mixed_attributes()), 1800)
+        client.set(KEY, pickle.dumps(mixed_attributes()), LIFETIME_S)
         numbers = count(1)
 
         def run() -> Any:
             attributes = pickle.loads(client.get(KEY))
             read = attributes["user_id"], attributes["cart"]
             attributes["score"] = next(numbers)
-            client.set(KEY, pickle.dumps(attributes, pickle.HIGHEST_PROTOCOL), 1800)
+            client.set(KEY, pickle.dumps(attributes, pickle.HIGHEST_PROTOCOL), LIFETIME_S)
             return read
 
         return run
 
     return contender
+
+
+def by_django(backend: str) -> Contender:
+    """Return Django's sessions in a cache. backend: its class for one of the clients."""
+
+    def contender(servers: list[Memcached], stack: ExitStack) -> Run:
+        rival("pylibmc" if "PyLibMC" in backend else "pymemcache")
+        configure_django(servers)
+        from django.conf import settings
+        from django.contrib.sessions.backends.cache import SessionStore
+        from django.core.cache import caches
+
+        settings.SESSION_CACHE_ALIAS = backend
+        stack.callback(caches[backend].close)
+        first = SessionStore()
+        first.update(mixed_attributes())
+        first.create()
+        first.update(mixed_attributes())
+        first.save()
+        numbers = count(1)
+
+        def run() -> Any:
+            session = SessionStore(first.session_key)
+            read = session["user_id"], session["cart"]
+            session["score"] = next(numbers)
+            session.save()
+            return read
+
+        run()
+        assert SessionStore(first.session_key)["score"] == 1
+        return run
+
+    return contender
+
+
+def configure_django(servers: list[Memcached]) -> None:
+    settings = rival("django.conf").settings
+    if not settings.configured:
+        backends = ("PyMemcacheCache", "PyLibMCCache")
+        settings.configure(
+            CACHES={
+                name: {"BACKEND": f"django.core.cache.backends.memcached.{name}", "LOCATION": servers[0].address}
+                for name in backends
+            },
+            SESSION_COOKIE_AGE=LIFETIME_S,
+        )
+
+
+def by_flask_session(make_client: Callable[[Memcached, ExitStack], Any]) -> Contender:
+    def contender(servers: list[Memcached], stack: ExitStack) -> Run:
+        flask, memcached = rival("flask"), rival("flask_session.memcached")
+
+        class WithoutCookie(memcached.MemcachedSessionInterface):  # type: ignore[misc, name-defined]
+            def should_set_cookie(self, app: object, session: object) -> bool:
+                return False
+
+        app = flask.Flask("bench")
+        app.config["PERMANENT_SESSION_LIFETIME"] = LIFETIME_S
+        interface = WithoutCookie(app, make_client(servers[0], stack))
+        request = app.request_class({"HTTP_COOKIE": f"session={KEY}", "REQUEST_METHOD": "POST", "PATH_INFO": "/cart"})
+        response = app.response_class()
+        session = interface.session_class(mixed_attributes(), sid=KEY)
+        interface.save_session(app, session, response)
+        numbers = count(1)
+
+        def run() -> Any:
+            session = interface.open_session(app, request)
+            read = session["user_id"], session["cart"]
+            session["score"] = next(numbers)
+            interface.save_session(app, session, response)
+            return read
+
+        run()
+        assert interface.open_session(app, request)["score"] == 1
+        return run
+
+    return contender
+
+
+def pylibmc_client(server: Memcached, stack: ExitStack) -> Any:
+    client = rival("pylibmc").Client([server.address], behaviors={"tcp_nodelay": True})
+    stack.callback(client.disconnect_all)
+    return client
 
 
 def two_bare_round_trips(servers: list[Memcached], stack: ExitStack) -> Run:
@@ -207,7 +168,7 @@ def two_bare_round_trips(servers: list[Memcached], stack: ExitStack) -> Run:
     body = AttributeMap(mixed_attributes()).encode()[0]
     record = encode_record(key, body, generation=1, created_ms=1, accessed_ms=1, lineage=(1,))
     get_command = wire.encode([wire.get(key)], 0)
-    store_command = wire.encode([wire.store(key, record, 1, 1800)], 0)
+    store_command = wire.encode([wire.store(key, record, 1, LIFETIME_S)], 0)
 
     def run() -> list[bytes]:
         replies = []
@@ -225,18 +186,22 @@ def two_bare_round_trips(servers: list[Memcached], stack: ExitStack) -> Run:
     return run
 
 
-REQUEST: dict[str, Callable[[list[Memcached], ExitStack], Run]] = {
-    "msm_fast": request_by_manager,
-    "pickle over pymemcache Client, no backup": request_by_pickle(Client),
-    "pickle over pymemcache HashClient, no backup": request_by_pickle(HashClient),
-    "floor: two bare round trips, with backup": two_bare_round_trips,
+CONTENDERS: dict[str, Contender] = {
+    "msm_fast": by_manager,
+    "Django's cache sessions on pymemcache": by_django("PyMemcacheCache"),
+    "Django's cache sessions on pylibmc": by_django("PyLibMCCache"),
+    "Flask-Session on pymemcache": by_flask_session(lambda server, stack: pymemcache_client(Client, server, stack)),
+    "Flask-Session on pylibmc": by_flask_session(pylibmc_client),
+    "pickle over pymemcache Client": by_pickle(Client),
+    "pickle over pymemcache HashClient": by_pickle(HashClient),
+    FLOOR: two_bare_round_trips,
 }
 
 
-@pytest.mark.parametrize("contender", REQUEST)
+@pytest.mark.parametrize("contender", CONTENDERS)
 def test_request(clock: str, contender: str, measure: Measure, servers: list[Memcached], stack: ExitStack) -> None:
-    run = REQUEST[contender](servers, stack)
-    if not contender.startswith("floor"):
+    run = CONTENDERS[contender](servers, stack)
+    if contender != FLOOR:
         expected = mixed_attributes()
         assert run() == (expected["user_id"], expected["cart"])
-    measure(f"request with backup copy, {clock}", contender, run)
+    measure(timed(REQUEST, clock), contender, run)

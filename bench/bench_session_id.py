@@ -8,6 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from bench.conftest import Measure
+from bench.targets import NODE_OF_ID
 from msm_fast import SessionId
 
 TEXTS = [str(SessionId.generate("n1", "web1")) for _ in range(1000)]
@@ -49,8 +50,8 @@ def by_slice() -> object:
 
 CONTENDERS: dict[str, Callable[[], object]] = {
     "msm_fast": by_msm_fast,
-    "re.fullmatch, one group read": by_fullmatch,
-    "re.fullmatch, all groups read": by_fullmatch_groups,
+    "re.fullmatch, only the node read": by_fullmatch,
+    "re.fullmatch, its groups read": by_fullmatch_groups,
     "floor: len and a slice": by_slice,
 }
 
@@ -59,4 +60,4 @@ CONTENDERS: dict[str, Callable[[], object]] = {
 def test_node_of_an_id(contender: str, measure: Measure) -> None:
     run = CONTENDERS[contender]
     assert run() == "n1"
-    measure("node of a session id", contender, run, len(TEXTS))
+    measure(NODE_OF_ID, contender, run, len(TEXTS))

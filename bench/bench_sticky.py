@@ -10,29 +10,24 @@ import random
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import lru
 import pytest
 
-from bench.bench_attributes import mixed_attributes
+from bench.attributes import mixed_attributes
 from bench.conftest import Measure
+from bench.rivals import rival
+from bench.servers import nodes_setting
+from bench.targets import STICKY
 from msm_fast import SessionManager
 from tests.memcached import Memcached
 
 N_SESSIONS = 1_000
-GROUP = "sticky: a request that changes nothing, 1,000 sessions of 20 attributes"
 Run = Callable[[], Any]
 
 
-@pytest.fixture(scope="module")
-def manager() -> Iterator[SessionManager]:
-    servers = [Memcached(), Memcached()]
-    try:
-        nodes = ",".join(f"n{i}:{server.address}" for i, server in enumerate(servers, 1))
-        with SessionManager(nodes, sticky=True, route="w1", max_inactive=24 * 3600) as manager:
-            yield manager
-    finally:
-        for server in servers:
-            server.stop()
+@pytest.fixture(scope="session")
+def manager(servers: list[Memcached]) -> Iterator[SessionManager]:
+    with SessionManager(nodes_setting(servers), sticky=True, route="w1", max_inactive=24 * 3600) as manager:
+        yield manager
 
 
 def in_random_order(ids: list[str]) -> list[str]:
@@ -74,7 +69,7 @@ def by_manager(manager: SessionManager) -> Run:
 
 
 def by_cache(manager: SessionManager) -> Run:
-    cache: Any = lru.LRU(N_SESSIONS)
+    cache: Any = rival("lru").LRU(N_SESSIONS)
     ids = [f"{i:032x}-n1.w1" for i in range(N_SESSIONS)]
     for session_id in ids:
         cache[session_id] = mixed_attributes()
@@ -98,4 +93,4 @@ CONTENDERS: dict[str, Callable[[SessionManager], Run]] = {
 
 @pytest.mark.parametrize("contender", CONTENDERS)
 def test_unchanged_request(contender: str, manager: SessionManager, measure: Measure) -> None:
-    measure(GROUP, contender, CONTENDERS[contender](manager), N_SESSIONS)
+    measure(STICKY, contender, CONTENDERS[contender](manager), N_SESSIONS)

@@ -1,51 +1,139 @@
-"""The table of ratios: they survive a change of machine, nanoseconds do not."""
+"""The table of ratios: on the terminal, and as the page that the README names."""
 
 from __future__ import annotations
 
-import statistics
-from collections.abc import Iterable, Iterator
-from typing import Any
+import os
+import platform
+import subprocess
+from collections.abc import Callable, Iterable, Iterator
+from importlib import metadata
 
-OURS = "msm_fast"
-FLOOR = "floor: "
-"""How the names of the contenders begin; all others are rivals."""
+from bench.results import Results, Row, Spread
+from bench.targets import FLOOR, OURS, Target
+from tests.memcached import find_memcached
+
+COLUMNS = ("", "time", "ours beside it", "lowest to highest", "target", "")
+WIDTHS = (44, 10, 24, 19, 16, 6)
+
+PACKAGES = (
+    "msm-fast",
+    "cachebox",
+    "cachetools",
+    "Django",
+    "Flask-Session",
+    "libmc",
+    "lru-dict",
+    "meta-memcache",
+    "msgspec",
+    "ormsgpack",
+    "pylibmc",
+    "pymemcache",
+    "theine",
+    "uhashring",
+    "xxhash",
+)
+
+INTRODUCTION = """\
+# How msm_fast compares
+
+`make bench` has written this page. Every contender of a table was timed in the same run, in turns, so that what
+disturbs the machine disturbs all of them. The ratio is the median of the turns' ratios, beside it the lowest and the
+highest. A *floor* is not a rival: it does less than anyone must, a bare socket or one hash call. Times are CPU time of
+the process, per operation, unless the title says otherwise; targets are about that.
+
+![ratios to the rivals and to the floors](chart.svg)
+"""
 
 
-def ratio_lines(benchmarks: Iterable[Any]) -> Iterator[str]:
-    """Yield the lines of the table: per contender the median of its turns' medians, and its best time of all.
-
-    benchmarks: pytest-benchmark's results, each with its group, extra_info and stats. Where the two ratios of a line
-    differ much, the machine was not quiet: run it again.
-    """
-    turns: dict[str, dict[str, list[tuple[float, float]]]] = {}
-    for result in benchmarks:
-        if result.stats.rounds:
-            info = result.extra_info
-            times = (result.stats.median / info["n_operations"], result.stats.min / info["n_operations"])
-            turns.setdefault(result.group, {}).setdefault(info["contender"], []).append(times)
-    for group, contenders in turns.items():
-        yield f"{group:<52}{'median':>10}{'min':>10}   ratio by median (by min)"
-        summary = {name: _summarize(times) for name, times in contenders.items()}
-        for name, times in summary.items():
-            durations = "".join(f"{_duration(time_s):>10}" for time_s in times)
-            yield f"  {name:<50}{durations}   {_comparison(name, times, summary.get(OURS))}".rstrip()
+def terminal_lines(results: Results) -> Iterator[str]:
+    """Yield the lines of all tables, then what was missed and what was left out."""
+    for group in results.groups:
+        yield _aligned([group, *COLUMNS[1:]])
+        for row in results.rows(group):
+            yield _aligned(_cells(row))
         yield ""
+    yield from summary(results)
 
 
-def _summarize(times: list[tuple[float, float]]) -> tuple[float, float]:
-    medians, minima = zip(*times, strict=True)
-    return statistics.median(medians), min(minima)
+def summary(results: Results) -> Iterator[str]:
+    """Yield lines that say which targets are held, which are missed, and who did not take part."""
+    rows = [(group, row) for group in results.groups for row in results.rows(group) if row.verdict]
+    missed = [(group, row) for group, row in rows if row.verdict == "missed"]
+    yield f"{len(rows) - len(missed)} of {len(rows)} targets held."
+    for group, row in missed:
+        assert row.target is not None
+        yield f"Missed: {group}; {row.contender}: {_value(row)}, target {_limit(row.target)}."
+    for target in results.not_measured():
+        yield f"Not measured: {target.group}; {target.contender or OURS}: target {_limit(target)}."
+    for contender, reason in sorted(results.left_out.items()):
+        yield f"Left out: {contender}: {reason}."
 
 
-def _comparison(name: str, times: tuple[float, float], ours: tuple[float, float] | None) -> str:
-    if ours is None or name == OURS:
-        return ""
-    if name.startswith(FLOOR):
-        by_median, by_min = (own / floor for own, floor in zip(ours, times, strict=True))
-        return f"ours takes {by_median:.2f}x the floor ({by_min:.2f}x)"
-    by_median, by_min = (rival / own for own, rival in zip(ours, times, strict=True))
-    return f"ours is {by_median:.2f}x as fast ({by_min:.2f}x)"
+def markdown(results: Results) -> str:
+    """Return the page."""
+    parts = [INTRODUCTION, *(f"- {line}\n" for line in summary(results))]
+    for group in results.groups:
+        parts.append(f"\n## {group[0].upper()}{group[1:]}\n\n{_table(COLUMNS, map(_cells, results.rows(group)))}")
+    parts.append(f"\n## Measured with\n\n{_table(('', 'version'), _versions())}")
+    return "".join(parts)
+
+
+def _cells(row: Row) -> list[str]:
+    comparison = "" if row.ratio is None else f"{_value(row)} {'the floor' if _is_floor(row) else 'as fast'}"
+    limit = "" if row.target is None else _limit(row.target)
+    return [row.contender, _duration(row.seconds.median), comparison, _range(row), limit, row.verdict]
+
+
+def _is_floor(row: Row) -> bool:
+    return row.contender.startswith(FLOOR)
+
+
+def _value(row: Row) -> str:
+    return _duration(row.seconds.median) if row.ratio is None else f"{_figure(row.ratio.median)}x"
+
+
+def _range(row: Row) -> str:
+    if row.ratio is None:
+        return _between(row.seconds, _duration)
+    return _between(row.ratio, _figure)
+
+
+def _between(spread: Spread, write: Callable[[float], str]) -> str:
+    return f"{write(spread.low)} to {write(spread.high)}"
+
+
+def _limit(target: Target) -> str:
+    side = "at least" if target.is_minimum else "at most"
+    return f"{side} {_duration(target.limit) if target.contender is None else f'{target.limit:g}x'}"
+
+
+def _figure(ratio: float) -> str:
+    return f"{ratio:.0f}" if ratio >= 100 else f"{ratio:.1f}" if ratio >= 10 else f"{ratio:.2f}"
 
 
 def _duration(seconds: float) -> str:
-    return f"{seconds * 1e9:.0f} ns" if seconds < 1e-5 else f"{seconds * 1e6:.1f} us"
+    if seconds < 1e-6:
+        return f"{seconds * 1e9:.0f} ns"
+    return f"{seconds * 1e6:.{2 if seconds < 1e-5 else 1}f} µs"
+
+
+def _aligned(cells: Iterable[str]) -> str:
+    return "  ".join(f"{cell:<{width}}" for cell, width in zip(cells, WIDTHS, strict=True)).rstrip()
+
+
+def _table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    columns = list(header)
+    lines = [columns, ["---"] * len(columns), *rows]
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
+
+
+def _versions() -> Iterator[tuple[str, str]]:
+    yield platform.python_implementation(), platform.python_version()
+    yield "system", f"{platform.system()} {platform.machine()}, {os.cpu_count()} processors"
+    output = subprocess.run([find_memcached(), "-V"], capture_output=True, text=True, check=True).stdout
+    yield "memcached", output.split()[-1]
+    for package in PACKAGES:
+        try:
+            yield package, metadata.version(package)
+        except metadata.PackageNotFoundError:
+            yield package, "not installed"
