@@ -41,9 +41,10 @@ lint: setup ## ruff, mypy --strict, and the stubs of the compiled core against t
 	$(python) -m mypy --python-version 3.10
 	$(python) -m mypy.stubtest --mypy-config-file pyproject.toml --ignore-disjoint-bases msm_fast._core
 
-bench: setup memcached ## the benchmarks, with their rivals beside them
+bench: setup memcached ## the benchmarks, with their rivals beside them; writes bench/report.md unless BENCH_ARGS choose
 	@.ci/prepare bench
-	$(python) -m pytest bench -o python_files='bench_*.py' --benchmark-only $(BENCH_ARGS)
+	$(python) -m pytest bench -o python_files='bench_*.py' --benchmark-only --benchmark-quiet -q \
+		$(or $(BENCH_ARGS),--report)
 
 # A copy of the tree, so that the sanitizers' modules never stand in for the release build's. Linux with gcc.
 sanitize: setup ## unit and property tests under AddressSanitizer and UndefinedBehaviorSanitizer

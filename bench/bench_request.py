@@ -19,7 +19,7 @@ from pymemcache.client.hash import HashClient
 from bench.attributes import mixed_attributes
 from bench.conftest import Measure
 from bench.rivals import rival
-from bench.servers import connect, nodes_setting, pymemcache_client, receive
+from bench.servers import PATIENT, connect, nodes_setting, pymemcache_client, receive
 from bench.targets import REQUEST, timed
 from msm_fast import AttributeMap, SessionManager
 from msm_fast._core import wire
@@ -34,7 +34,7 @@ Contender = Callable[[list[Memcached], ExitStack], Run]
 
 
 def by_manager(servers: list[Memcached], stack: ExitStack) -> Run:
-    manager = stack.enter_context(SessionManager(nodes_setting(servers), replicas=1))
+    manager = stack.enter_context(SessionManager(nodes_setting(servers), replicas=1, timeouts=PATIENT))
     session = manager.create()
     session.update(mixed_attributes())
     assert manager.save(session).backups

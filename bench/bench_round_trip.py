@@ -13,9 +13,9 @@ from pymemcache.client.hash import HashClient
 
 from bench.conftest import Measure
 from bench.rivals import rival
-from bench.servers import connect, pymemcache_client, receive
+from bench.servers import PATIENCE_S, PATIENT, connect, pymemcache_client, receive
 from bench.targets import ROUND_TRIP, timed
-from msm_fast import Node, Timeouts
+from msm_fast import Node
 from msm_fast._core import wire
 from msm_fast.drivers.blocking import BlockingDriver
 from msm_fast.engine.effects import Batch, Exchange, Flow
@@ -23,21 +23,20 @@ from tests.memcached import Memcached
 
 KEY = "0123456789abcdef0123456789abcdef"
 VALUE = bytes(range(32, 96)) * 32
-LONGEST_S = 10.0
 FLOOR = "floor: a bare socket's send and recv"
 Run = Callable[[], Any]
 Contender = Callable[[Memcached, ExitStack], Run]
 
 
 def by_driver(server: Memcached, stack: ExitStack) -> Run:
-    driver = stack.enter_context(closing(BlockingDriver({"n1": Node("n1", "127.0.0.1", server.port)}, Timeouts())))
+    driver = stack.enter_context(closing(BlockingDriver({"n1": Node("n1", "127.0.0.1", server.port)}, PATIENT)))
     key = KEY.encode()
 
     def flow() -> Flow[Any]:
         ((reply,),) = yield Exchange([Batch("n1", [wire.get(key)])])
         return reply.value
 
-    return lambda: driver.run(flow(), time.monotonic() + LONGEST_S)
+    return lambda: driver.run(flow(), time.monotonic() + PATIENCE_S)
 
 
 def by_pymemcache(kind: Callable[..., Any]) -> Contender:

@@ -15,7 +15,7 @@ import pytest
 from bench.attributes import mixed_attributes
 from bench.conftest import Measure
 from bench.rivals import rival
-from bench.servers import nodes_setting
+from bench.servers import PATIENT, nodes_setting
 from bench.targets import STICKY
 from msm_fast import SessionManager
 from tests.memcached import Memcached
@@ -26,7 +26,8 @@ Run = Callable[[], Any]
 
 @pytest.fixture(scope="session")
 def manager(servers: list[Memcached]) -> Iterator[SessionManager]:
-    with SessionManager(nodes_setting(servers), sticky=True, route="w1", max_inactive=24 * 3600) as manager:
+    nodes = nodes_setting(servers)
+    with SessionManager(nodes, sticky=True, route="w1", max_inactive=24 * 3600, timeouts=PATIENT) as manager:
         yield manager
 
 

@@ -16,7 +16,6 @@ COLUMNS = ("", "time", "ours beside it", "lowest to highest", "target", "")
 WIDTHS = (44, 10, 24, 19, 16, 6)
 
 PACKAGES = (
-    "msm-fast",
     "cachebox",
     "cachetools",
     "Django",
@@ -63,15 +62,15 @@ def summary(results: Results) -> Iterator[str]:
     for group, row in missed:
         assert row.target is not None
         yield f"Missed: {group}; {row.contender}: {_value(row)}, target {_limit(row.target)}."
-    for target in results.not_measured():
-        yield f"Not measured: {target.group}; {target.contender or OURS}: target {_limit(target)}."
     for contender, reason in sorted(results.left_out.items()):
         yield f"Left out: {contender}: {reason}."
 
 
 def markdown(results: Results) -> str:
     """Return the page."""
-    parts = [INTRODUCTION, *(f"- {line}\n" for line in summary(results))]
+    parts = [INTRODUCTION, "\n", *(f"- {line}\n" for line in summary(results))]
+    for target in results.not_measured():
+        parts.append(f"- Not measured: {target.group}; {target.contender or OURS}: target {_limit(target)}.\n")
     for group in results.groups:
         parts.append(f"\n## {group[0].upper()}{group[1:]}\n\n{_table(COLUMNS, map(_cells, results.rows(group)))}")
     parts.append(f"\n## Measured with\n\n{_table(('', 'version'), _versions())}")
