@@ -37,7 +37,28 @@ cdef object NATIVE_CHAIN = resolve_serializers("native")
 
 
 cdef object resolve_chain(object serializer):
-    return serializer if type(serializer) is SerializerChain else resolve_serializers(serializer)
+    if type(serializer) is SerializerChain:
+        return serializer
+    return NATIVE_CHAIN if serializer == "native" else resolve_serializers(serializer)
+
+
+cdef bint has_exact_names(dict attributes) except -1:
+    for name in attributes:
+        if type(name) is not str:
+            return False
+    return True
+
+
+cdef object checked_name(object name):
+    """Return name as an exact str. Raises: as AttributeMap."""
+    cdef Py_ssize_t n_bytes
+    if not isinstance(name, str):
+        raise TypeError(f"a session attribute's name must be str, not {type(name).__name__}")
+    name = PyUnicode_FromObject(name)
+    PyUnicode_AsUTF8AndSize(name, &n_bytes)
+    if n_bytes > NAME_SIZE_MAX:
+        raise ValueError(f"a session attribute's name takes {n_bytes} bytes, more than {NAME_SIZE_MAX}")
+    return name
 
 
 @cython.final
@@ -76,7 +97,14 @@ cdef class AttributeMap:
         self, mapping: Mapping[str, object] | Iterable[tuple[str, object]] = (), serializer: object = "native"
     ) -> None:
         self._chain = resolve_chain(serializer)
-        self.update(mapping)
+        cdef dict attributes = dict(mapping)
+        if self._live or self._base or self._removed or not has_exact_names(attributes):
+            self.update(attributes)
+            return
+        # The copy becomes the map, value by value: it need not grow.
+        for name, value in attributes.items():
+            attributes[checked_name(name)] = make_slot(value, -1)
+        self._live = attributes
 
     @classmethod
     def decode(
@@ -234,6 +262,8 @@ cdef class AttributeMap:
 
     cdef bint _find(self, bytes base, object name, msm_frame_t *frame) except -1:
         """Find a name's frame; after many searches, by an index of all names."""
+        if PyBytes_GET_SIZE(base) == 0:
+            return False
         if self._index is None:
             if self._n_searches >= SEARCHES_BEFORE_INDEX:
                 self._index = index_names(self._base)
@@ -246,7 +276,7 @@ cdef class AttributeMap:
         cdef msm_frame_t frame
         while slot is None:
             base = self._base
-            if PyBytes_GET_SIZE(base) == 0 or name in self._removed or not self._find(base, name, &frame):
+            if name in self._removed or not self._find(base, name, &frame):
                 return None
             text = PyUnicode_FromObject(name)
             slot = read_slot(self._chain, text, base, &frame)
@@ -302,14 +332,8 @@ cdef class AttributeMap:
         return default if slot is None else slot.value
 
     def __setitem__(self, name: str, value: object) -> None:
-        cdef Py_ssize_t n_bytes
         cdef msm_frame_t frame
-        if not isinstance(name, str):
-            raise TypeError(f"a session attribute's name must be str, not {type(name).__name__}")
-        name = PyUnicode_FromObject(name)
-        PyUnicode_AsUTF8AndSize(name, &n_bytes)
-        if n_bytes > NAME_SIZE_MAX:
-            raise ValueError(f"a session attribute's name takes {n_bytes} bytes, more than {NAME_SIZE_MAX}")
+        name = checked_name(name)
         cdef Slot slot = self._live.get(name)
         if slot is not None:
             self._live[name] = make_slot(value, slot.start)

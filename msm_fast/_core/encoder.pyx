@@ -11,7 +11,7 @@ from cpython.datetime cimport date, datetime, import_datetime, time, timedelta
 from cpython.dict cimport PyDict_Copy
 from cpython.list cimport PyList_AsTuple
 from cpython.mem cimport PyMem_Free, PyMem_Malloc, PyMem_Realloc
-from libc.stdint cimport int8_t, uint8_t, uint64_t
+from libc.stdint cimport UINT32_MAX, int8_t, uint8_t, uint64_t
 from libc.string cimport memcpy, memmove
 
 from msm_fast._core.c_msgpack cimport *
@@ -25,6 +25,7 @@ __all__ = []
 cdef extern from "Python.h":
     long long PyLong_AsLongLongAndOverflow(object number, int *overflow) except? -1
     unsigned long long PyLong_AsUnsignedLongLong(object number) except? 0xFFFFFFFFFFFFFFFF
+    unsigned long long PyLong_AsUnsignedLongLongMask(object number) except? 0xFFFFFFFFFFFFFFFF
     const char *PyUnicode_AsUTF8AndSize(object text, Py_ssize_t *size) except NULL
 
 import_datetime()
@@ -92,8 +93,7 @@ cdef int write_value(Writer out, object value, int depth) except -1:
         out.size += msm_float_write(<double> value, <uint8_t *> out.data + out.size)
         return 0
     if kind is bytes:
-        write_head(out, MSM_TOKEN_BIN, PyBytes_GET_SIZE(value))
-        return out.write(PyBytes_AS_STRING(value), PyBytes_GET_SIZE(value))
+        return write_bytes(out, MSM_TOKEN_BIN, PyBytes_AS_STRING(value), PyBytes_GET_SIZE(value))
     if kind is dict or kind is list or kind is tuple or kind is set or kind is frozenset:
         return write_container(out, value, kind, depth)
     return write_extension(out, value, kind, depth)
@@ -104,7 +104,7 @@ cdef int write_byte(Writer out, uint8_t byte) except -1:
 
 
 cdef int write_head(Writer out, msm_token_kind kind, Py_ssize_t length, int8_t ext_code=0) except -1:
-    if length > 0xFFFFFFFF:
+    if length > <Py_ssize_t> UINT32_MAX:
         raise ValueError("a part of the value is longer than MessagePack allows (4 GiB)")
     out.reserve(MSM_HEAD_SIZE_MAX)
     out.size += msm_head_write(kind, <uint32_t> length, ext_code, <uint8_t *> out.data + out.size)
@@ -114,8 +114,17 @@ cdef int write_head(Writer out, msm_token_kind kind, Py_ssize_t length, int8_t e
 cdef int write_str(Writer out, object text) except -1:
     cdef Py_ssize_t n_bytes
     cdef const char *utf8 = PyUnicode_AsUTF8AndSize(text, &n_bytes)
-    write_head(out, MSM_TOKEN_STR, n_bytes)
-    return out.write(utf8, n_bytes)
+    return write_bytes(out, MSM_TOKEN_STR, utf8, n_bytes)
+
+
+cdef int write_bytes(Writer out, msm_token_kind kind, const char *source, Py_ssize_t n_bytes, int8_t ext_code=0) except -1:
+    if n_bytes > <Py_ssize_t> UINT32_MAX:
+        raise ValueError("a part of the value is longer than MessagePack allows (4 GiB)")
+    out.reserve(MSM_HEAD_SIZE_MAX + n_bytes)
+    out.size += msm_head_write(kind, <uint32_t> n_bytes, ext_code, <uint8_t *> out.data + out.size)
+    memcpy(out.data + out.size, source, n_bytes)
+    out.size += n_bytes
+    return 0
 
 
 cdef int write_int(Writer out, object number) except -1:
@@ -134,8 +143,7 @@ cdef int write_int(Writer out, object number) except -1:
 
 
 cdef int write_payload(Writer out, int8_t ext_code, bytes payload) except -1:
-    write_head(out, MSM_TOKEN_EXT, PyBytes_GET_SIZE(payload), ext_code)
-    return out.write(PyBytes_AS_STRING(payload), PyBytes_GET_SIZE(payload))
+    return write_bytes(out, MSM_TOKEN_EXT, PyBytes_AS_STRING(payload), PyBytes_GET_SIZE(payload), ext_code)
 
 
 # An extension that holds values gets its head when its length is known: room is left for the longest head, then
@@ -209,13 +217,21 @@ cdef int write_sorted(Writer out, list items, int depth) except -1:
 
 
 cdef int write_extension(Writer out, object value, object kind, int depth) except -1:
+    cdef Py_ssize_t n_bytes
+    cdef const char *utf8
+    cdef uint8_t[16] uuid
     if kind is datetime or kind is date or kind is time or kind is timedelta:
         return write_moment(out, value, kind)
     if kind is Decimal:
         # The context of the running thread may ask for a small e; the record has one form only.
-        return write_payload(out, EXT_DECIMAL, str(value).replace("e", "E").encode("ascii"))
+        text = str(value).replace("e", "E")
+        utf8 = PyUnicode_AsUTF8AndSize(text, &n_bytes)
+        return write_bytes(out, MSM_TOKEN_EXT, utf8, n_bytes, EXT_DECIMAL)
     if kind is UUID:
-        return write_payload(out, EXT_UUID, value.int.to_bytes(16, "big"))
+        number = value.int
+        msm_big_endian_write(PyLong_AsUnsignedLongLong(number >> 64), 8, uuid)
+        msm_big_endian_write(PyLong_AsUnsignedLongLongMask(number), 8, uuid + 8)
+        return write_bytes(out, MSM_TOKEN_EXT, <const char *> uuid, 16, EXT_UUID)
     if kind is bytearray:
         return write_payload(out, EXT_BYTEARRAY, bytes(value))
     if kind is complex:
@@ -240,8 +256,7 @@ cdef int write_complex(Writer out, object number) except -1:
     cdef uint8_t payload[16]
     store_double(PyComplex_RealAsDouble(number), payload)
     store_double(PyComplex_ImagAsDouble(number), payload + 8)
-    write_head(out, MSM_TOKEN_EXT, 16, EXT_COMPLEX)
-    return out.write(payload, 16)
+    return write_bytes(out, MSM_TOKEN_EXT, <const char *> payload, 16, EXT_COMPLEX)
 
 
 cdef void store_double(double number, uint8_t *out) noexcept nogil:
@@ -270,8 +285,7 @@ cdef int write_zoned(
 ) except -1:
     cdef bytes zone_bytes
     if zone is None:
-        write_head(out, MSM_TOKEN_EXT, n_bytes, ext_code)
-        return out.write(payload, n_bytes)
+        return write_bytes(out, MSM_TOKEN_EXT, <const char *> payload, n_bytes, ext_code)
     zone_bytes = encode_zone(zone)
     write_head(out, MSM_TOKEN_EXT, n_bytes + PyBytes_GET_SIZE(zone_bytes), ext_code)
     out.write(payload, n_bytes)

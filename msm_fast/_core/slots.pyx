@@ -8,7 +8,7 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes
 from cpython.object cimport PyObject
 from cpython.tuple cimport PyTuple_GET_ITEM, PyTuple_GET_SIZE
 from cpython.unicode cimport PyUnicode_AsUTF8AndSize
-from libc.stdint cimport uint8_t, uint16_t, uint32_t
+from libc.stdint cimport UINT32_MAX, uint8_t, uint16_t, uint32_t
 from libc.string cimport memcmp, memcpy
 
 from msm_fast._core.c_record cimport MSM_FRAME_HEAD_SIZE, msm_frame_head_write, msm_frame_t
@@ -85,10 +85,11 @@ cdef bytes encode_slots(object chain, bytes base, dict live, dict removed, objec
     cdef Py_ssize_t at, start
     cdef int written
     cdef bint is_kept
-    for name, slot in live.items():
-        if slot.start >= 0 and not slot.is_clean:
-            touched.append((slot.start, name, slot))
-    touched.sort()
+    if base:
+        for name, slot in live.items():
+            if slot.start >= 0 and not slot.is_clean:
+                touched.append((slot.start, name, slot))
+        touched.sort()
     for start, name, slot in touched:
         at = out.size
         is_kept = keep is None or keep(name)
@@ -156,6 +157,7 @@ cdef bint write_frame(object chain, Writer out, str name, object value, list fai
     """Append a frame, or nothing and a failure."""
     cdef Py_ssize_t n_name, n_value
     cdef Py_ssize_t frame = out.size
+    cdef int tag
     cdef const char *utf8 = PyUnicode_AsUTF8AndSize(name, &n_name)
     out.reserve(MSM_FRAME_HEAD_SIZE + n_name)
     out.size += MSM_FRAME_HEAD_SIZE
@@ -164,7 +166,7 @@ cdef bint write_frame(object chain, Writer out, str name, object value, list fai
     try:
         tag = write_value(chain, out, value)
         n_value = out.size - n_value
-        if n_value > 0xFFFFFFFF:
+        if n_value > <Py_ssize_t> UINT32_MAX:
             raise ValueError("the value takes more than 4 GiB")
     except Exception as error:
         out.truncate(frame)
