@@ -58,18 +58,24 @@ static inline uint64_t score_of(uint64_t digest, const uint64_t *seeds, const do
     return weights == NULL ? mixed : weighted_score(mixed, weights[i]);
 }
 
-size_t msm_placement_first(uint64_t digest, const uint64_t *seeds, const double *weights, size_t n)
+/* Inlined once for each kind of score: so neither loop asks which it is. */
+static inline size_t first(uint64_t digest, const uint64_t *seeds, const double *weights, size_t n)
 {
     size_t best = 0;
     uint64_t best_score = score_of(digest, seeds, weights, 0);
     for (size_t i = 1; i < n; i++) {
         const uint64_t score = score_of(digest, seeds, weights, i);
-        if (score > best_score) {
-            best_score = score;
-            best = i;
-        }
+        /* No branch: which node wins is as good as random, and each wrong guess costs more than a score. */
+        const size_t is_better = (size_t)0 - (size_t)(score > best_score);
+        best ^= (best ^ i) & is_better;
+        best_score = score > best_score ? score : best_score;
     }
     return best;
+}
+
+size_t msm_placement_first(uint64_t digest, const uint64_t *seeds, const double *weights, size_t n)
+{
+    return weights == NULL ? first(digest, seeds, NULL, n) : first(digest, seeds, weights, n);
 }
 
 static inline int ranks_before(const msm_placement_rank_t *a, const msm_placement_rank_t *b)

@@ -13,15 +13,39 @@ import time
 
 from msm_fast.errors import ConfigurationError
 
+cdef extern from *:
+    """
+    #ifdef Py_GIL_DISABLED
+    typedef PyMutex msm_lock_t;
+    #define msm_lock(lock) PyMutex_Lock(lock)
+    #define msm_unlock(lock) PyMutex_Unlock(lock)
+    #else
+    typedef char msm_lock_t;
+    #define msm_lock(lock) ((void)(lock))
+    #define msm_unlock(lock) ((void)(lock))
+    #endif
+    """
+    ctypedef struct msm_lock_t:
+        pass
+    void msm_lock(msm_lock_t *lock) noexcept
+    void msm_unlock(msm_lock_t *lock) noexcept
+
 cdef extern from "Python.h":
+    # Items of a list as they stand there, neither taken nor given back.
     Py_ssize_t PyList_GET_SIZE(list)
+    PyObject *item_at "PyList_GET_ITEM"(list, Py_ssize_t i)
+    void put_item "PyList_SET_ITEM"(list, Py_ssize_t i, PyObject *item)
 
 # The lock guards links and numbers, nothing else. While it is held no Python code can run: keys are hashed and
 # compared, the clock is read, objects are made and objects die only without it. So nothing that a key, a value or
-# a clock does, not even calling this cache, can deadlock.
+# a clock does, not even calling this cache, can deadlock; and where there is a GIL, that is the lock.
 #
 # Each entry is an object of its own, owned by the list _owned alone (which is how the garbage collector finds it),
-# and linked twice by borrowed pointers: in the chain of its bucket, and in the order of use.
+# and linked by a borrowed pointer in the chain of its bucket.
+#
+# The order of use is a heap with lazy keys. An entry that is used gets the next stamp and stays where it is: a hit
+# touches no other entry. _owned is a binary heap by the stamp that each entry had when it was last put in place; what
+# comes to the top with a newer stamp is put in place once more, so the one that stays on top is the oldest of all.
 
 cdef enum:
     FIRST_BUCKET_BITS = 3
@@ -30,15 +54,16 @@ cdef enum:
 @cython.final
 @cython.freelist(64)
 cdef class _Entry:
+    # First what a look-up reads, so that it is in as few cache lines as may be.
+    cdef Py_hash_t hash
     cdef object key
     cdef object value
-    cdef Py_hash_t hash
-    cdef size_t size
     cdef double deadline    # on the cache's clock; infinity: none
-    cdef Py_ssize_t slot    # where it stands in _owned
+    cdef uint64_t used      # the stamp of its last use
     cdef PyObject *chain    # the next of its bucket; of a dead entry: the next dead one
-    cdef PyObject *newer
-    cdef PyObject *older
+    cdef uint64_t placed    # the stamp by which it stands in the heap: the last one when it was put there
+    cdef Py_ssize_t slot    # where it stands in _owned
+    cdef size_t size
 
 
 cdef inline int _is_same_key(object a, object b) noexcept:
@@ -79,12 +104,12 @@ cdef class NearCache:
     """
 
     cdef object __weakref__
-    cdef cython.pymutex _lock
+    cdef msm_lock_t _lock
     cdef list _owned
     cdef PyObject **_buckets
     cdef int _bucket_bits
-    cdef PyObject *_newest
-    cdef PyObject *_oldest
+    cdef uint64_t _stamp        # the newest
+    cdef bint _has_links        # from buckets to entries
     cdef size_t _epoch          # grows whenever an entry is linked or unlinked
     cdef size_t _max_entries
     cdef size_t _max_bytes
@@ -125,14 +150,14 @@ cdef class NearCache:
         cdef PyObject *found = self._find(key, key_hash)
         if found is not NULL and (<_Entry>found).deadline > now:
             self._hits += 1
-            self._make_newest(found)
+            self._use(<_Entry>found)
             value = (<_Entry>found).value
-            self._lock.release()
+            msm_unlock(&self._lock)
             return value
         self._misses += 1
         if found is not NULL:
             self._unlink(found, &dead)
-        self._lock.release()
+        msm_unlock(&self._lock)
         _bury(dead)
         return default
 
@@ -143,6 +168,7 @@ cdef class NearCache:
         ttl: seconds; None: the cache's. A value whose time is over already (0 or less) is not kept.
         A value that is not kept still removes the older one: the cache never returns what was replaced.
         Raises:  ValueError for a negative size or a ttl of nan; what the key's __hash__ and __eq__ raise.
+        Cost:    one hash look-up; to evict, O(log n) for each entry used since it was last put in order, once.
         """
         cdef Py_hash_t key_hash = hash(key)
         cdef double life_s = self._ttl if ttl is None else ttl
@@ -171,14 +197,14 @@ cdef class NearCache:
         found = self._find(key, key_hash)
         if found is not NULL:
             self._exchange(<_Entry>found, entry)
-            self._make_newest(found)
+            self._use(<_Entry>found)
         elif not self._link(entry):
-            self._lock.release()
+            msm_unlock(&self._lock)
             raise MemoryError
         while <size_t>PyList_GET_SIZE(self._owned) > self._max_entries or self._nbytes > self._max_bytes:
             self._evictions += 1
-            self._unlink(self._oldest, &dead)
-        self._lock.release()
+            self._unlink(self._oldest(), &dead)
+        msm_unlock(&self._lock)
         _bury(dead)
 
     def pop(self, key, default=None):
@@ -193,7 +219,7 @@ cdef class NearCache:
         cdef PyObject *found = self._find(key, key_hash)
         if found is not NULL:
             self._unlink(found, &dead)
-        self._lock.release()
+        msm_unlock(&self._lock)
         if dead is not NULL and (<_Entry>dead).deadline > now:
             default = (<_Entry>dead).value
         _bury(dead)
@@ -205,7 +231,7 @@ cdef class NearCache:
         self._enter()
         self._owned, replacement = replacement, self._owned
         self._forget()
-        self._lock.release()
+        msm_unlock(&self._lock)
 
     def keys(self):
         """Return a list of the keys whose values have not expired, in no particular order."""
@@ -220,7 +246,7 @@ cdef class NearCache:
                 n = PyList_GET_SIZE(self._owned)
                 for i in range(n):
                     entries[i] = self._owned[i]
-            self._lock.release()
+            msm_unlock(&self._lock)
         return [(<_Entry>entry).key for entry in entries[:n] if (<_Entry>entry).deadline > now]
 
     def __contains__(self, key):
@@ -232,14 +258,14 @@ cdef class NearCache:
         cdef bint is_live = found is not NULL and (<_Entry>found).deadline > now
         if found is not NULL and not is_live:
             self._unlink(found, &dead)
-        self._lock.release()
+        msm_unlock(&self._lock)
         _bury(dead)
         return is_live
 
     def __len__(self):
         self._enter()
         cdef Py_ssize_t n = PyList_GET_SIZE(self._owned)
-        self._lock.release()
+        msm_unlock(&self._lock)
         return n
 
     @property
@@ -265,20 +291,20 @@ cdef class NearCache:
     cdef size_t _read(self, const size_t *number) noexcept:
         self._enter()
         cdef size_t value = number[0]
-        self._lock.release()
+        msm_unlock(&self._lock)
         return value
 
-    cdef double _now(self) except? -1.0:
+    cdef inline double _now(self) except? -1.0:
         return self._clock() if self._has_deadlines else -INFINITY
 
-    cdef void _enter(self) noexcept:
+    cdef inline void _enter(self) noexcept:
         """Take the lock.
 
         An empty _owned beside a linked entry is the garbage collector's work: it breaks a cycle through this cache
         by clearing that list, and code that runs as the rest of the cycle dies must not follow the links.
         """
-        self._lock.acquire()
-        if self._newest is not NULL and PyList_GET_SIZE(self._owned) == 0:
+        msm_lock(&self._lock)
+        if self._has_links and PyList_GET_SIZE(self._owned) == 0:
             self._forget()
 
     # What follows is called with the lock held.
@@ -286,8 +312,7 @@ cdef class NearCache:
     cdef void _forget(self) noexcept:
         """Unlink every entry; _owned no longer has them."""
         memset(self._buckets, 0, (<size_t>1 << self._bucket_bits) * sizeof(PyObject *))
-        self._newest = NULL
-        self._oldest = NULL
+        self._has_links = False
         self._nbytes = 0
         self._epoch += 1
 
@@ -296,7 +321,7 @@ cdef class NearCache:
         the low bits of a Python hash may all be the same."""
         return &self._buckets[(<uint64_t>key_hash * <uint64_t>0x9E3779B97F4A7C15) >> (64 - self._bucket_bits)]
 
-    cdef PyObject *_find(self, object key, Py_hash_t key_hash) except? NULL:
+    cdef inline PyObject *_find(self, object key, Py_hash_t key_hash) except? NULL:
         """Return the entry of key, or NULL.
 
         The lock is given up while a key's own __eq__ runs, and is not held if that raises. If any entry came or
@@ -312,7 +337,7 @@ cdef class NearCache:
                 if is_same < 0:
                     epoch = self._epoch
                     other = (<_Entry>found).key
-                    self._lock.release()
+                    msm_unlock(&self._lock)
                     is_same = bool(other == key)
                     other = None  # which may be the last of that key: not under the lock
                     self._enter()
@@ -331,12 +356,14 @@ cdef class NearCache:
             self._owned.append(entry)
         except MemoryError:
             return False
-        if entry.slot >> self._bucket_bits:
+        if entry.slot >> (self._bucket_bits - 1):
             self._grow()
         cdef PyObject **bucket = self._bucket(entry.hash)
         entry.chain = bucket[0]
         bucket[0] = <PyObject *>entry
-        self._push_newest(<PyObject *>entry)
+        self._has_links = True
+        self._use(entry)
+        entry.placed = entry.used
         self._nbytes += entry.size
         self._epoch += 1
         return True
@@ -345,18 +372,12 @@ cdef class NearCache:
         """Take an entry out, and put it before the dead, to be buried when the lock is released."""
         cdef _Entry entry = <_Entry>found
         cdef PyObject **at = self._bucket(entry.hash)
-        cdef _Entry last
         while at[0] is not found:
             at = &(<_Entry>at[0]).chain
         at[0] = entry.chain
-        self._take_from_order(found)
-        last = self._owned.pop()
-        if last is not entry:
-            last.slot = entry.slot
-            self._owned[entry.slot] = last
+        self._take_from_heap(entry)
         self._nbytes -= entry.size
         self._epoch += 1
-        Py_INCREF(entry)
         entry.chain = dead[0]
         dead[0] = found
 
@@ -372,43 +393,74 @@ cdef class NearCache:
         cdef int bits = self._bucket_bits + 1
         cdef PyObject **grown = <PyObject **>PyMem_RawCalloc(<size_t>1 << bits, sizeof(PyObject *))
         cdef PyObject **bucket
-        cdef PyObject *entry = self._newest
+        cdef PyObject *entry
+        cdef Py_ssize_t i
         if grown is NULL:
             return
         PyMem_RawFree(self._buckets)
         self._buckets = grown
         self._bucket_bits = bits
-        while entry is not NULL:
+        for i in range(PyList_GET_SIZE(self._owned) - 1):  # the last one is only about to be linked
+            entry = item_at(self._owned, i)
             bucket = self._bucket((<_Entry>entry).hash)
             (<_Entry>entry).chain = bucket[0]
             bucket[0] = entry
-            entry = (<_Entry>entry).older
 
-    cdef inline void _make_newest(self, PyObject *entry) noexcept:
-        if self._newest is not entry:
-            self._take_from_order(entry)
-            self._push_newest(entry)
+    cdef inline void _use(self, _Entry entry) noexcept:
+        """Make an entry the most recently used."""
+        self._stamp += 1
+        entry.used = self._stamp
 
-    cdef inline void _push_newest(self, PyObject *entry) noexcept:
-        (<_Entry>entry).newer = NULL
-        (<_Entry>entry).older = self._newest
-        if self._newest is not NULL:
-            (<_Entry>self._newest).newer = entry
-        else:
-            self._oldest = entry
-        self._newest = entry
+    cdef PyObject *_oldest(self) noexcept:
+        """Return the entry whose last use is longest ago; there is one."""
+        cdef PyObject *top = item_at(self._owned, 0)
+        while (<_Entry>top).placed != (<_Entry>top).used:
+            (<_Entry>top).placed = (<_Entry>top).used
+            self._sink(top, 0)
+            top = item_at(self._owned, 0)
+        return top
 
-    cdef inline void _take_from_order(self, PyObject *entry) noexcept:
-        cdef PyObject *newer = (<_Entry>entry).newer
-        cdef PyObject *older = (<_Entry>entry).older
-        if newer is not NULL:
-            (<_Entry>newer).older = older
-        else:
-            self._newest = older
-        if older is not NULL:
-            (<_Entry>older).newer = newer
-        else:
-            self._oldest = newer
+    cdef void _take_from_heap(self, _Entry entry) noexcept:
+        """Take entry out of _owned, whose reference becomes the caller's."""
+        cdef Py_ssize_t slot = entry.slot
+        cdef Py_ssize_t n = PyList_GET_SIZE(self._owned) - 1
+        cdef PyObject *last = item_at(self._owned, n)
+        if slot < n:
+            self._place(last, slot)
+            put_item(self._owned, n, <PyObject *>entry)
+        Py_INCREF(entry)
+        self._owned.pop()
+        if slot < n:
+            self._rise(last, slot)
+            self._sink(last, (<_Entry>last).slot)
+
+    cdef void _sink(self, PyObject *entry, Py_ssize_t slot) noexcept:
+        """Put entry in place, at slot or below it."""
+        cdef Py_ssize_t n = PyList_GET_SIZE(self._owned)
+        cdef Py_ssize_t child = 2 * slot + 1
+        while child < n:
+            if child + 1 < n and self._placed(child + 1) < self._placed(child):
+                child += 1
+            if self._placed(child) > (<_Entry>entry).placed:
+                break
+            self._place(item_at(self._owned, child), slot)
+            slot = child
+            child = 2 * slot + 1
+        self._place(entry, slot)
+
+    cdef void _rise(self, PyObject *entry, Py_ssize_t slot) noexcept:
+        """Put entry in place, at slot or above it."""
+        while slot and self._placed((slot - 1) >> 1) > (<_Entry>entry).placed:
+            self._place(item_at(self._owned, (slot - 1) >> 1), slot)
+            slot = (slot - 1) >> 1
+        self._place(entry, slot)
+
+    cdef inline uint64_t _placed(self, Py_ssize_t slot) noexcept:
+        return (<_Entry>item_at(self._owned, slot)).placed
+
+    cdef inline void _place(self, PyObject *entry, Py_ssize_t slot) noexcept:
+        put_item(self._owned, slot, entry)
+        (<_Entry>entry).slot = slot
 
 
 cdef size_t _checked_budget(str setting, object value) except 0:
