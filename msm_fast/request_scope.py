@@ -56,13 +56,13 @@ class _Found(NamedTuple):
         return cls(state, state.session_id.plain, state.body, state.max_inactive_s)
 
 
-class RequestLife:
+class RequestLife(TimeBudget):
     """What is known of one request from its cookie to its save, and all that waits for nothing.
 
     is_ignored: settings.ignore_requests matches: nothing is stored, and the client's cookie must stay as it is.
     """
 
-    __slots__ = ("_cookie_value", "_ctx", "_found", "_lock", "_name", "_rules", "is_ignored", "session")
+    __slots__ = ("_cookie_value", "_ctx", "_found", "_lock", "_method", "_rules", "_uri", "is_ignored", "session")
 
     def __init__(
         self,
@@ -73,22 +73,30 @@ class RequestLife:
         uri: str,
         find: Callable[[], SessionState | None],
     ) -> None:
+        ctx.retry_budget.earn()
+        self.left_s = ctx.settings.timeouts.request
         self._ctx = ctx
         self._rules = rules
         self._cookie_value = cookie_value
-        self._name = method.upper(), uri.partition("?")[0]
+        self._method = method
+        self._uri = uri
         self._lock: SessionLock | None = None
         self._found: _Found | None = None
-        self.is_ignored = rules.is_ignored(self._name[1])
-        self.session = Session(find=find, mint=ctx.new_state, presented=cookie_value)
+        self.is_ignored = rules.ignores and rules.is_ignored(self._name[1])
+        self.session = Session(find, ctx.new_state, cookie_value)
+
+    @property
+    def _name(self) -> tuple[str, str]:
+        """What rules know the request by: its method and its path."""
+        return self._method.upper(), self._uri.partition("?")[0]
 
     @property
     def _expects_write(self) -> bool:
-        return self._name[0] not in _SAFE_METHODS
+        return self._method not in _SAFE_METHODS and self._method.upper() not in _SAFE_METHODS
 
     def _want_lock(self) -> SessionLock | None:
         """Return the lock that the request needs, if it needs one."""
-        if not self.is_ignored and self._rules.needs_lock(*self._name):
+        if self._rules.locks and not self.is_ignored and self._rules.needs_lock(*self._name):
             self._lock = new_lock(self._ctx)
         return self._lock
 
@@ -98,7 +106,8 @@ class RequestLife:
         return lock
 
     def _note_found(self, state: SessionState | None) -> None:
-        self._found = None if state is None or not self._rules.learns else _Found.of(state)
+        if self._rules.learns and state is not None:
+            self._found = _Found.of(state)
 
     def _has_nothing_to_save(self) -> bool:
         """Whether the request has not looked at its session, or none of what it changed counts."""
@@ -110,10 +119,9 @@ class RequestLife:
 
     def _learn(self, state: SessionState, result: SaveResult) -> None:
         """Take note of what the request did to its session."""
-        if self._rules.learns:
-            has_changed = result.status != "unchanged" and (self._found is None or _Found.of(state) != self._found)
-            if has_changed or self._found is not None:
-                self._rules.learn(*self._name, has_changed=has_changed)
+        has_changed = result.status != "unchanged" and (self._found is None or _Found.of(state) != self._found)
+        if has_changed or self._found is not None:
+            self._rules.learn(*self._name, has_changed=has_changed)
 
     def _tell_ignored_change(self, state: SessionState) -> None:
         """Tell once that an ignored request writes to its session: most likely somebody expects it to be stored."""
@@ -135,7 +143,7 @@ class RequestScope(RequestLife):
     With the first `save` the session's lock is let go: a response may stream for hours.
     """
 
-    __slots__ = ("_budget", "_manager")
+    __slots__ = ("_manager",)
 
     def __init__(
         self,
@@ -148,7 +156,6 @@ class RequestScope(RequestLife):
     ) -> None:
         super().__init__(ctx, rules, cookie_value, method, uri, self._find)
         self._manager = manager
-        self._budget = manager._new_budget()
 
     def save(self) -> SaveResult:
         """Store what changed; a session that the request never looked at costs nothing.
@@ -158,18 +165,19 @@ class RequestScope(RequestLife):
         if self._has_nothing_to_save():
             return SaveResult("unchanged")
         state = self.session.state
-        result = self._manager._save(state, self._budget, self._lock)
-        self._learn(state, result)
+        result = self._manager._save(state, self, self._lock)
+        if self._rules.learns:
+            self._learn(state, result)
         return result
 
     def close(self) -> None:
         """Let the session's lock go if it was not saved; may be called more than once."""
         lock = self._give_lock()
         if lock is not None:
-            self._manager._release(lock, self._budget)
+            self._manager._release(lock, self)
 
     def _find(self) -> SessionState | None:
-        state = self._manager._find(self._cookie_value, self._expects_write, self._budget, self._want_lock())
+        state = self._manager._find(self._cookie_value, self._expects_write, self, self._want_lock())
         self._note_found(state)
         return state
 
@@ -183,7 +191,8 @@ class RequestScope(RequestLife):
             if kind is None:
                 self.save()
         finally:
-            self.close()
+            if self._lock is not None:
+                self.close()
 
 
 class AsyncRequestScope(RequestLife):
@@ -197,7 +206,7 @@ class AsyncRequestScope(RequestLife):
     used: a request that never looks at it is not harmed.
     """
 
-    __slots__ = ("_budget", "_error", "_loaded", "_manager")
+    __slots__ = ("_error", "_loaded", "_manager")
 
     def __init__(
         self,
@@ -210,7 +219,6 @@ class AsyncRequestScope(RequestLife):
     ) -> None:
         super().__init__(ctx, rules, cookie_value, method, uri, self._find)
         self._manager = manager
-        self._budget = manager._new_budget()
         self._loaded: SessionState | Elsewhere | None = ELSEWHERE
         self._error: MsmError | None = None
 
@@ -219,7 +227,7 @@ class AsyncRequestScope(RequestLife):
         if self._loaded is ELSEWHERE and self._error is None:
             try:
                 state = await self._manager._find(
-                    self._cookie_value, self._expects_write, self._budget, self._want_lock()
+                    self._cookie_value, self._expects_write, self, self._want_lock()
                 )
             except WrongEventLoop:
                 raise
@@ -240,15 +248,16 @@ class AsyncRequestScope(RequestLife):
                 self._rules.learn(*self._name, has_changed=False)  # its session was looked up, and locked, in vain
             return SaveResult("unchanged")
         state = self.session.state
-        result = await self._manager._save(state, self._budget, self._lock)
-        self._learn(state, result)
+        result = await self._manager._save(state, self, self._lock)
+        if self._rules.learns:
+            self._learn(state, result)
         return result
 
     async def close(self) -> None:
         """Let the session's lock go if it was not saved; may be called more than once."""
         lock = self._give_lock()
         if lock is not None:
-            await self._manager._release(lock, self._budget)
+            await self._manager._release(lock, self)
 
     def _find(self) -> SessionState | None:
         if self._error is not None:

@@ -125,7 +125,7 @@ class Session(MutableMapping[str, Any]):
     Thread-safety: one request's own view; not to be shared by threads.
     """
 
-    __slots__ = ("_find", "_mint", "_presented", "_state", "_was_used")
+    __slots__ = ("_find", "_mint", "_presented", "_state", "was_used")
 
     def __init__(
         self,
@@ -138,20 +138,18 @@ class Session(MutableMapping[str, Any]):
         self._mint = mint
         self._presented = presented
         self._state = state
-        self._was_used = False
+        self.was_used = state is not None
+        """Whether this request has looked at the session at all (the response then varies by cookie)."""
 
     @property
     def state(self) -> SessionState:
         """The state behind it, looked up now if it was not before. For the engine and drivers."""
-        self._was_used = True
-        if self._state is None:
-            self._state = (self._find and self._find()) or self._mint()
-        return self._state
+        return self._state or self._look_up()
 
-    @property
-    def was_used(self) -> bool:
-        """Whether this request has looked at the session at all (the response then varies by cookie)."""
-        return self._was_used
+    def _look_up(self) -> SessionState:
+        self.was_used = True
+        self._state = (self._find and self._find()) or self._mint()
+        return self._state
 
     # -- what it is
 
@@ -232,10 +230,14 @@ class Session(MutableMapping[str, Any]):
     # -- its attributes
 
     def __getitem__(self, name: str) -> Any:
-        return self.state.attributes[name]
+        return (self._state or self._look_up()).attributes[name]
 
     def __setitem__(self, name: str, value: Any) -> None:
-        self.state.attributes[name] = value
+        (self._state or self._look_up()).attributes[name] = value
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """Return the value of name, or default when there is none."""
+        return (self._state or self._look_up()).attributes.get(name, default)
 
     def __delitem__(self, name: str) -> None:
         del self.state.attributes[name]

@@ -27,15 +27,19 @@ class RequestRules:
         self._mode = "merge" if settings.sticky else mode  # sticky requests share the live session
         self.learns = self._mode == "auto"
         """Whether it is to be told of each request what that did to its session."""
+        self.locks = self._mode in ("all", "auto", "uri")
+        """Whether any request may need a lock."""
+        self.ignores = settings.ignore_requests is not None
+        """Whether any request may be ignored."""
         self._locked = re.compile(pattern)
-        self._ignored = None if settings.ignore_requests is None else re.compile(settings.ignore_requests)
+        self._ignored = re.compile(settings.ignore_requests or "")
         self._read_only = ReadOnlyRequests(clock)
         self.is_ignored_change_told = False
         """Whether it was told that an ignored request had changed its session."""
 
     def is_ignored(self, path: str) -> bool:
         """Whether nothing that the request does to its session is stored."""
-        return self._ignored is not None and self._ignored.fullmatch(path) is not None
+        return self.ignores and self._ignored.fullmatch(path) is not None
 
     def needs_lock(self, method: str, path: str) -> bool:
         """Whether the request has its session for itself."""
