@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import compress
 
 from msm_fast._core import wire
 from msm_fast.engine.context import Context
@@ -11,6 +12,7 @@ from msm_fast.engine.effects import Batch, Exchange, Flow, NodeFailure, Outcome,
 __all__ = ["exchange", "jittered_wait", "probe", "wait_before_retry"]
 
 _MISSED_AT_ONCE = 200
+_DOWN = NodeFailure("refused", False, "it is down")
 
 
 def exchange(ctx: Context, batches: Sequence[Batch]) -> Flow[list[Outcome]]:
@@ -21,29 +23,32 @@ def exchange(ctx: Context, batches: Sequence[Batch]) -> Flow[list[Outcome]]:
     A command that is retried may have been carried out before: every write here is conditional and carries a nonce,
     so that the second answer tells.
     """
-    outcomes: list[Outcome] = [NodeFailure("refused", False, "it is down") for _ in batches]
-    up = [i for i, batch in enumerate(batches) if ctx.health.is_up(batch.node)]
-    yield from _send(ctx, batches, up, outcomes)
+    is_up = [ctx.health.is_up(batch.node) for batch in batches]
+    asked = batches if all(is_up) else list(compress(batches, is_up))
+    answers = yield from _send(ctx, asked)
     for attempt in range(ctx.settings.retry.attempts):
-        lost = [i for i in up if _is_lost(outcomes[i])]
+        lost = [i for i, answer in enumerate(answers) if _is_lost(answer)]
         if not lost or not ctx.retry_budget.spend(len(lost)):
             break
         if attempt:
             yield Sleep(jittered_wait(ctx, attempt))
         ctx.counters.add("retries", len(lost))
-        yield from _send(ctx, batches, lost, outcomes)
-    _note_health(ctx, [batches[i] for i in up], [outcomes[i] for i in up])
-    return outcomes
+        again = yield from _send(ctx, [asked[i] for i in lost])
+        for i, answer in zip(lost, again, strict=True):
+            answers[i] = answer
+    _note_health(ctx, asked, answers)
+    if asked is batches:
+        return answers
+    in_turn = iter(answers)
+    return [next(in_turn) if was_asked else _DOWN for was_asked in is_up]
 
 
-def _send(ctx: Context, batches: Sequence[Batch], chosen: Sequence[int], outcomes: list[Outcome]) -> Flow[None]:
-    """Exchange the chosen batches and put their outcomes in place."""
-    if not chosen:
-        return
-    answers: list[Outcome] = yield Exchange([batches[i] for i in chosen])
+def _send(ctx: Context, batches: Sequence[Batch]) -> Flow[list[Outcome]]:
+    if not batches:
+        return []
+    answers: list[Outcome] = yield Exchange(batches)
     ctx.counters.add("round_trips")
-    for i, outcome in zip(chosen, answers, strict=True):
-        outcomes[i] = outcome
+    return answers
 
 
 def _is_lost(outcome: Outcome) -> bool:
@@ -93,10 +98,8 @@ def probe(ctx: Context, node: str) -> Flow[bool]:
 def _note_health(ctx: Context, batches: Sequence[Batch], outcomes: Sequence[Outcome]) -> None:
     now = ctx.clock.monotonic()
     for batch, outcome in zip(batches, outcomes, strict=True):
-        if isinstance(outcome, NodeFailure) and outcome.kind == "restarted":
-            continue
-        if isinstance(outcome, NodeFailure):
+        if not isinstance(outcome, NodeFailure):
+            ctx.health.succeeded(batch.node, outcome.life, now, outcome.compares)
+        elif outcome.kind != "restarted":
             ctx.counters.add("node_failures")
             ctx.health.failed(batch.node, outcome.kind, outcome.detail, now)
-        else:
-            ctx.health.succeeded(batch.node, outcome.life, now, compares=outcome.compares)

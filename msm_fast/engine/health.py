@@ -69,7 +69,7 @@ class ClusterHealth:
 
     def is_up(self, node: str) -> bool:
         """Whether requests may use the node."""
-        return self.of(node).is_up
+        return self._nodes.get(node, _GONE).is_up
 
     def is_steady(self, node: str) -> bool:
         """Whether the node answered when it was last asked."""
@@ -103,7 +103,7 @@ class ClusterHealth:
         returned_at = self.of(node).returned_at
         return returned_at is not None and (seconds is None or now - returned_at < seconds)
 
-    def succeeded(self, node: str, life: int, now: float, *, compares: bool = False) -> None:
+    def succeeded(self, node: str, life: int, now: float, compares: bool = False) -> None:
         """Note that the node answered a request, in this life; compares: what it can do in it.
 
         It does not close an open breaker: the answer is from before it opened, and the node may have missed something.
