@@ -48,15 +48,7 @@ class BlockingDriver:
 
     def run(self, flow: Flow[T], deadline: float) -> T:
         """Carry out flow's effects until it returns. deadline: of time.monotonic(), for everything together."""
-
-        def exchange(effect: Exchange) -> list[Outcome]:
-            return self._exchange(effect, deadline)
-
-        def sleep(effect: Sleep) -> bool:
-            time.sleep(max(min(effect.seconds, deadline - time.monotonic()), 0))
-            return time.monotonic() < deadline
-
-        return carry_out(flow, exchange, sleep)
+        return carry_out(flow, self._exchange, _sleep, deadline)
 
     def change_nodes(self, nodes: Mapping[str, Node]) -> None:
         """Talk to these nodes from now on; connections to others, or to other addresses, are closed."""
@@ -210,6 +202,11 @@ class BlockingDriver:
             idle, self._idle[node] = self._idle.get(node, []), []
         for connection in idle:
             connection.close()
+
+
+def _sleep(effect: Sleep, deadline: float) -> bool:
+    time.sleep(max(min(effect.seconds, deadline - time.monotonic()), 0))
+    return time.monotonic() < deadline
 
 
 def _greet(connection: Connection, deadline: float) -> Greeting:

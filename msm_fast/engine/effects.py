@@ -88,8 +88,13 @@ Outcome: TypeAlias = Replies | NodeFailure
 Flow: TypeAlias = Generator[Effect, Any, T]
 
 
-def carry_out(flow: Flow[T], exchange: Callable[[Exchange], list[Outcome]], sleep: Callable[[Sleep], bool]) -> T:
-    """Run flow to its end with what a blocking driver does for each effect, and return its result.
+def carry_out(
+    flow: Flow[T],
+    exchange: Callable[[Exchange, float], list[Outcome]],
+    sleep: Callable[[Sleep, float], bool],
+    deadline: float,
+) -> T:
+    """Run flow to its end with what a blocking driver does for each effect by the deadline, and return its result.
 
     A flow that is broken off, by gevent.Timeout or Ctrl-C, is closed at once: it would hold on to what it has begun for
     as long as the traceback lives.
@@ -102,6 +107,9 @@ def carry_out(flow: Flow[T], exchange: Callable[[Exchange], list[Outcome]], slee
             except StopIteration as stop:
                 value: T = stop.value
                 return value
-            result = exchange(effect) if isinstance(effect, Exchange) else sleep(effect)
+            if isinstance(effect, Exchange):
+                result = exchange(effect, deadline)
+            else:
+                result = sleep(effect, deadline)
     finally:
         flow.close()

@@ -25,7 +25,10 @@ def exchange(ctx: Context, batches: Sequence[Batch]) -> Flow[list[Outcome]]:
     """
     is_up = [ctx.health.is_up(batch.node) for batch in batches]
     asked = batches if all(is_up) else list(compress(batches, is_up))
-    answers = yield from _send(ctx, asked)
+    answers: list[Outcome] = []
+    if asked:
+        answers = yield Exchange(asked)
+        ctx.counters.add("round_trips")
     for attempt in range(ctx.settings.retry.attempts):
         lost = [i for i, answer in enumerate(answers) if _is_lost(answer)]
         if not lost or not ctx.retry_budget.spend(len(lost)):
@@ -33,7 +36,8 @@ def exchange(ctx: Context, batches: Sequence[Batch]) -> Flow[list[Outcome]]:
         if attempt:
             yield Sleep(jittered_wait(ctx, attempt))
         ctx.counters.add("retries", len(lost))
-        again = yield from _send(ctx, [asked[i] for i in lost])
+        again: list[Outcome] = yield Exchange([asked[i] for i in lost])
+        ctx.counters.add("round_trips")
         for i, answer in zip(lost, again, strict=True):
             answers[i] = answer
     _note_health(ctx, asked, answers)
@@ -41,14 +45,6 @@ def exchange(ctx: Context, batches: Sequence[Batch]) -> Flow[list[Outcome]]:
         return answers
     in_turn = iter(answers)
     return [next(in_turn) if was_asked else _DOWN for was_asked in is_up]
-
-
-def _send(ctx: Context, batches: Sequence[Batch]) -> Flow[list[Outcome]]:
-    if not batches:
-        return []
-    answers: list[Outcome] = yield Exchange(batches)
-    ctx.counters.add("round_trips")
-    return answers
 
 
 def _is_lost(outcome: Outcome) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import threading
 from collections.abc import Callable, Collection, Iterable
@@ -60,6 +61,9 @@ class ClusterHealth:
         on_restart: Callable[[str], None],
     ) -> None:
         self._nodes = {node: NodeHealth() for node in nodes}  # replaced, never changed: readers take no lock
+        self.is_quiet = True
+        """Whether every node is up, and answered when it was last asked."""
+        self._last_return = -math.inf
         self._breaker = breaker
         self._reconnect = reconnect
         self._rng = rng
@@ -75,6 +79,15 @@ class ClusterHealth:
         """Whether the node answered when it was last asked."""
         health = self.of(node)
         return health.is_up and not health.failures_in_a_row
+
+    def is_calm(self, seconds: float | None, now: float) -> bool:
+        """Whether every node is up, answered when it was last asked, and did not come back less than seconds ago.
+
+        seconds: None: ever. It says of all nodes at once what `is_up`, `is_steady` and `has_returned_within` say of each.
+        """
+        if not self.is_quiet:
+            return False
+        return self._last_return == -math.inf or (seconds is not None and now - self._last_return >= seconds)
 
     def of(self, node: str) -> NodeHealth:
         """Return the node's breaker, to be read only; one that is not configured any more is down."""
@@ -119,6 +132,7 @@ class ClusterHealth:
             if health.is_up and health.failures_in_a_row:
                 health.returned_at = now
                 health.failures_in_a_row = 0
+                self._take_stock()
         if was_restarted:
             self._on_restart(node)
 
@@ -136,6 +150,7 @@ class ClusterHealth:
             health.returned_at = now
             health.failures_in_a_row = 0
             health.is_up, health.is_silent = True, False
+            self._take_stock()
         if was_restarted:
             self._on_restart(node)
         if was_open:
@@ -157,6 +172,7 @@ class ClusterHealth:
         if health is None:
             return
         with self._lock:
+            self.is_quiet = False
             health.failures_in_a_row += 1
             health.last_failure = detail
             is_enough = kind in _OPENS_AT_ONCE or health.failures_in_a_row >= self._breaker.timeouts
@@ -190,10 +206,18 @@ class ClusterHealth:
             before = self._nodes
             self._nodes = {node: before.get(node) or NodeHealth() for node in nodes if node not in fresh}
             self._nodes.update((node, NodeHealth()) for node in fresh)
+            self._take_stock()
 
     def renew_lock(self) -> None:
         """Replace the lock in a forked child, where another thread may have held it."""
         self._lock = threading.Lock()
+
+    def _take_stock(self) -> None:
+        """Bring up to date what is said of all nodes at once, under the lock."""
+        healths = self._nodes.values()
+        returns = [health.returned_at for health in healths if health.returned_at is not None]
+        self._last_return = max(returns, default=-math.inf)
+        self.is_quiet = all(health.is_up and not health.failures_in_a_row for health in healths)
 
     def _jittered(self, wait: float) -> float:
         """Vary wait by up to half of itself; a full jitter could be next to nothing and probe in a storm."""

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 
 from msm_fast._core import wire
 from msm_fast._core.session_id import SessionId
@@ -24,25 +23,28 @@ _CLOCK_SKEW_S = 1.0
 """How far the clocks of two workers' hosts may be apart."""
 
 
-@dataclass(slots=True)
 class _Findings:
     """What the nodes answered so far.
 
-    near: what was seen before, which stands in for copies that are still the same; None once one is not. wanted: the
-    nodes that should have a copy. copies: readable ones. peeked: (version, nonce) where no value was asked for.
-    corrupt: (version, error). unreadable: of another format, to be left alone. failed: no answer. away: down, and not
-    asked, even if they came back meanwhile.
+    near: what was seen before, which stands in for copies that are still the same; None once one is not. is_calm: no
+    node was away lately. wanted: the nodes that should have a copy. copies: readable ones. peeked: (version, nonce)
+    where no value was asked for. corrupt: (version, error). unreadable: of another format, to be left alone. failed: no
+    answer. away: down, and not asked, even if they came back meanwhile.
     """
 
-    near: NearCopy | None
-    wanted: set[str] = field(default_factory=set)
-    copies: dict[str, Copy] = field(default_factory=dict)
-    peeked: dict[str, tuple[int, int]] = field(default_factory=dict)
-    absent: set[str] = field(default_factory=set)
-    corrupt: dict[str, tuple[int, CorruptRecord]] = field(default_factory=dict)
-    unreadable: dict[str, UnknownFormat] = field(default_factory=dict)
-    failed: set[str] = field(default_factory=set)
-    away: set[str] = field(default_factory=set)
+    __slots__ = ("absent", "away", "copies", "corrupt", "failed", "is_calm", "near", "peeked", "unreadable", "wanted")
+
+    def __init__(self, near: NearCopy | None, *, is_calm: bool) -> None:
+        self.near = near
+        self.is_calm = is_calm
+        self.wanted: set[str] = set()
+        self.copies: dict[str, Copy] = {}
+        self.peeked: dict[str, tuple[int, int]] = {}
+        self.absent: set[str] = set()
+        self.corrupt: dict[str, tuple[int, CorruptRecord]] = {}
+        self.unreadable: dict[str, UnknownFormat] = {}
+        self.failed: set[str] = set()
+        self.away: set[str] = set()
 
 
 def load(ctx: Context, session_id: SessionId, expect_write: bool) -> Flow[SessionState | None]:
@@ -64,7 +66,7 @@ def load(ctx: Context, session_id: SessionId, expect_write: bool) -> Flow[Sessio
     near = ctx.near_copy(key)
     max_inactive_s = near.max_inactive_s if near else ctx.default_max_inactive_s
     ask_backups = expect_write or ctx.must_ask_backups(near)
-    findings = _Findings(near)
+    findings = _start(ctx, near)
     yield from _find(ctx, findings, key, session_id.plain, home, ctx.ttl_s(max_inactive_s), ask_backups)
     best = _best(ctx, findings)
     if best is None:
@@ -73,7 +75,8 @@ def load(ctx: Context, session_id: SessionId, expect_write: bool) -> Flow[Sessio
         ctx.counters.add("not_found")
         ctx.forget(key)
         return None
-    _check_that_it_is_current(ctx, session_id, home, findings, best)
+    if findings.away or findings.failed:
+        _check_that_it_is_current(ctx, session_id, home, findings, best)
     state = _build_state(ctx, session_id, home, findings, best)
     if state.max_inactive_s != max_inactive_s:
         yield from _touch(ctx, key, state)
@@ -88,55 +91,74 @@ def was_ended(ctx: Context, session_id: SessionId) -> Flow[bool]:
     if home is None:
         return False
     key = ctx.storage_key(session_id)
-    findings = _Findings(ctx.near_copy(key))
+    findings = _start(ctx, ctx.near_copy(key))
     yield from _find(ctx, findings, key, session_id.plain, home, ctx.ttl_s(ctx.default_max_inactive_s), False)
     return any(copy.record.is_tombstone for copy in findings.copies.values())
+
+
+def _start(ctx: Context, near: NearCopy | None) -> _Findings:
+    findings = _Findings(near, is_calm=ctx.health.is_calm(ctx.settings.max_inactive, ctx.clock.monotonic()))
+    if not findings.is_calm:
+        findings.away.update(ctx.health.down())
+    return findings
 
 
 def _find(
     ctx: Context, findings: _Findings, key: bytes, plain: str, home: str, ttl_s: int, ask_backups: bool
 ) -> Flow[None]:
     """Ask the home, and where it has no answer that can be trusted, the nodes that a backup may be on."""
-    findings.away.update(ctx.health.down())
-    others = [node for node in ctx.topology.ranked_with_failover(plain, ctx.health.is_up) if node != home]
-    others.sort(key=lambda node: not ctx.health.is_steady(node))
+    is_calm = findings.is_calm
+    ranked = ctx.topology.ranked_with_failover(plain, None if is_calm else ctx.health.is_up)
+    others = [node for node in ranked if node != home]
+    if not is_calm:
+        others.sort(key=lambda node: not ctx.health.is_steady(node))
     backups = others[: ctx.settings.replicas]
     others = others[: ctx.settings.replicas + 1]
     findings.wanted = {home, *backups}
     if ctx.health.is_up(home):
-        peeks = others if _is_doubted(ctx, home) else backups if ask_backups else []
+        peeks = others if _is_doubted(ctx, findings, home) else backups if ask_backups else []
         yield from _ask(ctx, findings, key, ttl_s, [home], peeks)
-    if home not in findings.copies:
+    found = findings.copies.get(home)
+    if found is None:
         yield from _ask(ctx, findings, key, ttl_s, others, [])
-    elif not findings.copies[home].record.is_tombstone:
-        lineage = findings.copies[home].record.lineage
-        doubtful = [
-            node
-            for node, (_, peeked) in findings.peeked.items()
-            if peeked not in lineage or (peeked != lineage[0] and (_is_doubted(ctx, home) or _is_doubted(ctx, node)))
-        ]
-        yield from _ask(ctx, findings, key, ttl_s, [*doubtful, *_moved_to(ctx, findings, home)], [])
+    elif not found.record.is_tombstone:
+        further = [*_doubtful(ctx, findings, home, found), *_moved_to(ctx, findings, home, found)]
+        if further:
+            yield from _ask(ctx, findings, key, ttl_s, further, [])
 
 
-def _moved_to(ctx: Context, findings: _Findings, home: str) -> list[str]:
+def _doubtful(ctx: Context, findings: _Findings, home: str, found: Copy) -> list[str]:
+    """Return the nodes that were peeked at and may have something newer than what was found at home."""
+    lineage = found.record.lineage
+    return [
+        node
+        for node, (_, peeked) in findings.peeked.items()
+        if peeked not in lineage
+        or (peeked != lineage[0] and (_is_doubted(ctx, findings, home) or _is_doubted(ctx, findings, node)))
+    ]
+
+
+def _moved_to(ctx: Context, findings: _Findings, home: str, found: Copy) -> list[str]:
     """Return the node that the home's copy names as the session's home, if that is another and can be asked.
 
     The client came with an id from before the session was moved away; what is left here may be old.
     """
-    actual = ctx.topology.node_of_digest(findings.copies[home].record.home)
+    actual = ctx.topology.node_of_digest(found.record.home)
     if actual is None or actual == home or actual in findings.copies or not ctx.health.is_up(actual):
         return []
     return [actual]
 
 
-def _is_doubted(ctx: Context, node: str) -> bool:
+def _is_doubted(ctx: Context, findings: _Findings, node: str) -> bool:
     """Whether the node was away for a while, or did not answer lately: its copy may be older than another node's."""
+    if findings.is_calm and node in ctx.topology.nodes:
+        return False
     now = ctx.clock.monotonic()
     return not ctx.health.is_steady(node) or ctx.health.has_returned_within(node, ctx.settings.max_inactive, now)
 
 
 def _ask(
-    ctx: Context, findings: _Findings, key: bytes, ttl_s: int, values: Iterable[str], peeks: Iterable[str]
+    ctx: Context, findings: _Findings, key: bytes, ttl_s: int, values: Sequence[str], peeks: Sequence[str]
 ) -> Flow[None]:
     """Ask some nodes for their copy and others for its CAS value and nonce only, all at once, and note the answers.
 
@@ -144,9 +166,11 @@ def _ask(
     """
     exptime = ctx.exptime(ttl_s)
     near = findings.near
-    batches = [Batch(node, [_question(ctx, findings, node, key, exptime)]) for node in values]
+    batches = [Batch(node, (_question(ctx, findings, node, key, exptime),)) for node in values]
     n_values = len(batches)
-    batches += [Batch(node, [wire.get(key, exptime, value=False)]) for node in peeks]
+    if peeks:
+        peek = (wire.get(key, exptime, value=False),)
+        batches += [Batch(node, peek) for node in peeks]
     if not batches:
         return
     changed = []
@@ -194,8 +218,9 @@ def _note_unchanged(ctx: Context, findings: _Findings, key: bytes, node: str, re
 def _note(ctx: Context, findings: _Findings, key: bytes, node: str, outcome: Outcome, *, is_peek: bool) -> None:
     if isinstance(outcome, NodeFailure) or outcome[0].status == "SERVER_ERROR":
         findings.failed.add(node)
+        findings.is_calm = False
         return
-    (reply,) = outcome
+    reply = outcome[0]
     found = version(outcome.life, reply.cas)
     findings.failed.discard(node)
     findings.peeked.pop(node, None)
@@ -220,6 +245,8 @@ def _best(ctx: Context, findings: _Findings) -> Copy | None:
     there.
     """
     copies = findings.copies
+    if len(copies) == 1:
+        return next(iter(copies.values()))
 
     def counts(node: str) -> bool:
         home = ctx.topology.node_of_digest(copies[node].record.home)
@@ -240,7 +267,7 @@ def _check_that_there_is_none(ctx: Context, session_id: SessionId, home: str, fi
         raise error
     out_of_reach = findings.away | findings.failed
     if out_of_reach:
-        out_of_reach.update(node for node in ctx.topology.nodes if _is_doubted(ctx, node))
+        out_of_reach.update(node for node in ctx.topology.nodes if _is_doubted(ctx, findings, node))
     if len(out_of_reach) > _n_backups(ctx, session_id):
         raise _unavailable(ctx, session_id, home, out_of_reach)
 
@@ -251,7 +278,7 @@ def _check_that_it_is_current(ctx: Context, session_id: SessionId, home: str, fi
     if len(out_of_reach) <= _n_backups(ctx, session_id):
         return
     node = next(node for node, copy in findings.copies.items() if copy is best)
-    if _is_doubted(ctx, node) or not _is_in_place(ctx, session_id, node, best):
+    if _is_doubted(ctx, findings, node) or not _is_in_place(ctx, session_id, node, best):
         raise _unavailable(ctx, session_id, home, out_of_reach)
 
 
@@ -261,7 +288,7 @@ def _is_in_place(ctx: Context, session_id: SessionId, node: str, copy: Copy) -> 
     That node answered this worker after the copy was stored? Then it got the copies since, and this one is a leftover.
     """
     actual = ctx.topology.node_of_digest(copy.record.home)
-    ranked = [other for other in ctx.topology.ranked(session_id.plain, lambda node: True) if other != actual]
+    ranked = [other for other in ctx.topology.ranked(session_id.plain) if other != actual]
     backups = ranked[: ctx.settings.replicas]
     if node == actual or node in backups:
         return True
@@ -273,7 +300,7 @@ def _is_in_place(ctx: Context, session_id: SessionId, node: str, copy: Copy) -> 
 
 def _n_backups(ctx: Context, session_id: SessionId) -> int:
     """Return how many backups the session has while all nodes are up."""
-    return min(ctx.settings.replicas, len(ctx.topology.ranked(session_id.plain, lambda node: True)) - 1)
+    return min(ctx.settings.replicas, len(ctx.topology.ranked(session_id.plain)) - 1)
 
 
 def _unavailable(ctx: Context, session_id: SessionId, home: str, out_of_reach: set[str]) -> SessionUnavailable:

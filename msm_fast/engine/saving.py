@@ -41,7 +41,8 @@ def save(ctx: Context, state: SessionState) -> Flow[SaveResult]:
     if state.is_ended and not state.attributes:
         yield from end_retired(ctx, state)
         return SaveResult("invalidated")
-    yield from bring_along(ctx, state)
+    if state.rotated_from is not None:
+        yield from bring_along(ctx, state)
     body = encode_attributes(ctx, state)
     if not needs_storing(state, body):
         ctx.counters.add("unchanged")
@@ -106,7 +107,8 @@ def _store(ctx: Context, state: SessionState, body: bytes) -> Flow[SaveResult]:
     status: SaveStatus = "stored"
     progress = _start(state.stored, state.own_nonces)
     for attempt in range(_ATTEMPTS):
-        body = fit_item(ctx, state, body)
+        if attempt or body is state.body:
+            body = fit_item(ctx, state, body)
         write = _plan(ctx, state, body, progress)
         verdict = yield from write_copies(ctx, write)
         if verdict == "stored":
@@ -177,15 +179,23 @@ def _stand_on(progress: _Progress, write: Write, winner: Copy) -> None:
 
 def _plan(ctx: Context, state: SessionState, body: bytes, progress: _Progress) -> Write:
     """Choose the nodes to write to and make the record."""
-    progress.away.update(ctx.health.down())
-    ranked = [n for n in ctx.topology.ranked(state.session_id.plain, ctx.health.is_up) if n not in progress.lost]
+    health = ctx.health
+    if health.is_quiet:
+        ranked = ctx.topology.ranked(state.session_id.plain)
+    else:
+        progress.away.update(health.down())
+        ranked = ctx.topology.ranked(state.session_id.plain, health.is_up)
+    if progress.lost:
+        ranked = [node for node in ranked if node not in progress.lost]
     home = ctx.topology.home(state.session_id.node)
-    if home is None or home in progress.lost or not ctx.health.is_up(home):
+    if home is None or home in progress.lost or not health.is_up(home):
         if not ranked:
             raise _unavailable(ctx, state, progress)
         home = ranked[0]
         move_home(ctx, state, home)
-    others = sorted((n for n in ranked if n != home), key=lambda n: not ctx.health.is_steady(n))
+    others = [node for node in ranked if node != home]
+    if not health.is_quiet:
+        others.sort(key=lambda node: not health.is_steady(node))
     unseen = ABSENT if progress.expected is None else UNKNOWN
     known = progress.expected or {}
     left_behind = [

@@ -61,22 +61,29 @@ class Topology:
 
     def first(self, plain: str) -> str:
         """Return the node that ranks first for plain, up or not."""
-        return self.ranked(plain, lambda node: True)[0]
+        return self.ranked(plain)[0]
 
-    def ranked(self, plain: str, is_up: Callable[[str], bool]) -> list[str]:
+    def ranked(self, plain: str, is_up: Callable[[str], bool] | None = None) -> list[str]:
         """Return the nodes that plain may be stored on and that are up, in order of preference.
 
-        Failover nodes only if no primary is up; draining ones only if nothing else is.
+        is_up: None: all are. Failover nodes only if no primary is up; draining ones only if nothing else is.
         """
+        if is_up is None and not self.draining:
+            return self._rings[0](plain) or self._rings[1](plain)
+        is_up = is_up or _is_any
         for ring in self._rings:
             up = [node for node in ring(plain) if node not in self.draining and is_up(node)]
             if up:
                 return up
         return self.ranked_with_failover(plain, is_up) if self.draining else []
 
-    def ranked_with_failover(self, plain: str, is_up: Callable[[str], bool]) -> list[str]:
-        """Return all nodes for plain that are up, primaries before failover nodes: wherever a copy may be."""
-        return [node for ring in self._rings for node in ring(plain) if is_up(node)]
+    def ranked_with_failover(self, plain: str, is_up: Callable[[str], bool] | None = None) -> list[str]:
+        """Return all nodes for plain that are up, primaries before failover nodes: wherever a copy may be.
+
+        is_up: None: all are.
+        """
+        everywhere = [*self._rings[0](plain), *self._rings[1](plain)]
+        return everywhere if is_up is None else [node for node in everywhere if is_up(node)]
 
 
 def home_digest(node_id: str) -> int:
@@ -84,9 +91,13 @@ def home_digest(node_id: str) -> int:
     return xxh32_intdigest(node_id.encode())
 
 
+def _is_any(node: str) -> bool:
+    return True
+
+
 def _ring(weights: dict[str, float]) -> Callable[[str], list[str]]:
     """Return a function that ranks the nodes for a plain id."""
     if len(weights) > 1:
         return RendezvousHash(weights).ranked
     alone = list(weights)
-    return lambda plain: alone
+    return lambda plain: alone.copy()

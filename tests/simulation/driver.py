@@ -70,15 +70,11 @@ class SimulatedDriver:
 
     def run(self, flow: Flow[T], deadline: float | None = None) -> T:
         until = self.clock.monotonic() + self.timeouts.request if deadline is None else deadline
+        return carry_out(flow, self._exchange, self._sleep, until)
 
-        def exchange(effect: Exchange) -> list[Outcome]:
-            return self._exchange(effect, until)
-
-        def sleep(effect: Sleep) -> bool:
-            self.clock.advance(max(min(effect.seconds, until - self.clock.monotonic()), 0))
-            return self.clock.monotonic() < until
-
-        return carry_out(flow, exchange, sleep)
+    def _sleep(self, effect: Sleep, until: float) -> bool:
+        self.clock.advance(max(min(effect.seconds, until - self.clock.monotonic()), 0))
+        return self.clock.monotonic() < until
 
     def _exchange(self, effect: Exchange, deadline: float) -> list[Outcome]:
         if self.before_exchange is not None:

@@ -20,16 +20,16 @@ class BrokenOff(BaseException):
 def break_off(driver: SimulatedDriver, flow: Flow[Any]) -> None:
     """Carry a flow out until its first exchange, which the nodes carry out as well, and no further."""
 
-    def exchange(effect: Exchange) -> list[Outcome]:
+    def exchange(effect: Exchange, deadline: float) -> list[Outcome]:
         driver._exchange(effect, driver.clock.monotonic() + 1)
         raise BrokenOff
 
-    def sleep(effect: Sleep) -> bool:
+    def sleep(effect: Sleep, deadline: float) -> bool:
         driver.clock.advance(effect.seconds)
         return True
 
     with pytest.raises(BrokenOff):
-        carry_out(flow, exchange, sleep)
+        carry_out(flow, exchange, sleep, 0)
 
 
 def parsed(session_id: str) -> SessionId:
