@@ -221,7 +221,8 @@ class Context:
 
     def nonce(self) -> int:
         """Return a random number that tells one write from every other, 1 to 2**32-1."""
-        return self.rng.randrange(1, 2**32)
+        nonce = self.rng.getrandbits(32) + 1
+        return nonce if nonce < 2**32 else self.nonce()
 
     def ttl_s(self, max_inactive_s: int, created_ms: int = 0, absolute_lifetime_s: int = 0) -> int:
         """Return how long an item must live from now, in seconds; 0: for ever."""

@@ -28,7 +28,7 @@ __all__ = [
 _BEYOND_ALL_GENERATIONS = 2**64 - 1
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Copy:
     """One node's copy of a session, as a reply brought it.
 

@@ -33,7 +33,7 @@ the node is up, but not in the life that the batch was for; nothing was sent.
 """
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Batch:
     """Commands for one node, written together.
 
@@ -60,14 +60,14 @@ class Replies(list[Reply]):
         self.compares = compares
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Exchange:
     """Send the batches together and wait for all: one round trip. The result is a list of Outcome, in order."""
 
     batches: Sequence[Batch]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Sleep:
     """Wait so many seconds, but not past the request's deadline. The result is whether any time is left after it."""
 
