@@ -35,9 +35,10 @@ test: lint memcached ## the whole test suite, after lint
 unit: setup ## the tests that need neither memcached nor minutes
 	$(python) -m pytest -m "not slow and not memcached" $(TEST_ARGS)
 
-lint: setup ## ruff, mypy --strict, and the stubs of the compiled core against the modules
+lint: setup ## ruff, cython-lint, mypy --strict, and the stubs of the compiled core against the modules
 	$(python) -m ruff check .
 	$(python) -m ruff format --check .
+	PATH="$(CURDIR)/.venv/bin:$$PATH" cython-lint msm_fast/_core
 	$(python) -m mypy --python-version 3.10
 	$(python) -m mypy.stubtest --mypy-config-file pyproject.toml --ignore-disjoint-bases msm_fast._core
 

@@ -226,9 +226,7 @@ class AsyncRequestScope(RequestLife):
         """Look the session up and return it; once: further calls return it at once."""
         if self._loaded is ELSEWHERE and self._error is None:
             try:
-                state = await self._manager._find(
-                    self._cookie_value, self._expects_write, self, self._want_lock()
-                )
+                state = await self._manager._find(self._cookie_value, self._expects_write, self, self._want_lock())
             except WrongEventLoop:
                 raise
             except MsmError as error:

@@ -11,7 +11,7 @@ from libc.stdint cimport uint32_t
 
 from msm_fast._core.c_record cimport msm_frame_t
 from msm_fast._core.encoder cimport Writer
-from msm_fast._core.record cimport count_frames, find_frame, frame_end, index_names
+from msm_fast._core.record cimport count_frames, find_frame, index_names
 from msm_fast._core.slots cimport (
     Slot, encode_slots, is_unchanged, make_slot, move_slots, null_frames, read_slot, write_frame
 )
@@ -216,9 +216,9 @@ cdef class AttributeMap:
         cdef Slot slot
         cdef dict judged = {}  # name → the slot that was compared with the base
         cdef set own = set()
-        cdef int i
+        cdef int _
         # Comparing may run other code: what that, or another thread, has set or read meanwhile is compared as well.
-        for i in range(COMPARISONS_MAX):
+        for _ in range(COMPARISONS_MAX):
             base = self._base
             fresh = [(name, slot) for name, slot in self._live.copy().items() if judged.get(name) is not slot]
             if not fresh:

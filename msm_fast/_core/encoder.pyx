@@ -117,7 +117,9 @@ cdef int write_str(Writer out, object text) except -1:
     return write_bytes(out, MSM_TOKEN_STR, utf8, n_bytes)
 
 
-cdef int write_bytes(Writer out, msm_token_kind kind, const char *source, Py_ssize_t n_bytes, int8_t ext_code=0) except -1:
+cdef int write_bytes(
+    Writer out, msm_token_kind kind, const char *source, Py_ssize_t n_bytes, int8_t ext_code=0
+) except -1:
     if n_bytes > <Py_ssize_t> UINT32_MAX:
         raise ValueError("a part of the value is longer than MessagePack allows (4 GiB)")
     out.reserve(MSM_HEAD_SIZE_MAX + n_bytes)

@@ -107,9 +107,6 @@ def carry_out(
             except StopIteration as stop:
                 value: T = stop.value
                 return value
-            if isinstance(effect, Exchange):
-                result = exchange(effect, deadline)
-            else:
-                result = sleep(effect, deadline)
+            result = exchange(effect, deadline) if isinstance(effect, Exchange) else sleep(effect, deadline)
     finally:
         flow.close()

@@ -83,7 +83,7 @@ class ClusterHealth:
     def is_calm(self, seconds: float | None, now: float) -> bool:
         """Whether every node is up, answered when it was last asked, and did not come back less than seconds ago.
 
-        seconds: None: ever. It says of all nodes at once what `is_up`, `is_steady` and `has_returned_within` say of each.
+        seconds: None: ever. It says of all nodes at once what is_up, is_steady and has_returned_within say of one.
         """
         if not self.is_quiet:
             return False
