@@ -23,7 +23,8 @@ KERNELS = {
     "slots": ["record"],
     "attributes": [],
     "near_cache": [],
-    "wire": ["wire"],
+    "replies": ["wire"],
+    "wire": [],
 }
 
 BUILDS = ("release", "trace", "sanitize")

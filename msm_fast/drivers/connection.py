@@ -12,7 +12,8 @@ from typing import Any
 from pymemcache.client.base import Client
 
 from msm_fast._core import wire
-from msm_fast._core.wire import Command, ProtocolError, ReplyParser
+from msm_fast._core.replies import ProtocolError, ReplyParser
+from msm_fast._core.wire import Command
 from msm_fast.drivers.addresses import Address
 from msm_fast.drivers.failures import ConnectionFailed, cannot_connect
 from msm_fast.drivers.greeting import FIRST_FREE_OPAQUE

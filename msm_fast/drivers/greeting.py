@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TypeAlias, TypeVar
 
 from msm_fast._core import wire
-from msm_fast._core.wire import ProtocolError, Reply, ReplyParser
+from msm_fast._core.replies import ProtocolError, Reply, ReplyParser
 from msm_fast.drivers.failures import ConnectionFailed
 from msm_fast.engine.effects import FailureKind
 

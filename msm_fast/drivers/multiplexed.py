@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Protocol, cast
 
 from msm_fast._core import wire
-from msm_fast._core.wire import ProtocolError, ReplyParser
+from msm_fast._core.replies import ProtocolError, ReplyParser
 from msm_fast.drivers.failures import RESTARTED, ConnectionFailed
 from msm_fast.drivers.greeting import FIRST_FREE_OPAQUE, Greeting, greet
 from msm_fast.engine.effects import Batch, NodeFailure, Outcome, Replies

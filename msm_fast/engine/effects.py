@@ -6,7 +6,8 @@ from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias, TypeVar
 
-from msm_fast._core.wire import Command, Reply
+from msm_fast._core.replies import Reply
+from msm_fast._core.wire import Command
 
 __all__ = [
     "Batch",

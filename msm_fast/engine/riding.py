@@ -6,7 +6,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TypeVar
 
-from msm_fast._core.wire import Command, Reply
+from msm_fast._core.replies import Reply
+from msm_fast._core.wire import Command
 from msm_fast.engine.effects import Batch, Effect, Exchange, Flow, NodeFailure, Outcome, Replies
 
 __all__ = ["Answer", "ride"]

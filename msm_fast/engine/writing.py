@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from msm_fast._core import wire
-from msm_fast._core.wire import Reply
+from msm_fast._core.replies import Reply
 from msm_fast.engine.context import Context
 from msm_fast.engine.copies import Copy, put, read_copy, tell_corrupt
 from msm_fast.engine.effects import Batch, Flow, NodeFailure, Outcome, Replies

@@ -303,7 +303,7 @@ class _Interrupt(BaseException):
 def test_an_interruption_at_any_moment_never_leaves_a_reply_for_the_next_request(
     manager: SessionManager, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from msm_fast._core import wire
+    from msm_fast._core.replies import ReplyParser
     from msm_fast.drivers import connection
 
     ids = [store(manager, n=n) for n in range(6)]
@@ -319,7 +319,7 @@ def test_an_interruption_at_any_moment_never_leaves_a_reply_for_the_next_request
         monkeypatch.setattr(connection, "ReplyParser", InterruptingParser)
         with pytest.raises(_Interrupt):
             manager.load(session_id)
-        monkeypatch.setattr(connection, "ReplyParser", wire.ReplyParser)
+        monkeypatch.setattr(connection, "ReplyParser", ReplyParser)
         for m, other in enumerate(ids):
             assert loaded(manager, other)["n"] == m, n
 

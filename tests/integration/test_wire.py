@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from msm_fast._core import wire
+from msm_fast._core.replies import ReplyParser
 from tests.memcached import Memcached
 
 pytestmark = pytest.mark.memcached
@@ -24,7 +25,7 @@ def exchange(port):
     with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
 
         def exchange(*commands, first_opaque=2**64 - 2):
-            parser = wire.ReplyParser(commands, first_opaque)
+            parser = ReplyParser(commands, first_opaque)
             connection.sendall(wire.encode(commands, first_opaque))
             while not parser.feed(connection.recv(65536)):
                 pass

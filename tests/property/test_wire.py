@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from msm_fast._core import wire
+from msm_fast._core.replies import ProtocolError, ReplyParser
 from tests.reference import wire as reference
 
 U32, U64 = st.integers(0, reference.U32), st.integers(0, reference.U64)
@@ -53,13 +54,13 @@ def exchanges(draw):
 
 def read(verbs, first_opaque, pieces):
     """What the parser makes of a stream in pieces, in the words of the oracle."""
-    parser = wire.ReplyParser([COMMANDS[verb] for verb in verbs], first_opaque)
+    parser = ReplyParser([COMMANDS[verb] for verb in verbs], first_opaque)
     outcome = "incomplete"
     for piece in pieces:
         try:
             if parser.feed(piece):
                 outcome = "complete"
-        except wire.ProtocolError:
+        except ProtocolError:
             outcome = "refused"
             break
     replies = [(r.status, r.value, r.cas, r.client_flags, r.ttl_s, r.text) for r in parser.replies]

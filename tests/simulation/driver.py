@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from msm_fast._core import wire
+from msm_fast._core.replies import ReplyParser
 from msm_fast.engine.effects import (
     Batch,
     Exchange,
@@ -45,7 +46,7 @@ class SimulatedNode:
             if self.carries_out_before_failing:
                 self.server.handle(data)
             return self._fail(self.fault, timeouts, deadline)
-        parser = wire.ReplyParser(batch.commands, opaque)
+        parser = ReplyParser(batch.commands, opaque)
         assert parser.feed(self.server.handle(data))
         return Replies(parser.replies, self.server.life, self.server.compares)
 

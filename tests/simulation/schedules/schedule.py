@@ -10,6 +10,7 @@ from typing import Any
 
 from msm_fast import LockTimeout, NearCacheSettings, SessionUnavailable
 from msm_fast._core import wire
+from msm_fast._core.replies import Reply, ReplyParser
 from msm_fast._core.session_id import SessionId
 from msm_fast.engine.effects import Batch, Effect, Exchange, NodeFailure, Outcome, Replies
 from msm_fast.local_store import MemoryStore
@@ -213,7 +214,7 @@ class Schedule:
         if node.fault is None:
             if is_of_another_life:
                 return NodeFailure("restarted", False, "simulated: restarted")
-            parser = wire.ReplyParser(batch.commands, 1)
+            parser = ReplyParser(batch.commands, 1)
             assert parser.feed(node.server.handle(data))
             return Replies(parser.replies, node.server.life)
         is_sent = node.fault not in ("refused", "unreachable") and not is_of_another_life
@@ -318,7 +319,7 @@ class Schedule:
         self.history.log.append(f"{self.step}: {what}")
 
 
-def summary(message: wire.Command | wire.Reply) -> str:
+def summary(message: wire.Command | Reply) -> str:
     """Return what matters of a command or a reply: a write's conditions and record, a reply's copy."""
     if isinstance(message, wire.Command):
         head, _, value = wire.encode([message], 1).partition(b"\r\n")

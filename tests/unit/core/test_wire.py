@@ -4,7 +4,8 @@ import tracemalloc
 import pytest
 
 from msm_fast._core import wire
-from msm_fast._core.wire import Command, ProtocolError, Reply, ReplyParser
+from msm_fast._core.replies import ProtocolError, Reply, ReplyParser
+from msm_fast._core.wire import Command
 
 GET, STORE, DELETE = wire.get(b"k"), wire.store(b"k", b"v", 0, 0), wire.delete(b"k")
 

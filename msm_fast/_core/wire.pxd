@@ -1,0 +1,26 @@
+cimport cython
+from libc.stdint cimport uint64_t
+
+cdef enum Verb:
+    MG
+    MS
+    MD
+    MN
+    VERSION
+
+
+@cython.final
+cdef class Command:
+    cdef readonly str verb
+    cdef readonly bytes key
+    cdef Verb _verb
+    cdef bytes _head        # the request line without opaque and line end
+    cdef bytes _value       # None: no data block
+
+
+cdef inline bint has_opaque(Verb verb) noexcept:
+    return verb <= MD
+
+
+cdef tuple checked_commands(object commands)
+cdef uint64_t checked_number(str name, object number, uint64_t maximum) except? 0
