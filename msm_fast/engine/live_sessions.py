@@ -146,11 +146,12 @@ class LiveSessions:
     def take_back(self, key: bytes, generation: int) -> SessionState | None:
         """Let a session that was kept on this host in an outage belong to the cluster again, and return it.
 
-        None if it does not live here, or if what the local store has under that generation is another worker's.
+        None if it does not live here, or if what the local store has under that generation is another worker's. What a
+        request has changed since that generation goes with it.
         """
         with self.lock(key):
             live = self._alive.get(key)
-            if live is None or live.local_kind != "local" or live.local_generation != generation:
+            if live is None or live.local_kind != "local" or live.local_generation < generation:
                 return None
             live.local_kind = None
             live.revision += 1

@@ -5,6 +5,8 @@ Nothing here waits for a network, so these are plain functions, not flows.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from msm_fast._core.attributes import AttributeMap
 from msm_fast._core.record import Record
 from msm_fast._core.session_id import SessionId
@@ -17,7 +19,15 @@ from msm_fast.local_store import LocalRecord
 from msm_fast.policies import SaveResult
 from msm_fast.session import LocalKind, SessionState, Stored
 
-__all__ = ["end_locally", "find_locally", "keep_locally", "keep_unless_back", "kept_record", "state_of_record"]
+__all__ = [
+    "end_locally",
+    "find_locally",
+    "keep_locally",
+    "keep_unless_back",
+    "kept_record",
+    "move_base",
+    "state_of_record",
+]
 
 _ATTEMPTS = 64
 """Requests that save one session at once; each swap lets one of them through."""
@@ -200,6 +210,32 @@ def _swap(
         f"session {digest(state.session_id)} was changed by others {_ATTEMPTS} times while it was being saved",
         session=digest(state.session_id),
     )
+
+
+def move_base(ctx: Context, key: bytes, body: bytes, stored: Stored) -> int:
+    """Let what is kept here stand on a body that is in the cluster since, under stored; return its generation.
+
+    That is what was kept before it and has been replayed. Changes made after that would else count as made beside it.
+    """
+    while (kept := ctx.local.load(key)) is not None and kept.kind == "local":
+        try:
+            record = ctx.records.decode(kept.data, key)
+            before = ctx.records.decode(kept.base, key) if kept.base else stored
+        except CorruptRecord:
+            break  # who reads it next tells
+        base = ctx.records.encode(
+            key,
+            body,
+            generation=before.generation,
+            created_ms=record.created_ms,
+            accessed_ms=record.accessed_ms,
+            lineage=before.lineage,
+        )
+        moved = replace(kept, generation=kept.generation + 1, base=base)
+        ttl_s = ctx.ttl_s(record.max_inactive_s, record.created_ms, record.absolute_lifetime_s)
+        if ctx.local.swap(key, kept.generation, moved, ttl_s):
+            return moved.generation
+    return 0 if kept is None else kept.generation
 
 
 def _tell_dropped(ctx: Context, n: int) -> None:

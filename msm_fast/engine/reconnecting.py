@@ -10,7 +10,7 @@ from msm_fast.engine.effects import Flow, Sleep
 from msm_fast.engine.ending import end_copies
 from msm_fast.engine.exchanging import probe
 from msm_fast.engine.loading import load
-from msm_fast.engine.local import state_of_record
+from msm_fast.engine.local import move_base, state_of_record
 from msm_fast.engine.saving import save
 from msm_fast.engine.serialization import StaysLocal
 from msm_fast.errors import CorruptRecord, MsmError, SessionUnavailable
@@ -105,6 +105,8 @@ def _replay_one(ctx: Context, key: bytes, record: LocalRecord) -> Flow[None]:
         if state is not None:
             yield from save(ctx, state)
             ctx.local.delete(key, record.generation)
+            if state.stored is not None and ctx.local.load(key) is not None:  # a request has changed it meanwhile
+                move_base(ctx, key, ctx.records.decode(record.data, key).body, state.stored)
             ctx.counters.add("replayed")
     except SessionUnavailable:
         raise

@@ -13,7 +13,7 @@ from msm_fast.engine.effects import Flow
 from msm_fast.engine.live_sessions import LiveSessions
 from msm_fast.engine.live_writing import LiveWriter
 from msm_fast.engine.loading import load
-from msm_fast.engine.local import kept_record
+from msm_fast.engine.local import kept_record, move_base
 from msm_fast.engine.relocation import move_home
 from msm_fast.engine.serialization import StaysLocal, encode_attributes
 from msm_fast.engine.serving import find, store
@@ -209,6 +209,9 @@ class StickySessions:
         except (MsmError, StaysLocal):
             self._live.forget(key)
             raise
+        with self._live.lock(key):
+            if live.local_kind == "local" and live.stored is not None:  # a request has changed it while it was written
+                live.local_generation = move_base(self._ctx, key, live.stored.body, live.stored)
         return True
 
     def _dump(self, discards: bool) -> int:

@@ -10,9 +10,10 @@ from msm_fast.engine.events import Event
 from msm_fast.local_store import LocalRecord
 from msm_fast.session import LocalKind
 from tests.simulation.driver import SimulatedDriver
+from tests.simulation.sticky_worker import StickyWorker
 from tests.simulation.test_falling_back import LOCAL, REPLAY, change, heal, lose
 from tests.simulation.test_saving import loaded, read
-from tests.simulation.worker import Worker
+from tests.simulation.worker import Worker, make_settings
 
 MakeWorker = Callable[..., Worker]
 
@@ -220,6 +221,44 @@ def test_what_requests_change_while_the_rest_is_replayed_is_replayed_too(
     for n, session in enumerate(sessions):
         assert read(other, session.id) == {"n": n, "late": True}
     assert read(other, login.id) == {"user": "ada"}
+
+
+@pytest.mark.parametrize("is_sticky", [False, True], ids=["non_sticky", "sticky"])
+@pytest.mark.parametrize("n_exchange", range(2, 14))
+def test_of_what_one_request_after_the_other_changes_meanwhile_the_last_value_stays(
+    driver: SimulatedDriver, make_worker: MakeWorker, n_exchange: int, is_sticky: bool
+) -> None:
+    kind = StickyWorker if is_sticky else Worker
+    worker = kind(driver, make_settings(sticky=is_sticky, route="w1", **REPLAY))
+    other = make_worker(**LOCAL)
+    known = worker.store(n=0)
+    if isinstance(worker, StickyWorker):
+        worker.catch_up()
+    lose(driver, worker)
+    change(worker, known, n=1)
+    made_meanwhile = worker.create(n=1)
+    worker.save(made_meanwhile)
+    acknowledged = 1
+
+    def change_both() -> None:
+        nonlocal acknowledged
+        if worker.ctx.state() is DistributionState.LOCAL:
+            acknowledged += 1
+            for session_id in (known, made_meanwhile.id):
+                assert change(worker, session_id, n=acknowledged) == "local"
+            at_exchange(driver, 1, change_both)
+
+    heal(driver)
+    at_exchange(driver, n_exchange, change_both)
+    heal(driver, worker)
+    driver.before_exchange = None
+    assert worker.ctx.state() is DistributionState.DISTRIBUTED
+    for session_id in (known, made_meanwhile.id):
+        change(worker, session_id, seen=True)
+        if isinstance(worker, StickyWorker):
+            worker.catch_up()
+        assert read(worker, session_id) == {"n": acknowledged, "seen": True}
+        assert read(other, session_id) == {"n": acknowledged, "seen": True}
 
 
 @pytest.mark.parametrize("n_exchange", range(2, 14))
