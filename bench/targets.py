@@ -20,6 +20,7 @@ CYCLE = "load 200 attributes, touch 2, save"
 ROUND_TRIP = "get 2 KB"
 REQUEST = "request with backup copy"
 STICKY = "sticky request, nothing changed"
+CONCURRENT = "1,000 requests at once, asyncio"
 
 
 class Target(NamedTuple):

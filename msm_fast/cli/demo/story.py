@@ -102,6 +102,13 @@ class Story:
         for worker in self._workers:
             if worker.process is None:
                 worker.start()
+        try:
+            self._invite()
+            threading.Event().wait()
+        except KeyboardInterrupt:
+            self._say("Closed.")
+
+    def _invite(self) -> None:
         self._say(f"The shop stays open at [bold]http://127.0.0.1:{self._public.getsockname()[1]}/[/bold]")
         if self._nodes:
             children = [(node.node_id, node.process) for node in self._nodes]
@@ -110,10 +117,6 @@ class Story:
             self._say(f"Kill what you like and reload the page: {pids}. Ctrl-C ends it all.")
         else:
             self._say("Ctrl-C ends it.")
-        try:
-            threading.Event().wait()
-        except KeyboardInterrupt:
-            self._say("Closed.")
 
     def _start_children(self) -> None:
         self._say(f"The logs of all processes are in {self._family.directory} while this runs")
