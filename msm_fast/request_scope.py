@@ -268,7 +268,7 @@ class AsyncRequestScope(RequestLife):
         try:
             return await self.load()
         except BaseException:
-            self._leave_lock()
+            self.abandon()
             raise
 
     async def __aexit__(
@@ -279,10 +279,10 @@ class AsyncRequestScope(RequestLife):
                 await self.save()
                 await self.close()
         finally:
-            self._leave_lock()
+            self.abandon()
 
-    def _leave_lock(self) -> None:
-        """Have the lock let go in the background: a request that was broken off has no time for it."""
+    def abandon(self) -> None:
+        """Have the lock, if any is left, let go in the background: a request that was broken off has no time for it."""
         lock = self._give_lock()
         if lock is not None:
             self._manager._leave(lock)

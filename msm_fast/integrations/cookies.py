@@ -22,6 +22,7 @@ class CookieSettings:
     """The cookie's name and attributes.
 
     secure: None sets it when the request came over https. max_age: seconds; None makes it end with the browser.
+    rolling: set it again with each response that used the session, so that max_age counts from the last of them.
     Raises: ConfigurationError.
     Source: RFC 6265bis.
     """
@@ -34,6 +35,7 @@ class CookieSettings:
     same_site: Literal["Lax", "Strict", "None"] | None = "Lax"
     max_age: int | None = None
     partitioned: bool = False
+    rolling: bool = False
 
     def __post_init__(self) -> None:
         if not (isinstance(self.name, str) and _TOKEN.fullmatch(self.name)):

@@ -8,10 +8,9 @@ from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, cast
 
-from msm_fast.errors import CorruptRecord, LockTimeout, SessionUnavailable
 from msm_fast.integrations.cookies import CookieSettings, read_cookie, vary_by_cookie
+from msm_fast.integrations.session_headers import REFUSAL, REFUSAL_HEADERS, UNREACHABLE, SessionHeaders
 from msm_fast.manager import RequestScope, SessionManager
-from msm_fast.policies import SaveResult
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -21,8 +20,6 @@ __all__ = ["ENVIRON_KEY", "SessionMiddleware"]
 ENVIRON_KEY = "msm_fast.session"
 _log = logging.getLogger("msm_fast.wsgi")
 _ExcInfo = tuple[type[BaseException], BaseException, TracebackType] | tuple[None, None, None]
-_RETRY_AFTER_S = "1"
-_UNREACHABLE = (SessionUnavailable, CorruptRecord, LockTimeout)
 
 
 class SessionMiddleware:
@@ -49,14 +46,15 @@ class SessionMiddleware:
         presented = read_cookie(environ.get("HTTP_COOKIE", ""), self._cookie.name)
         uri = environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")
         scope = self._manager.request(presented, environ["REQUEST_METHOD"], uri)
-        response = _Response(scope, self._cookie, presented, environ.get("wsgi.url_scheme") == "https", start_response)
+        is_https = environ.get("wsgi.url_scheme") == "https"
+        response = _Response(scope, SessionHeaders(scope, self._cookie, presented, is_https=is_https), start_response)
         environ[ENVIRON_KEY] = scope.session
         try:
             body = self._app(environ, response.start)
             if not isinstance(body, (list, tuple)):
                 return _Body(body, response)
             response.end()
-        except _UNREACHABLE as error:
+        except UNREACHABLE as error:
             body = response.refuse(error)
         except BaseException:
             scope.close()
@@ -68,20 +66,10 @@ class SessionMiddleware:
 class _Response:
     """One response on its way out."""
 
-    def __init__(
-        self,
-        scope: RequestScope,
-        cookie: CookieSettings,
-        presented: str | None,
-        is_https: bool,
-        start_response: StartResponse,
-    ) -> None:
+    def __init__(self, scope: RequestScope, session_headers: SessionHeaders, start_response: StartResponse) -> None:
         self._scope = scope
-        self._cookie = cookie
-        self._presented = presented
-        self._is_https = is_https
+        self._session_headers = session_headers
         self._start_response = start_response
-        self._sent_cookie: str | None = None
         self.has_started = False
 
     def start(
@@ -92,41 +80,16 @@ class _Response:
         if not self.has_started:
             result = self._scope.save()
             self.has_started = True
-            self._add_headers(headers, result)
+            self._session_headers.add_to(headers, result)
         elif self._scope.session.was_used:
             vary_by_cookie(headers, sets_cookie=False)
         return self._pass_on(status, headers, exc_info)
-
-    def _add_headers(self, headers: list[tuple[str, str]], result: SaveResult) -> None:
-        if not self._scope.session.was_used:
-            return
-        value = self._cookie_to_set(result)
-        self._sent_cookie = value
-        if value is not None:
-            headers.append(("Set-Cookie", value))
-        vary_by_cookie(headers, sets_cookie=value is not None)
-
-    def _cookie_to_set(self, result: SaveResult) -> str | None:
-        """Return the Set-Cookie value, or None to leave the client's cookie alone.
-
-        It is set when a stored session has another id than the client sent, and deleted only when this very request
-        ended the session: if another one did, that one has told the client.
-        """
-        if self._scope.is_ignored:
-            return None
-        state = self._scope.session.state
-        if state.is_kept and result.status != "invalidated":
-            session_id = str(state.session_id)
-            return None if session_id == self._presented else self._cookie.header(session_id, self._is_https)
-        return self._cookie.deletion(self._is_https) if state.is_ended and self._presented else None
 
     def end(self) -> None:
         """Store what the app wrote after it had started the response."""
         if not self.has_started or not self._scope.session.was_used:
             return
-        result = self._scope.save()
-        if result.status not in ("unchanged", "invalidated") and self._cookie_to_set(result) != self._sent_cookie:
-            _log.warning("a session got its id after the headers had left; the client will not know it")
+        self._session_headers.note_late_save(self._scope.save(), _log)
 
     def close(self) -> None:
         """End the request, however it went."""
@@ -135,16 +98,9 @@ class _Response:
     def refuse(self, error: BaseException) -> Iterable[bytes]:
         """Answer 503: the session may well exist, so the client keeps its cookie and comes again."""
         _log.error("a request was refused: %s", error)
-        body = b"Your session is not available at the moment. Please try again.\n"
-        headers = [
-            ("Content-Type", "text/plain; charset=utf-8"),
-            ("Content-Length", str(len(body))),
-            ("Retry-After", _RETRY_AFTER_S),
-            ("Cache-Control", "no-store"),
-        ]
         exc_info = sys.exc_info() if self.has_started else None
-        self._pass_on("503 Service Unavailable", headers, exc_info)
-        return [body]
+        self._pass_on("503 Service Unavailable", list(REFUSAL_HEADERS), exc_info)
+        return [REFUSAL]
 
     def _pass_on(
         self, status: str, headers: list[tuple[str, str]], exc_info: _ExcInfo | None
@@ -163,7 +119,7 @@ class _Body:
     def __iter__(self) -> Iterator[bytes]:
         try:
             yield from self._body
-        except _UNREACHABLE as error:
+        except UNREACHABLE as error:
             if self._response.has_started:
                 raise
             yield from self._response.refuse(error)

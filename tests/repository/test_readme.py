@@ -6,13 +6,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from starlette.testclient import TestClient
+
 from msm_fast import Settings
 from tests.unit.integrations.test_wsgi import Browser
 
 README = (Path(__file__).parents[2] / "README.md").read_text()
 
 
-EXAMPLE, ASYNC_EXAMPLE = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+NODES = '"n1:10.0.0.1:11211,n2:10.0.0.2:11211"'
+EXAMPLE, ASYNC_EXAMPLE, ASGI_EXAMPLE = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
 def test_the_example_counts_visits() -> None:
@@ -26,12 +29,19 @@ def test_the_example_counts_visits() -> None:
 
 
 def test_the_asyncio_example_stores_a_session() -> None:
-    nodes = '"n1:10.0.0.1:11211,n2:10.0.0.2:11211"'
-    assert nodes in ASYNC_EXAMPLE
+    assert NODES in ASYNC_EXAMPLE
     namespace: dict[str, Any] = {"cookie": None}
-    code = ASYNC_EXAMPLE.replace(nodes, "") + "        assert (await manager.load(session.id))['cart'] == [1, 2]\n"
+    code = ASYNC_EXAMPLE.replace(NODES, "") + "        assert (await manager.load(session.id))['cart'] == [1, 2]\n"
     exec(code, namespace)
     asyncio.run(namespace["main"]())
+
+
+def test_the_asgi_example_counts_visits() -> None:
+    assert NODES in ASGI_EXAMPLE
+    namespace: dict[str, Any] = {"__name__": "example"}
+    exec(ASGI_EXAMPLE.replace(NODES, "None"), namespace)
+    with TestClient(namespace["app"], base_url="https://testserver") as client:
+        assert [client.post("/visits").json() for _ in range(3)] == [{"visits": n} for n in (1, 2, 3)]
 
 
 def test_the_table_of_settings_gives_their_real_defaults() -> None:

@@ -1,0 +1,187 @@
+"""Sessions for any ASGI application: http and websocket, with what Starlette and FastAPI expect of a session."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from typing import Any, Literal, cast
+
+from msm_fast.async_manager import AsyncSessionManager
+from msm_fast.errors import ConfigurationError
+from msm_fast.integrations.cookies import CookieSettings, read_cookie
+from msm_fast.integrations.session_headers import REFUSAL, REFUSAL_HEADERS, UNREACHABLE, SessionHeaders
+from msm_fast.policies import SaveResult
+from msm_fast.request_scope import AsyncRequestScope
+
+__all__ = ["SCOPE_KEY", "SessionMiddleware"]
+
+SCOPE_KEY = "msm_fast.request"
+"""Where the ASGI scope has the request's AsyncRequestScope, for what must be saved before the request ends."""
+
+_log = logging.getLogger("msm_fast.asgi")
+_TRY_AGAIN_LATER = 1013
+"""Source: the registry of WebSocket close codes of RFC 6455."""
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+Headers = list[tuple[bytes, bytes]]
+
+_STARTS = frozenset({"http.response.start", "websocket.accept", "websocket.http.response.start"})
+
+
+class SessionMiddleware:
+    """Gives app its session in scope["session"], a dict that stores itself.
+
+    The session is looked up before app is called, which costs a round trip if the client has one, and stored when app
+    starts its response, before the headers leave: a client that follows a redirect at once finds what was written. What
+    is written later, by a streaming body or a background task, is stored when app returns, but can no longer set a
+    cookie. A websocket's session is stored when it is accepted and when app returns; `await scope["msm_fast.request"].
+    save()` stores it in between. A request that app ends with an exception stores nothing more.
+
+    When no copy of a session can be reached, or its lock cannot be had in time, the answer to a request that looks at
+    it is 503 with Retry-After, and the cookie stays as it is; a websocket is closed with code 1013.
+
+    manager: made of settings if it is not given, and then closed when the server shuts down, if it tells (lifespan).
+    session_cookie, max_age, path, same_site, https_only, domain, partitioned: of the cookie, as Starlette's middleware
+        has them; max_age: seconds from the last response that used the session, also for settings.max_inactive if that
+        is not given; None: until the browser ends. cookie: all that in one, instead.
+    settings: the fields of Settings, by name.
+    Raises: ConfigurationError.
+    """
+
+    def __init__(
+        self,
+        app: App,
+        manager: AsyncSessionManager | None = None,
+        *,
+        cookie: CookieSettings | None = None,
+        session_cookie: str = "session",
+        max_age: int | None = None,
+        path: str = "/",
+        same_site: Literal["lax", "strict", "none"] = "lax",
+        https_only: bool = False,
+        domain: str | None = None,
+        partitioned: bool = False,
+        **settings: Any,
+    ) -> None:
+        if manager is not None and settings:
+            raise ConfigurationError("settings", sorted(settings), "a manager, or settings by name, not both")
+        if max_age is not None and cookie is None:
+            settings.setdefault("max_inactive", max_age)
+        self._app = app
+        self._is_owner = manager is None
+        self._manager = manager or AsyncSessionManager(**settings)
+        self._cookie = cookie or CookieSettings(
+            name=session_cookie,
+            path=path,
+            domain=domain,
+            secure=https_only or None,
+            same_site=_same_site(same_site),
+            max_age=max_age,
+            partitioned=partitioned,
+            rolling=max_age is not None,
+        )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection."""
+        if scope["type"] in ("http", "websocket"):
+            await self._serve(scope, receive, send)
+        elif scope["type"] == "lifespan" and self._is_owner:
+            await self._app(scope, receive, self._closing_last(send))
+        else:
+            await self._app(scope, receive, send)
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        presented = read_cookie(_cookie_header(scope), self._cookie.name)
+        method = scope["method"] if scope["type"] == "http" else "WEBSOCKET"
+        request = self._manager.request(presented, method, scope["path"])
+        headers = SessionHeaders(request, self._cookie, presented, is_https=scope.get("scheme") in ("https", "wss"))
+        response = _Response(request, headers, scope["type"], send)
+        scope["session"], scope[SCOPE_KEY] = request.session, request
+        try:
+            await request.load()
+            try:
+                await self._app(scope, receive, response.send)
+                await response.end()
+            except UNREACHABLE as error:
+                await response.refuse(error)
+            await request.close()
+        finally:
+            request.abandon()
+
+    def _closing_last(self, send: Send) -> Send:
+        """Return a send that closes the manager when app has shut down."""
+
+        async def send_and_close(message: Message) -> None:
+            if message["type"].startswith("lifespan.shutdown."):
+                await self._manager.close()
+            await send(message)
+
+        return send_and_close
+
+
+class _Response:
+    """What app sends, with the session stored before its headers leave."""
+
+    def __init__(self, scope: AsyncRequestScope, headers: SessionHeaders, kind: str, send: Send) -> None:
+        self._scope = scope
+        self._headers = headers
+        self._is_websocket = kind == "websocket"
+        self._send = send
+        self._has_started = False
+        self._is_refused = False
+
+    async def send(self, message: Message) -> None:
+        """Pass one message of app's on."""
+        if self._is_refused:
+            return
+        if not self._has_started and message["type"] in _STARTS:
+            try:
+                result = await self._scope.save()
+            except UNREACHABLE as error:
+                await self.refuse(error)
+                return
+            self._has_started = True
+            if self._scope.session.was_used:
+                message = {**message, "headers": self._with_session(message.get("headers", ()), result)}
+        await self._send(message)
+
+    async def end(self) -> None:
+        """Store what app wrote after it had started its response."""
+        if self._has_started and self._scope.session.was_used:
+            self._headers.note_late_save(await self._scope.save(), _log)
+
+    async def refuse(self, error: BaseException) -> None:
+        """Answer that the session is not available, if nothing was answered yet."""
+        if self._is_refused:
+            return
+        _log.error("a request was refused: %s", error)
+        self._is_refused = True
+        if self._is_websocket:
+            await self._send({"type": "websocket.close", "code": _TRY_AGAIN_LATER})
+        elif self._has_started:
+            raise error
+        else:
+            await self._send({"type": "http.response.start", "status": 503, "headers": _encoded(REFUSAL_HEADERS)})
+            await self._send({"type": "http.response.body", "body": REFUSAL})
+
+    def _with_session(self, raw_headers: Iterable[tuple[bytes, bytes]], result: SaveResult) -> Headers:
+        headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in raw_headers]
+        self._headers.add_to(headers, result)
+        return _encoded(headers)
+
+
+def _cookie_header(scope: Scope) -> str:
+    """Return what the client sent as cookies; over HTTP/2 that may be several headers."""
+    return "; ".join(value.decode("latin-1") for name, value in scope["headers"] if name == b"cookie")
+
+
+def _encoded(headers: Iterable[tuple[str, str]]) -> Headers:
+    return [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers]
+
+
+def _same_site(value: str) -> Literal["Lax", "Strict", "None"]:
+    return cast('Literal["Lax", "Strict", "None"]', value.capitalize())

@@ -1,0 +1,68 @@
+"""What a response tells the client of its session, in headers; the same for every interface."""
+
+from __future__ import annotations
+
+import logging
+
+from msm_fast.errors import CorruptRecord, LockTimeout, SessionUnavailable
+from msm_fast.integrations.cookies import CookieSettings, vary_by_cookie
+from msm_fast.policies import SaveResult
+from msm_fast.request_scope import RequestLife
+
+__all__ = ["REFUSAL", "REFUSAL_HEADERS", "UNREACHABLE", "SessionHeaders"]
+
+UNREACHABLE = (SessionUnavailable, CorruptRecord, LockTimeout)
+"""Errors after which the session may well exist: the answer is 503, and the client keeps its cookie and comes again."""
+
+REFUSAL = b"Your session is not available at the moment. Please try again.\n"
+"""The body of such an answer."""
+
+REFUSAL_HEADERS = (
+    ("Content-Type", "text/plain; charset=utf-8"),
+    ("Content-Length", str(len(REFUSAL))),
+    ("Retry-After", "1"),
+    ("Cache-Control", "no-store"),
+)
+
+
+class SessionHeaders:
+    """The headers of one response.
+
+    presented: what the client sent as its cookie. is_https: as CookieSettings.header.
+    """
+
+    def __init__(self, scope: RequestLife, cookie: CookieSettings, presented: str | None, *, is_https: bool) -> None:
+        self._scope = scope
+        self._cookie = cookie
+        self._presented = presented
+        self._is_https = is_https
+        self._sent: str | None = None
+
+    def add_to(self, headers: list[tuple[str, str]], result: SaveResult) -> None:
+        """Add what the response needs to headers, after the save that gave result; nothing if the session is unused."""
+        if not self._scope.session.was_used:
+            return
+        self._sent = self._cookie_to_set(result)
+        if self._sent is not None:
+            headers.append(("Set-Cookie", self._sent))
+        vary_by_cookie(headers, sets_cookie=self._sent is not None)
+
+    def note_late_save(self, result: SaveResult, log: logging.Logger) -> None:
+        """Warn if a save after the headers had left gave the session an id that the client was not told."""
+        if result.status not in ("unchanged", "invalidated") and self._cookie_to_set(result) not in (None, self._sent):
+            log.warning("a session got its id after the headers had left; the client will not know it")
+
+    def _cookie_to_set(self, result: SaveResult) -> str | None:
+        """Return the Set-Cookie value, or None to leave the client's cookie alone.
+
+        It is set when a stored session has another id than the client sent, and deleted only when this very request
+        ended the session: if another one did, that one has told the client.
+        """
+        if self._scope.is_ignored:
+            return None
+        state = self._scope.session.state
+        if state.is_kept and result.status != "invalidated":
+            session_id = str(state.session_id)
+            is_known = session_id == self._presented and not self._cookie.rolling
+            return None if is_known else self._cookie.header(session_id, self._is_https)
+        return self._cookie.deletion(self._is_https) if state.is_ended and self._presented else None

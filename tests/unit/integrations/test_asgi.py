@@ -1,0 +1,395 @@
+"""The ASGI middleware, on the embedded local store, by ASGI's own messages."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
+from http.cookies import SimpleCookie
+from typing import Any
+
+import pytest
+
+from msm_fast import (
+    AsyncSessionManager,
+    ConfigurationError,
+    CorruptRecord,
+    LockTimeout,
+    SaveResult,
+    SessionId,
+    SessionUnavailable,
+)
+from msm_fast.integrations.asgi import SCOPE_KEY, SessionMiddleware
+from msm_fast.integrations.cookies import CookieSettings
+from msm_fast.request_scope import AsyncRequestScope
+
+Message = dict[str, Any]
+App = Callable[[Any, Any, Any], Awaitable[None]]
+Handler = Callable[[Any, Any], Any]
+BODY_END = {"type": "http.response.body", "body": b""}
+
+
+class Browser:
+    """Keeps the cookie as a browser does, and all that was sent."""
+
+    def __init__(self, app: App, loop: asyncio.AbstractEventLoop) -> None:
+        self.app = app
+        self.loop = loop
+        self.cookie: str | None = None
+        self.sent: list[Message] = []
+
+    def send(self, method: str = "GET", path: str = "/", scheme: str = "http") -> list[Message]:
+        scope = {"type": "http", "method": method, "path": path, "scheme": scheme}
+        return self.connect(scope)
+
+    def connect(self, scope: dict[str, Any]) -> list[Message]:
+        self.sent = []
+        cookie = [] if self.cookie is None else [(b"cookie", b"session=" + self.cookie.encode())]
+        self.loop.run_until_complete(self.app({**scope, "headers": cookie}, self._receive, self._send))
+        return self.sent
+
+    def header(self, name: str) -> str | None:
+        """Return what the first message has under name."""
+        values = [v.decode() for k, v in self.sent[0].get("headers", ()) if k == name.encode()]
+        return values[0] if values else None
+
+    @property
+    def status(self) -> int:
+        return int(self.sent[0]["status"])
+
+    async def _receive(self) -> Message:
+        raise AssertionError("nothing is to be received")
+
+    async def _send(self, message: Message) -> None:
+        await asyncio.sleep(0)
+        self.sent.append(dict(message))
+        for morsel in SimpleCookie(self.header("set-cookie") or "").values():
+            self.cookie = morsel.value or None
+
+
+def app_of(handler: Handler) -> App:
+    """Return an application that calls handler with the session and the scope, then answers what that returns."""
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        body = str(handler(scope["session"], scope)).encode()
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/plain")]})
+        await send({"type": "http.response.body", "body": body})
+
+    return app
+
+
+@pytest.fixture
+def loop() -> Iterator[asyncio.AbstractEventLoop]:
+    loop = asyncio.new_event_loop()
+    yield loop
+    loop.close()
+
+
+@pytest.fixture
+def manager(loop: asyncio.AbstractEventLoop) -> Iterator[AsyncSessionManager]:
+    manager = AsyncSessionManager()
+    yield manager
+    loop.run_until_complete(manager.close())
+
+
+@pytest.fixture
+def browse(manager: AsyncSessionManager, loop: asyncio.AbstractEventLoop) -> Callable[..., Browser]:
+    """Return a function that makes a browser in front of the middleware around an application."""
+
+    def make(app: App, **options: Any) -> Browser:
+        return Browser(SessionMiddleware(app, manager, **options), loop)
+
+    return make
+
+
+def count(session: Any, scope: Any) -> int:
+    session["n"] = session.get("n", 0) + 1
+    return int(session["n"])
+
+
+SPECIAL: dict[str, Handler] = {
+    "/in": lambda session, scope: session.rotate_id(),
+    "/out": lambda session, scope: session.invalidate(),
+}
+
+
+def test_the_session_is_kept_from_request_to_request(browse: Callable[..., Browser]) -> None:
+    browser = browse(app_of(count))
+    assert [browser.send()[1]["body"] for _ in range(3)] == [b"1", b"2", b"3"]
+
+
+def test_the_cookie_is_set_once(browse: Callable[..., Browser]) -> None:
+    browser = browse(app_of(count))
+    browser.send()
+    assert browser.header("set-cookie") == f"session={browser.cookie}; Path=/; HttpOnly; SameSite=Lax"
+    assert (browser.header("vary"), browser.header("cache-control")) == ("Cookie", "no-store")
+    browser.send()
+    assert browser.header("set-cookie") is None
+    assert (browser.header("vary"), browser.header("cache-control")) == ("Cookie", None)
+
+
+def test_a_request_that_does_not_look_at_its_session_is_passed_on_as_it_is(browse: Callable[..., Browser]) -> None:
+    browser = browse(app_of(lambda session, scope: "hello"))
+    assert browser.send() == [
+        {"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/plain")]},
+        {"type": "http.response.body", "body": b"hello"},
+    ]
+
+
+def test_the_cookie_is_described_in_starlettes_words(browse: Callable[..., Browser]) -> None:
+    browser = browse(
+        app_of(count), max_age=600, path="/shop", same_site="strict", https_only=True, domain="example.org"
+    )
+    browser.send()
+    assert browser.header("set-cookie") == (
+        f"session={browser.cookie}; Domain=example.org; Path=/shop; Max-Age=600; Secure; HttpOnly; SameSite=Strict"
+    )
+    browser.send()
+    assert "Max-Age=600" in (browser.header("set-cookie") or "")  # it counts from the last request
+
+
+def test_or_all_in_one(browse: Callable[..., Browser]) -> None:
+    browser = browse(app_of(count), cookie=CookieSettings(name="sid"))
+    browser.send()
+    assert (browser.header("set-cookie") or "").startswith("sid=")
+
+
+def test_without_a_manager_it_makes_one_of_settings() -> None:
+    with pytest.raises(ConfigurationError, match="max_inactive"):
+        SessionMiddleware(app_of(count), max_inactive=-1)
+    with pytest.raises(ConfigurationError, match="not both"):
+        SessionMiddleware(app_of(count), AsyncSessionManager(), max_inactive=60)
+    assert SessionMiddleware(app_of(count), max_age=600)._manager.settings.max_inactive == 600
+    assert SessionMiddleware(app_of(count), max_age=600, max_inactive=60)._manager.settings.max_inactive == 60
+
+
+def test_its_manager_is_closed_after_the_application_has_shut_down(loop: asyncio.AbstractEventLoop) -> None:
+    seen: list[tuple[str, bool]] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        for message in ("lifespan.startup.complete", "lifespan.shutdown.complete"):
+            await send({"type": message})
+
+    middleware = SessionMiddleware(app)
+
+    async def send(message: Message) -> None:
+        seen.append((message["type"], middleware._manager._ctx.is_closed))
+
+    loop.run_until_complete(middleware({"type": "lifespan"}, None, send))  # type: ignore[arg-type]
+    assert seen == [("lifespan.startup.complete", False), ("lifespan.shutdown.complete", True)]
+
+
+def test_a_manager_that_was_given_is_left_open(
+    browse: Callable[..., Browser], manager: AsyncSessionManager, loop: asyncio.AbstractEventLoop
+) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "lifespan.shutdown.complete"})
+
+    browser = browse(app)
+    browser.connect({"type": "lifespan"})
+    assert not manager._ctx.is_closed
+
+
+def test_a_logout_deletes_the_cookie(browse: Callable[..., Browser]) -> None:
+    browser = browse(
+        app_of(lambda session, scope: session.invalidate() if scope["path"] == "/out" else count(session, 0))
+    )
+    browser.send()
+    browser.send(path="/out")
+    assert "Max-Age=0" in (browser.header("set-cookie") or "")
+    assert browser.cookie is None
+
+
+def test_a_login_gives_the_session_a_new_id_in_the_same_response(browse: Callable[..., Browser]) -> None:
+    browser = browse(
+        app_of(lambda session, scope: session.rotate_id() if scope["path"] == "/in" else count(session, 0))
+    )
+    browser.send()
+    before = browser.cookie
+    browser.send(path="/in")
+    assert browser.cookie not in (None, before)
+    assert browser.send()[1]["body"] == b"2"
+    browser.cookie = before
+    assert browser.send()[1]["body"] == b"1"
+
+
+def test_an_id_that_a_client_made_up_is_not_adopted(browse: Callable[..., Browser]) -> None:
+    chosen = str(SessionId.generate())
+    browser = browse(app_of(count))
+    browser.cookie = chosen
+    browser.send()
+    assert browser.cookie != chosen
+
+
+def test_the_session_is_stored_before_the_headers_leave(
+    manager: AsyncSessionManager, loop: asyncio.AbstractEventLoop
+) -> None:
+    seen: list[int] = []
+
+    class Watching(Browser):
+        async def _send(self, message: Message) -> None:
+            await super()._send(message)
+            if message["type"] == "http.response.start":
+                stored = await manager.load(self.cookie or "")
+                assert stored is not None
+                seen.append(stored["n"])
+
+    Watching(SessionMiddleware(app_of(count), manager), loop).send()
+    assert seen == [1]
+
+
+def test_what_is_written_after_the_headers_left_is_stored_at_the_end(browse: Callable[..., Browser]) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        count(scope["session"], scope)
+        await send({"type": "http.response.start", "status": 200})
+        await send(BODY_END)
+        scope["session"]["late"] = True  # a background task
+
+    browser = browse(app)
+    browser.send()
+    late: list[Any] = []
+    browser.app = browse(app_of(lambda session, scope: late.append(session.get("late")))).app
+    browser.send()
+    assert late == [True]
+
+
+def test_a_session_that_begins_after_the_headers_left_is_warned_about(
+    browse: Callable[..., Browser], caplog: pytest.LogCaptureFixture
+) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200})
+        scope["session"]["n"] = 1
+        await send(BODY_END)
+
+    browse(app).send()
+    assert [record.getMessage() for record in caplog.records] == [
+        "a session got its id after the headers had left; the client will not know it"
+    ]
+
+
+def test_a_request_that_raises_stores_nothing(browse: Callable[..., Browser]) -> None:
+    def fail(session: Any, scope: Any) -> None:
+        session["n"] = 100
+        raise RuntimeError("broken")
+
+    browser = browse(app_of(count))
+    browser.send()
+    app, browser.app = browser.app, browse(app_of(fail)).app
+    with pytest.raises(RuntimeError, match="broken"):
+        browser.send()
+    browser.app = app
+    assert browser.send()[1]["body"] == b"2"
+
+
+class Failing(AsyncRequestScope):
+    """A scope whose session cannot be found, or not be stored."""
+
+    error: Exception
+    fails_to = "load"
+
+    def _find(self) -> Any:
+        if self.fails_to == "load":
+            raise self.error
+        return super()._find()
+
+    async def save(self) -> SaveResult:
+        if self.fails_to == "save" and self.session.was_used:
+            raise self.error
+        return await super().save()
+
+
+@pytest.fixture(params=["load", "save"])
+def failing(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> type[Failing]:
+    monkeypatch.setattr(Failing, "fails_to", request.param)
+    monkeypatch.setattr(Failing, "error", SessionUnavailable("no node"), raising=False)
+    monkeypatch.setattr("msm_fast.async_manager.AsyncRequestScope", Failing)
+    return Failing
+
+
+@pytest.mark.parametrize("error", [SessionUnavailable("no node"), CorruptRecord("bad", 0), LockTimeout("late")])
+def test_when_the_store_fails_the_answer_is_503_and_the_cookie_stays(
+    browse: Callable[..., Browser], failing: type[Failing], monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    monkeypatch.setattr(Failing, "error", error)
+    browser = browse(app_of(count))
+    browser.cookie = kept = str(SessionId.generate())
+    assert [message["type"] for message in browser.send()] == ["http.response.start", "http.response.body"]
+    assert (browser.status, browser.header("retry-after"), browser.header("set-cookie")) == (503, "1", None)
+    assert browser.cookie == kept
+
+
+def test_a_request_that_does_not_need_the_session_is_served_all_the_same(
+    browse: Callable[..., Browser], failing: type[Failing]
+) -> None:
+    browser = browse(app_of(lambda session, scope: "hello"))
+    browser.cookie = str(SessionId.generate())
+    assert browser.send()[1]["body"] == b"hello"
+
+
+def websocket(*messages: Message) -> App:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        count(scope["session"], scope)
+        for message in messages:
+            await send(message)
+
+    return app
+
+
+def test_a_websocket_gets_its_cookie_when_it_is_accepted(browse: Callable[..., Browser]) -> None:
+    browser = browse(websocket({"type": "websocket.accept"}))
+    browser.connect({"type": "websocket", "path": "/", "scheme": "wss"})
+    assert "Secure" in (browser.header("set-cookie") or "")
+    browser.app = browse(app_of(count)).app
+    assert browser.send()[1]["body"] == b"2"
+
+
+def test_a_websocket_can_store_its_session_while_it_is_open(
+    browse: Callable[..., Browser], manager: AsyncSessionManager
+) -> None:
+    seen: list[int] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        count(scope["session"], scope)
+        await send({"type": "websocket.accept"})
+        count(scope["session"], scope)
+        await scope[SCOPE_KEY].save()
+        stored = await manager.load(scope["session"].id)
+        assert stored is not None
+        seen.append(stored["n"])
+
+    browse(app).connect({"type": "websocket", "path": "/", "scheme": "ws"})
+    assert seen == [2]
+
+
+def test_a_websocket_whose_session_is_not_available_is_closed(
+    browse: Callable[..., Browser], failing: type[Failing]
+) -> None:
+    browser = browse(websocket({"type": "websocket.accept"}, {"type": "websocket.send", "text": "hello"}))
+    browser.cookie = str(SessionId.generate())
+    browser.connect({"type": "websocket", "path": "/", "scheme": "ws"})
+    assert browser.sent == [{"type": "websocket.close", "code": 1013}]
+
+
+def test_a_request_that_is_cancelled_leaves_no_lock(loop: asyncio.AbstractEventLoop) -> None:
+    let_go: list[bool] = []
+
+    class Watching(AsyncRequestScope):
+        def abandon(self) -> None:
+            let_go.append(True)
+            super().abandon()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        raise asyncio.CancelledError
+
+    async def serve() -> None:
+        manager = AsyncSessionManager()
+        manager.request = lambda *request: Watching(manager, manager._ctx, manager._rules, *request)  # type: ignore
+        with pytest.raises(asyncio.CancelledError):
+            await SessionMiddleware(app, manager)(
+                {"type": "http", "method": "GET", "path": "/", "headers": []},
+                None,
+                None,  # type: ignore[arg-type]
+            )
+        await manager.close()
+
+    loop.run_until_complete(serve())
+    assert let_go == [True]
