@@ -1,13 +1,15 @@
 # Each target does its own set-up (.ci/prepare) and skips what is already there.
 #
 #   PYTHON=python3.12     the interpreter of the virtual environment
-#   TEST_ARGS="-k cart"   passed to pytest        BENCH_ARGS, DEMO_ARGS: likewise
+#   TEST_ARGS="-k cart"   passed to pytest        BENCH_ARGS, DEMO_ARGS, FUZZ_ARGS: likewise
 
 SHELL = /bin/sh
 PYTHON ?=
 TEST_ARGS ?=
 BENCH_ARGS ?=
 DEMO_ARGS ?=
+FUZZ_ARGS ?=
+SECONDS ?= 60
 MINUTES ?= 10
 SEEDS ?= 100000
 FIRST ?= 0
@@ -19,7 +21,7 @@ export PYTHON
 python = .venv/bin/python
 sanitized = build/sanitize
 
-.PHONY: help demo test unit lint bench sanitize simulate soak wheel clean setup memcached
+.PHONY: help demo test unit lint bench sanitize fuzz simulate soak wheel clean setup memcached
 .DEFAULT_GOAL = help
 
 help: ## list the targets
@@ -58,6 +60,9 @@ sanitize: setup ## unit and property tests under AddressSanitizer and UndefinedB
 	cd $(sanitized) && LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libstdc++.so)" \
 		PYTHONMALLOC=malloc ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
 		$(CURDIR)/$(python) -m pytest tests/unit tests/property -m "not slow and not memcached" $(TEST_ARGS)
+
+fuzz: setup ## libFuzzer on each C kernel for SECONDS=60, with the same sanitizers; FUZZ_ARGS="wire" is one kernel
+	$(python) -m tests.fuzz --seconds $(SECONDS) $(FUZZ_ARGS)
 
 simulate: setup ## SEEDS=100000 schedules of faults over a simulated cluster, from seed FIRST=0
 	$(python) -m tests.simulation --seeds $(SEEDS) --first $(FIRST)

@@ -1,0 +1,18 @@
+"""Each fuzz target for a few seconds, from the corpus; `make fuzz` takes longer."""
+
+import pytest
+
+from tests.fuzz import building
+
+SECONDS = 5
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(bool(building.missing()), reason=building.missing()),
+]
+
+
+@pytest.mark.parametrize("target", building.TARGETS)
+def test_the_properties_of_a_kernel_hold_for_what_the_fuzzer_finds(target, tmp_path):
+    done = building.fuzz(building.build(target, tmp_path), tmp_path / "found", SECONDS)
+    assert done.returncode == 0, done.stderr[-5000:]
