@@ -1,5 +1,6 @@
 import json
 import math
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -48,6 +49,20 @@ def test_keys_spread_evenly_over_nodes(n):
     assert all(abs(count - mean) < bound for count in load.values())
 
 
+@pytest.mark.parametrize("make", ["session-{:07d}".format, "{:032x}".format, lambda i: i.to_bytes(16, "big")])
+def test_a_million_keys_on_ten_nodes_differ_from_the_mean_by_less_than_two_percent(make):
+    load = Counter(RendezvousHash(TEN).nodes_for(map(make, range(1_000_000))))
+    assert max(load.values()) <= 1.02 * 100_000
+    assert min(load.values()) >= 0.98 * 100_000
+
+
+def test_each_weight_has_its_share_of_a_million_keys_within_two_percent():
+    weights = {node: 1.0 + i % 4 for i, node in enumerate(TEN)}
+    load = Counter(RendezvousHash(weights).nodes_for(map(str, range(1_000_000))))
+    for node, weight in weights.items():
+        assert load[node] == pytest.approx(1_000_000 * weight / sum(weights.values()), rel=0.02)
+
+
 def test_second_ranks_spread_evenly_too():
     nodes = RendezvousHash(TEN)
     load = Counter(nodes.ranked(key, 2)[1] for key in KEYS)
@@ -80,6 +95,26 @@ def test_a_heavier_node_only_gains_keys():
     before, after = RendezvousHash({"a": 1, "b": 2, "c": 3}), RendezvousHash({"a": 1, "b": 4, "c": 3})
     pairs = zip(before.nodes_for(KEYS), after.nodes_for(KEYS), strict=True)
     assert {new for old, new in pairs if old != new} == {"b"}
+
+
+def test_a_node_that_is_added_only_takes_keys():
+    before, after = RendezvousHash(TEN), RendezvousHash([*TEN, "n10"])
+    pairs = zip(before.nodes_for(KEYS), after.nodes_for(KEYS), strict=True)
+    assert {new for old, new in pairs if old != new} == {"n10"}
+
+
+def test_the_cost_of_a_key_grows_as_the_number_of_nodes():
+    def cost_s(n):
+        nodes = RendezvousHash([f"n{i}" for i in range(n)])
+        return min(timed(nodes) for _ in range(7))
+
+    def timed(nodes):
+        start = time.perf_counter()
+        nodes.nodes_for(KEYS[:300])
+        return time.perf_counter() - start
+
+    # Ten times the nodes: a hundred times the cost would be quadratic.
+    assert cost_s(5000) < 40 * cost_s(500)
 
 
 def test_many_nodes_are_ranked_as_few_are():

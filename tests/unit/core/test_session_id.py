@@ -2,9 +2,12 @@ import copy
 import os
 import pickle
 import re
+import time
+import tracemalloc
 
 import pytest
 
+from msm_fast._core import session_id as session_id_module
 from msm_fast._core.session_id import SessionId
 from msm_fast.errors import InvalidSessionId
 
@@ -110,6 +113,27 @@ def test_long_text_is_no_id(letter, length):
     assert SessionId.parse(letter * length) is None
 
 
+@pytest.mark.parametrize("garbage", ["a" * 10_000_000, "\N{SNOWMAN}" * 10_000_000, b"a" * 10_000_000])
+def test_text_over_the_limit_costs_neither_time_nor_memory_for_its_length(garbage):
+    def cost_s(text):
+        start = time.perf_counter()
+        for _ in range(100):
+            SessionId.parse(text)
+        return time.perf_counter() - start
+
+    def best_s(text):
+        return min(cost_s(text) for _ in range(5))
+
+    # Fifty thousand times as long.
+    assert best_s(garbage) < 50 * best_s(garbage[:201])
+    tracemalloc.start()
+    try:
+        SessionId.parse(garbage)
+        assert tracemalloc.get_traced_memory()[1] < 1000
+    finally:
+        tracemalloc.stop()
+
+
 @pytest.mark.parametrize("thing", [None, b"foo", bytearray(b"foo"), 5, 1.5, ["foo"], Text("foo"), object(), Hostile()])
 def test_what_is_no_str_is_no_id(thing):
     assert SessionId.parse(thing) is None
@@ -129,7 +153,7 @@ def test_every_character_stands_only_where_the_grammar_has_it():
         assert (parts(f"p.r{letter}") is not None) == bool(re.fullmatch("[A-Za-z0-9_-]", letter, re.ASCII))
 
 
-def test_a_generated_id_is_32_hex_digits_from_the_system(monkeypatch):
+def test_a_generated_id_is_32_hex_digits_and_no_two_are_alike():
     session_id = SessionId.generate()
     assert re.fullmatch("[0-9a-f]{32}", str(session_id))
     assert (session_id.node, session_id.route) == (None, None)
@@ -137,18 +161,36 @@ def test_a_generated_id_is_32_hex_digits_from_the_system(monkeypatch):
     assert len({SessionId.generate().plain for _ in range(1000)}) == 1000
 
 
+def test_each_id_asks_the_system_for_its_own_128_bits_and_keeps_none(monkeypatch):
+    asked = []
+
+    def urandom(n_bytes):
+        asked.append(n_bytes)
+        return bytes([len(asked)]) * n_bytes
+
+    monkeypatch.setattr(session_id_module, "urandom", urandom)
+    assert [str(SessionId.generate()) for _ in range(3)] == ["01" * 16, "02" * 16, "03" * 16]
+    assert asked == [16, 16, 16]
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_a_forked_child_generates_other_ids():
-    readable, writable = os.pipe()
+def test_forked_children_generate_ids_of_their_own():
     SessionId.generate()
-    child = os.fork()
-    if child == 0:
-        os.write(writable, str(SessionId.generate()).encode())
-        os._exit(0)
-    os.waitpid(child, 0)
-    assert os.read(readable, 100).decode() != str(SessionId.generate())
-    os.close(readable)
-    os.close(writable)
+    pipes = []
+    for _ in range(4):
+        readable, writable = os.pipe()
+        child = os.fork()
+        if child == 0:
+            os.write(writable, "".join(SessionId.generate().plain for _ in range(100)).encode())
+            os._exit(0)
+        os.close(writable)
+        pipes.append((child, readable))
+    text = "".join(SessionId.generate().plain for _ in range(100))
+    for child, readable in pipes:
+        text += os.read(readable, 10_000).decode()
+        os.close(readable)
+        assert os.waitpid(child, 0)[1] == 0
+    assert len({text[i : i + 32] for i in range(0, len(text), 32)}) == 500
 
 
 @pytest.mark.parametrize(
