@@ -13,6 +13,7 @@ from libc.stdint cimport uint8_t, uint64_t
 from libc.string cimport memcpy
 
 from msm_fast._core.c_msgpack cimport *
+from msm_fast._core.collisions cimport EQUAL_HASHES_MAX, is_crowded
 from msm_fast._core.extensions cimport *
 from msm_fast._core.moments cimport *
 
@@ -112,12 +113,15 @@ cdef list read_list(Reader *reader, Py_ssize_t length, int depth):
 
 cdef dict read_dict(Reader *reader, Py_ssize_t length, int depth):
     cdef dict items = {}
+    cdef dict counts = {} if length > EQUAL_HASHES_MAX else None
     if depth >= DEPTH_LIMIT:
         raise CorruptRecord(f"a value is nested deeper than {DEPTH_LIMIT} levels", reader.pos)
     reader.owed += 2 * length
     for _ in range(length):
         reader.owed -= 1
         key = read_value(reader, depth + 1)
+        if counts is not None and is_crowded(counts, key):
+            raise CorruptRecord(f"more than {EQUAL_HASHES_MAX} keys of a dict have one hash", reader.pos)
         reader.owed -= 1
         items[key] = read_value(reader, depth + 1)
     if len(items) != length:
@@ -163,6 +167,8 @@ cdef object read_nested(Reader *reader, int code, int depth):
     if code == EXT_TUPLE:
         return tuple(values)
     if code == EXT_SET or code == EXT_FROZENSET:
+        if len(values) > EQUAL_HASHES_MAX:
+            check_hashes(values, start)
         unique = set(values) if code == EXT_SET else frozenset(values)
         if len(unique) == len(values):
             return unique
@@ -177,6 +183,14 @@ cdef object read_nested(Reader *reader, int code, int depth):
         if fraction.denominator == second:
             return fraction
     raise CorruptRecord("no Fraction in lowest terms", start)
+
+
+cdef int check_hashes(list elements, Py_ssize_t start) except -1:
+    cdef dict counts = {}
+    for element in elements:
+        if is_crowded(counts, element):
+            raise CorruptRecord(f"more than {EQUAL_HASHES_MAX} elements of a set have one hash", start)
+    return 0
 
 
 cdef object read_moment(int code, const uint8_t *at, Py_ssize_t n_bytes):

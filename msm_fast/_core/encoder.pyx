@@ -15,6 +15,7 @@ from libc.stdint cimport UINT32_MAX, int8_t, uint8_t, uint64_t
 from libc.string cimport memcpy, memmove
 
 from msm_fast._core.c_msgpack cimport *
+from msm_fast._core.collisions cimport EQUAL_HASHES_MAX, is_crowded
 from msm_fast._core.extensions cimport *
 from msm_fast._core.moments cimport *
 
@@ -187,6 +188,15 @@ cdef int check_depth(int depth) except -1:
     return 0
 
 
+cdef int check_hashes(object keys) except -1:
+    """Refuse what no reader takes: see collisions.pxd."""
+    cdef dict counts = {}
+    for key in keys:
+        if is_crowded(counts, key):
+            raise ValueError(f"more than {EQUAL_HASHES_MAX} keys of a dict, or elements of a set, have one hash")
+    return 0
+
+
 cdef int write_array(Writer out, tuple items, int depth) except -1:
     write_head(out, MSM_TOKEN_ARRAY, len(items))
     for item in items:
@@ -195,6 +205,8 @@ cdef int write_array(Writer out, tuple items, int depth) except -1:
 
 
 cdef int write_map(Writer out, dict items, int depth) except -1:
+    if len(items) > EQUAL_HASHES_MAX:
+        check_hashes(items)
     write_head(out, MSM_TOKEN_MAP, len(items))
     for key, item in items.items():
         write_value(out, key, depth + 1)
@@ -206,6 +218,8 @@ cdef int write_sorted(Writer out, list items, int depth) except -1:
     cdef Py_ssize_t start
     cdef bytes encoding
     cdef list encodings = []
+    if len(items) > EQUAL_HASHES_MAX:
+        check_hashes(items)
     write_head(out, MSM_TOKEN_ARRAY, len(items))
     start = out.size
     for item in items:

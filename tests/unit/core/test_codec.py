@@ -1,6 +1,7 @@
 import copy
 import datetime
 import itertools
+import sys
 import tracemalloc
 from decimal import Context, Decimal, localcontext
 from fractions import Fraction
@@ -428,3 +429,68 @@ def test_a_decoded_value_shares_nothing_with_another():
     first["a"].append(2)
     assert second == {"a": [1]}
     assert copy.deepcopy(second) == second
+
+
+# Every multiple of this is another number with the hash 0: of how Python hashes numbers on 64-bit machines.
+MODULUS = sys.hash_info.modulus
+SAME_HASH = {
+    "ints": [i * MODULUS for i in range(1, 20_001)],
+    "fractions": [Fraction(i * MODULUS, 2 * i + 1) for i in range(1, 2001)],
+    "decimals": [Decimal(i * MODULUS) for i in range(1, 2001)],
+    "complex numbers": [complex(-sys.hash_info.imag * i, i) for i in range(1, 2001)],
+    "UUIDs": [UUID(int=i * MODULUS) for i in range(1, 2001)],
+    "tuples": [(i * MODULUS, "a") for i in range(1, 2001)],
+}
+
+
+def array(items):
+    return b"\xdd" + len(items).to_bytes(4, "big") + b"".join(map(dumps, items))
+
+
+def as_dict(keys):
+    return b"\xdf" + len(keys).to_bytes(4, "big") + b"".join(dumps(key) + b"\xc0" for key in keys)
+
+
+def as_set(elements):
+    return dumps_extension(5, array(elements))
+
+
+def as_frozenset(elements):
+    return dumps_extension(6, array(elements))
+
+
+def dumps_extension(code, payload):
+    return b"\xc9" + len(payload).to_bytes(4, "big") + bytes([code]) + payload
+
+
+@pytest.mark.parametrize("keys", SAME_HASH.values(), ids=SAME_HASH.keys())
+@pytest.mark.parametrize("write", [as_dict, as_set, as_frozenset])
+def test_keys_made_to_share_one_hash_are_corrupt_before_they_cost_quadratic_time(keys, write):
+    assert len({hash(key) for key in keys}) == 1
+    data = write(keys)
+    with pytest.raises(CorruptRecord, match="one hash") as caught:
+        loads(data)
+    assert 0 < caught.value.offset <= len(data)
+
+
+@pytest.mark.parametrize("make", [dict.fromkeys, set, frozenset], ids=["dict", "set", "frozenset"])
+def test_what_could_not_be_read_for_its_hashes_is_not_written(make):
+    keys = SAME_HASH["ints"]
+    assert loads(dumps(make(keys[:200]))) == make(keys[:200])
+    with pytest.raises(ValueError, match="one hash"):
+        dumps(make(keys[:300]))
+
+
+@pytest.mark.parametrize("make", [dict.fromkeys, set, frozenset], ids=["dict", "set", "frozenset"])
+def test_large_collections_of_ordinary_keys_come_back(make):
+    for keys in (
+        range(-1500, 1500),
+        [2**i for i in range(3000)],
+        [2.0**i for i in range(-1000, 1000)],
+        [2**63 + i for i in range(3000)],
+        [complex(i, j) for i in range(50) for j in range(50)],
+        [(i, j) for i in range(50) for j in range(50)],
+        [UUID(int=i) for i in range(3000)],
+        [str(i) for i in range(3000)],
+    ):
+        assert loads(dumps(make(keys))) == make(keys)
