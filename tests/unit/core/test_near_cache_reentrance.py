@@ -58,6 +58,46 @@ def test_an_error_from_eq_passes_through_and_the_cache_goes_on():
     assert cache.get(Key("a")) == 1
 
 
+def test_an_error_from_the_clock_or_a_hash_passes_through_and_the_cache_goes_on():
+    class Unhashable(Key):
+        def __hash__(self):
+            raise OSError("hash")
+
+    def clock():
+        if is_broken:
+            raise OSError("clock")
+        return 0.0
+
+    is_broken = False
+    cache = NearCache(10, ttl=60, clock=clock)
+    cache.put("a", 1)
+    for call in (cache.get, cache.pop, cache.__contains__, lambda key: cache.put(key, 2)):
+        with pytest.raises(OSError, match="hash"):
+            call(Unhashable("a"))
+        is_broken = True
+        with pytest.raises(OSError, match="clock"):
+            call("a")
+        is_broken = False
+    assert cache.get("a") == 1
+    assert (len(cache), cache.hits, cache.misses) == (1, 1, 0)
+
+
+def test_the_clock_may_call_the_cache():
+    def clock():
+        calls.append(None)
+        if len(calls) < 20:
+            cache.put(len(calls), 1)
+            cache.pop("b")
+        return 0.0
+
+    calls = []
+    cache = NearCache(3, ttl=60, clock=clock)
+    cache.put("a", 1)
+    cache.get("a")
+    assert cache.get("a") == 1
+    assert len(cache) == 3
+
+
 @pytest.mark.parametrize("action", ["get", "put", "pop", "clear", "evict"])
 def test_eq_may_call_the_cache(action):
     cache = NearCache(3)

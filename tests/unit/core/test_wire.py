@@ -122,6 +122,31 @@ def test_every_printable_character_and_250_bytes_make_a_key():
     )
 
 
+def test_a_value_longer_than_any_server_takes_makes_no_command():
+    with pytest.raises(ValueError, match="at most"):
+        wire.store(b"k", bytes((1 << 30) + 1), 0, 0)
+
+
+def test_the_longest_command_line_is_far_from_what_a_server_hangs_up_on():
+    longest = wire.store(b"k" * 250, b"", 2**32 - 1, 2**31 - 1, 2**64 - 1)
+    assert len(wire.encode([longest], 2**64 - 1)) < 2048
+
+
+def test_no_command_is_one_whose_answer_may_be_missing():
+    """Neither noreply nor quiet: each command has exactly one reply, and all but two carry an opaque."""
+    batch = [
+        wire.get(b"k", 60, cas=1),
+        wire.get(b"k", value=False),
+        STORE,
+        wire.store(b"k", b"", 0, 0, add=True),
+        DELETE,
+    ]
+    for line in wire.encode(batch, 7).replace(b"\r\nv\r\n", b"\r\n").split(b"\r\n"):
+        flags = line.split()[2:]
+        assert not {b"q", b"k", b"noreply"} & set(flags)
+        assert not flags or flags[-1].startswith(b"O")
+
+
 @pytest.mark.parametrize("exptime", [-1, 2592001, 10**9, 2**31, 2**63, 10**30])
 def test_an_exptime_that_memcached_would_misread_makes_no_command(exptime):
     for make in (lambda: wire.get(b"k", exptime), lambda: wire.store(b"k", b"", 0, exptime)):
