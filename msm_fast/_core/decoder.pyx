@@ -161,9 +161,15 @@ cdef object read_extension(Reader *outer, int code, Py_ssize_t start, int depth)
 
 cdef object read_nested(Reader *reader, int code, int depth):
     cdef Py_ssize_t start = reader.pos
-    values = read_value(reader, depth)
-    if type(values) is not list or reader.pos != reader.end:
+    cdef msm_token_t token
+    cdef msm_status status = msm_token_read(reader.buf + start, <size_t> (reader.end - start), &token)
+    # Asked before it is read: an extension in an extension, and so on, would be no deeper level, and has no end.
+    if status != MSM_OK or token.kind != MSM_TOKEN_ARRAY:
         raise CorruptRecord(f"extension {code} does not hold one array", start)
+    reader.pos += token.head
+    values = read_list(reader, token.length, depth)
+    if reader.pos != reader.end:
+        raise CorruptRecord(f"bytes follow the array of extension {code}", reader.pos)
     if code == EXT_TUPLE:
         return tuple(values)
     if code == EXT_SET or code == EXT_FROZENSET:

@@ -259,6 +259,16 @@ def test_deep_extensions_are_corrupt():
         loads(data)
 
 
+@pytest.mark.parametrize("code", [4, 5, 6, 12, 14])
+def test_extensions_that_hold_nothing_but_each_other_are_corrupt_however_many(code):
+    sizes = [1]
+    while sizes[-1] < 2**20:
+        sizes.append(sizes[-1] + 6)
+    heads = [b"\xc9" + size.to_bytes(4, "big") + bytes([code]) for size in reversed(sizes)]
+    with pytest.raises(CorruptRecord):
+        loads(b"".join(heads) + b"\x90")
+
+
 MALFORMED = {
     "nothing": b"",
     "the unused byte": b"\xc1",
