@@ -309,13 +309,20 @@ cdef int write_zoned(
 
 
 cdef bint is_immutable(object value) except -1:
-    """Tell whether nothing that holds value can change what its encoding would be."""
+    """Tell whether nothing that holds value can change what its encoding would be.
+
+    False also for what is nested too deep to be followed: only another serializer gives such a value.
+    """
+    return is_immutable_within(value, DEPTH_LIMIT)
+
+
+cdef bint is_immutable_within(object value, int levels) except -1:
     kind = type(value)
     if kind in _SCALARS:
         return True
-    if kind is tuple or kind is frozenset:
+    if levels > 0 and (kind is tuple or kind is frozenset):
         for item in value:
-            if not is_immutable(item):
+            if not is_immutable_within(item, levels - 1):
                 return False
         return True
     return False

@@ -187,3 +187,27 @@ def test_a_serializer_that_gives_no_bytes_has_failed():
     body, failures = AttributeMap({"a": "text"}, broken).encode()
     assert body == b""
     assert [failure.name for failure in failures] == ["a"]
+
+
+class Deep:
+    """Gives tuples nested deeper than the machine's stack could follow."""
+
+    name = "deep"
+
+    def dumps(self, value):
+        return b""
+
+    def loads(self, data):
+        value = ()
+        for _ in range(300_000):
+            value = (value,)
+        return value
+
+
+def test_a_value_of_another_serializer_may_be_nested_as_deep_as_that_allows():
+    body = encode(AttributeMap({"a": 1}, serializer=Deep()))
+    attributes = AttributeMap.decode(body, serializer=Deep())
+    assert type(attributes["a"]) is tuple
+    assert encode(attributes) is body
+    attributes["a"] = attributes["a"]
+    assert encode(attributes) is body
