@@ -179,7 +179,7 @@ cdef int write_container(Writer out, object value, object kind, int depth) excep
         write_array(out, value, depth)
         return close_extension(out, EXT_TUPLE, payload)
     write_sorted(out, list(value), depth)
-    return close_extension(out, EXT_SET if kind is set else EXT_FROZENSET, payload)
+    return close_extension(out, <int8_t> (EXT_SET if kind is set else EXT_FROZENSET), payload)
 
 
 cdef int check_depth(int depth) except -1:

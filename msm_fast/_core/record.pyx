@@ -53,7 +53,7 @@ cdef class Record:
 
     @property
     def lineage(self) -> tuple[int, ...]:
-        return tuple([self._lineage[i] for i in range(MSM_RECORD_LINEAGE) if self._lineage[i]])
+        return tuple([self._lineage[i] for i in range(<int> MSM_RECORD_LINEAGE) if self._lineage[i]])
 
     def __init__(self):
         raise TypeError("a Record is made by decode_record")
@@ -92,7 +92,7 @@ def encode_record(
     head.max_inactive_s = max_inactive_s
     head.absolute_lifetime_s = absolute_lifetime_s
     head.flags = MSM_RECORD_TOMBSTONE if is_tombstone else 0
-    for i in range(MSM_RECORD_LINEAGE):
+    for i in range(<int> MSM_RECORD_LINEAGE):
         head.lineage[i] = lineage[i] if i < len(lineage) else 0
     head.home = home
     head.n_attributes = count_frames(body, 0)
@@ -101,10 +101,10 @@ def encode_record(
         packed = compressor.pack(body)
         if packed is not None:
             body = packed
-            head.flags |= MSM_RECORD_ZSTD if compressor.is_zstd else MSM_RECORD_ZLIB
+            head.flags |= <uint8_t> (MSM_RECORD_ZSTD if compressor.is_zstd else MSM_RECORD_ZLIB)
     if keyring is not None:
         head.key_id = keyring.key_id
-        head.flags |= MSM_RECORD_ENCRYPTED if keyring.encrypts else MSM_RECORD_SIGNED
+        head.flags |= <uint8_t> (MSM_RECORD_ENCRYPTED if keyring.encrypts else MSM_RECORD_SIGNED)
     check_body_size(PyBytes_GET_SIZE(body))
     head.body_size = <uint32_t> PyBytes_GET_SIZE(body)
     if keyring is not None:
@@ -167,7 +167,7 @@ def decode_record(bytes data not None, bytes storage_key not None, *, keyring: K
     record.max_inactive_s = head.max_inactive_s
     record.absolute_lifetime_s = head.absolute_lifetime_s
     record.is_tombstone = head.flags & MSM_RECORD_TOMBSTONE
-    for i in range(MSM_RECORD_LINEAGE):
+    for i in range(<int> MSM_RECORD_LINEAGE):
         record._lineage[i] = head.lineage[i]
     record.home = head.home
     record.key_id = head.key_id

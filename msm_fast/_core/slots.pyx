@@ -172,7 +172,7 @@ cdef bint write_frame(object chain, Writer out, str name, object value, list fai
         out.truncate(frame)
         failures.append(AttributeFailure(name, type_name(value), error, carries_type(type(value))))
         return False
-    msm_frame_head_write(<uint16_t> n_name, tag, <uint32_t> n_value, <uint8_t *> out.data + frame)
+    msm_frame_head_write(<uint16_t> n_name, <uint8_t> tag, <uint32_t> n_value, <uint8_t *> out.data + frame)
     return True
 
 

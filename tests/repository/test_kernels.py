@@ -1,7 +1,8 @@
-"""The C kernels: no warning from either compiler, and each of them is fuzzed."""
+"""The C of the package: no warning from either compiler, and each kernel is fuzzed."""
 
 import shutil
 import subprocess
+import sysconfig
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,19 @@ def test_a_kernel_compiles_without_a_warning(kernel, compiler, tmp_path):
         pytest.skip(f"{compiler} is not installed")
     # At the optimization of the release: some warnings come from what the optimizer sees.
     command = [compiler, "-std=c11", "-O3", *WARNINGS, "-c", "-o", str(tmp_path / "kernel.o"), str(kernel)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_what_cython_makes_compiles_without_a_warning():
+    if shutil.which("gcc") is None:
+        pytest.skip("gcc is not installed")
+    modules = sorted(str(path.with_suffix(".c")) for path in (ROOT / "msm_fast" / "_core").glob("*.pyx"))
+    # Whether signs fit is checked for the kernels; Cython converts lengths of objects as it sees fit.
+    warnings = ["-Wall", "-Wextra", "-Wconversion", "-Wno-sign-conversion", "-Werror"]
+    # Python's own headers are not ours to mend.
+    include = ["-isystem", sysconfig.get_path("include"), "-I", str(ROOT / "src_c")]
+    command = ["gcc", "-std=c11", "-fsyntax-only", *warnings, *include, *modules]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 
