@@ -62,6 +62,7 @@ sanitize: setup ## unit and property tests under AddressSanitizer and UndefinedB
 		$(CURDIR)/$(python) -m pytest tests/unit tests/property -m "not slow and not memcached" $(TEST_ARGS)
 
 fuzz: setup ## libFuzzer on each C kernel for SECONDS=60, with the same sanitizers; FUZZ_ARGS="wire" is one kernel
+	@.ci/prepare clang
 	$(python) -m tests.fuzz --seconds $(SECONDS) $(FUZZ_ARGS)
 
 simulate: setup ## SEEDS=100000 schedules of faults over a simulated cluster, from seed FIRST=0

@@ -504,3 +504,31 @@ def test_large_collections_of_ordinary_keys_come_back(make):
         [str(i) for i in range(3000)],
     ):
         assert loads(dumps(make(keys))) == make(keys)
+
+
+@pytest.mark.parametrize(
+    "item",
+    [
+        b"\xc0",
+        b"\x90",
+        b"\x80",
+        b"\xa0",
+        b"\xc4\x00",
+        b"\x91\x90",
+        b"\xd4\x04\x90",
+        b"\xd4\x05\x90",
+        b"\xd4\x01\x05",
+        b"\xcb" * 9,
+    ],
+    ids=bytes.hex,
+)
+def test_the_memory_that_a_value_takes_is_in_proportion_to_its_bytes(item):
+    n_items = 2**18 // len(item)
+    data = b"\xdd" + n_items.to_bytes(4, "big") + item * n_items
+    tracemalloc.start()
+    try:
+        assert len(loads(data)) == n_items
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 100 * len(data)
