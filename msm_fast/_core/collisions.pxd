@@ -1,8 +1,8 @@
 # How many keys of a dict, or elements of a set, may share one hash.
 #
-# Python's hashes of numbers can be computed by anybody: a million bytes hold a hundred thousand numbers of one hash, and
-# to put these into a dict takes half a minute, each time the value is read. So neither direction carries that. Numbers
-# that mean something do not come near the limit.
+# Python's hashes of numbers can be computed by anybody: a million bytes hold a hundred thousand numbers of one hash,
+# and to put these into a dict takes half a minute, each time the value is read. So neither direction carries that.
+# Numbers that mean something do not come near the limit.
 
 cdef extern from *:
     long long small_int_of "PyLong_AsLongLongAndOverflow"(object number, int *overflow) except? -1
@@ -12,8 +12,9 @@ cdef enum:
 
 
 cdef inline bint is_crowded(dict counts, object key) except -1:
-    """Count the hash of key; tell whether more than EQUAL_HASHES_MAX have it. counts: of this collection, empty at first.
+    """Count the hash of key; tell whether more than EQUAL_HASHES_MAX have it.
 
+    counts: of this collection, empty at first.
     Text and bytes are not counted: their hashes differ from process to process. Nor are numbers that fit 64 bits: of
     these, few have the same.
     """

@@ -22,6 +22,7 @@ from msm_fast._core.near_cache import NearCache
 from msm_fast._core.placement import RendezvousHash
 from msm_fast._core.record import decode_record, encode_record, value_sizes
 from msm_fast._core.record_format import RecordFormat
+from msm_fast._core.replies import ProtocolError, ReplyParser
 from msm_fast._core.session_id import SessionId
 from msm_fast.errors import CorruptRecord, InvalidSessionId
 
@@ -179,12 +180,12 @@ REPLIES = b"VA 300 c1 f2 t3 O1\r\n" + b"v" * 300 + b"\r\nHD c5 O2\r\nVERSION 1.6
 
 def replies_good_and_bad() -> None:
     wire.encode([wire.get(b"k"), wire.store(b"k", b"v" * 100, 1, 60, 5), wire.noop()], 1)
-    wire.ReplyParser(COMMANDS, 1).feed(REPLIES)
+    ReplyParser(COMMANDS, 1).feed(REPLIES)
     for at in range(1, len(REPLIES), 13):
-        parser = wire.ReplyParser(COMMANDS, 1)
+        parser = ReplyParser(COMMANDS, 1)
         parser.feed(REPLIES[:at])  # and dropped where it stands, perhaps within a value
-        expect(wire.ProtocolError, parser.feed, b"\n" * 1000)
-        expect(wire.ProtocolError, parser.feed, b"")
+        expect(ProtocolError, parser.feed, b"\n" * 1000)
+        expect(ProtocolError, parser.feed, b"")
     for key in (b"", b"a b", b"k" * 251):
         expect(ValueError, wire.get, key)
 

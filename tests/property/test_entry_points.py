@@ -10,6 +10,7 @@ from msm_fast._core.codec import dumps, loads, register_type
 from msm_fast._core.near_cache import NearCache
 from msm_fast._core.placement import RendezvousHash
 from msm_fast._core.record import decode_record, encode_record, value_sizes
+from msm_fast._core.replies import ProtocolError, Reply, ReplyParser
 from msm_fast._core.session_id import SessionId
 from msm_fast.errors import MsmError
 from tests.property.values import values
@@ -88,12 +89,12 @@ ENTRIES = [
     wire.delete,
     wire.encode,
     wire.exptime,
-    wire.ReplyParser,
-    wire.Reply,
-    wire.ReplyParser([wire.get(b"k")], 1).feed,
+    ReplyParser,
+    Reply,
+    ReplyParser([wire.get(b"k")], 1).feed,
 ]
 TIMES = ("generation", "created_ms", "accessed_ms")
-DOCUMENTED = (MsmError, TypeError, ValueError, KeyError, OverflowError, Boom, wire.ProtocolError)
+DOCUMENTED = (MsmError, TypeError, ValueError, KeyError, OverflowError, Boom, ProtocolError)
 
 
 @pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: getattr(entry, "__qualname__", "?"))
