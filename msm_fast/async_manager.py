@@ -75,7 +75,7 @@ class AsyncSessionManager(Operations):
         """
         self._refuse_if_stopped()
         self._ctx.counters.add("requests")
-        return AsyncRequestScope(self, self._ctx, self._rules, cookie_value, method, uri)
+        return AsyncRequestScope(self, cookie_value, method, uri)
 
     async def load(self, session_id: str | SessionId) -> Session | None:
         """Return the session, or None: it does not exist. It is not locked, whatever settings.locking is.

@@ -64,9 +64,10 @@ class SessionManager(Operations):
         known, it serves better: locking="auto" then learns of all its paths at once.
         Raises: ApplicationStopped; what the session's use and save raise.
         """
-        self._refuse_if_stopped()
+        if self._ctx.is_stopped:
+            self._refuse_if_stopped()
         self._ctx.counters.add("requests")
-        return RequestScope(self, self._ctx, self._rules, cookie_value, method, uri)
+        return RequestScope(self, cookie_value, method, uri)
 
     def load(self, session_id: str | SessionId) -> Session | None:
         """Return the session, or None: it does not exist. It is not locked, whatever settings.locking is.

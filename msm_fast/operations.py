@@ -169,7 +169,8 @@ class Operations:
 
     def _store_here(self, state: SessionState) -> SaveResult | Elsewhere:
         """Store the session without waiting, or return ELSEWHERE: `_storing` does."""
-        self._refuse_if_stopped()
+        if self._ctx.is_stopped:
+            self._refuse_if_stopped()
         if self._sticky is not None:
             return self._sticky.store_at_once(state) or ELSEWHERE
         epoch = self._ctx.distribution.epoch

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from enum import Enum
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from msm_fast.engine.context import Context
 from msm_fast.engine.locking import SessionLock, new_lock
-from msm_fast.engine.request_rules import RequestRules
 from msm_fast.errors import MsmError, WrongEventLoop
 from msm_fast.policies import SaveResult
 from msm_fast.session import Session, SessionState
@@ -62,17 +59,24 @@ class RequestLife(TimeBudget):
     is_ignored: settings.ignore_requests matches: nothing is stored, and the client's cookie must stay as it is.
     """
 
-    __slots__ = ("_cookie_value", "_ctx", "_found", "_lock", "_method", "_rules", "_uri", "is_ignored", "session")
+    __slots__ = (
+        "_cookie_value",
+        "_ctx",
+        "_found",
+        "_lock",
+        "_manager",
+        "_method",
+        "_rules",
+        "_uri",
+        "is_ignored",
+        "session",
+    )
 
     def __init__(
-        self,
-        ctx: Context,
-        rules: RequestRules,
-        cookie_value: str | None,
-        method: str,
-        uri: str,
-        find: Callable[[], SessionState | None],
+        self, manager: SessionManager | AsyncSessionManager, cookie_value: str | None, method: str, uri: str
     ) -> None:
+        ctx, rules = manager._ctx, manager._rules
+        self._manager = manager
         ctx.retry_budget.earn()
         self.left_s = ctx.settings.timeouts.request
         self._ctx = ctx
@@ -83,7 +87,11 @@ class RequestLife(TimeBudget):
         self._lock: SessionLock | None = None
         self._found: _Found | None = None
         self.is_ignored = rules.ignores and rules.is_ignored(self._name[1])
-        self.session = Session(find, ctx.new_state, cookie_value)
+        self.session = Session(self._find, ctx.new_state, cookie_value)
+
+    def _find(self) -> SessionState | None:
+        """Look the session up, when it is first used."""
+        raise NotImplementedError
 
     @property
     def _name(self) -> tuple[str, str]:
@@ -143,19 +151,9 @@ class RequestScope(RequestLife):
     With the first `save` the session's lock is let go: a response may stream for hours.
     """
 
-    __slots__ = ("_manager",)
+    __slots__ = ()
 
-    def __init__(
-        self,
-        manager: SessionManager,
-        ctx: Context,
-        rules: RequestRules,
-        cookie_value: str | None,
-        method: str,
-        uri: str,
-    ) -> None:
-        super().__init__(ctx, rules, cookie_value, method, uri, self._find)
-        self._manager = manager
+    _manager: SessionManager
 
     def save(self) -> SaveResult:
         """Store what changed; a session that the request never looked at costs nothing.
@@ -206,19 +204,12 @@ class AsyncRequestScope(RequestLife):
     used: a request that never looks at it is not harmed.
     """
 
-    __slots__ = ("_error", "_loaded", "_manager")
+    __slots__ = ("_error", "_loaded")
 
-    def __init__(
-        self,
-        manager: AsyncSessionManager,
-        ctx: Context,
-        rules: RequestRules,
-        cookie_value: str | None,
-        method: str,
-        uri: str,
-    ) -> None:
-        super().__init__(ctx, rules, cookie_value, method, uri, self._find)
-        self._manager = manager
+    _manager: AsyncSessionManager
+
+    def __init__(self, manager: AsyncSessionManager, cookie_value: str | None, method: str, uri: str) -> None:
+        super().__init__(manager, cookie_value, method, uri)
         self._loaded: SessionState | Elsewhere | None = ELSEWHERE
         self._error: MsmError | None = None
 

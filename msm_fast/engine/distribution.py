@@ -42,13 +42,8 @@ class DistributionSwitch:
         self.epoch = 0
         """How often the cluster has been taken up again."""
         self.state = self._current_state()
-
-    @property
-    def is_on(self) -> bool:
+        self.is_on = self._says_on()
         """Whether sessions go to the cluster."""
-        if self.state is DistributionState.LOCAL:
-            return not self._falls_back
-        return self.state is not DistributionState.STOPPED
 
     @property
     def can_reconnect(self) -> bool:
@@ -109,8 +104,14 @@ class DistributionSwitch:
             return DistributionState.LOCAL
         return DistributionState.DEGRADED if self._health.down() else DistributionState.DISTRIBUTED
 
+    def _says_on(self) -> bool:
+        if self.state is DistributionState.LOCAL:
+            return not self._falls_back
+        return self.state is not DistributionState.STOPPED
+
     def _change(self) -> tuple[DistributionState, DistributionState] | None:
         before, self.state = self.state, self._current_state()
+        self.is_on = self._says_on()
         return None if self.state is before else (self.state, before)
 
     def _tell(self, change: tuple[DistributionState, DistributionState] | None, reason: str) -> None:

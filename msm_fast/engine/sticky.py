@@ -65,7 +65,8 @@ class StickySessions:
             return None
         if is_on:
             if state.local_kind is None:
-                self._look_after(key, state, now)
+                if now >= state.touch_at or not self._is_at_rest(state):
+                    self._look_after(key, state, now)
             elif state.local_kind == "local":
                 return None
         return self._use(state, now)
@@ -135,6 +136,12 @@ class StickySessions:
         state.used_at = now
         state.is_new = False
         return state
+
+    def _is_at_rest(self, state: SessionState) -> bool:
+        """Whether every node is well, and the session's is to stay: most likely nothing is to be looked after."""
+        topology = self._ctx.topology
+        is_ours = (state.session_id.node or "") in topology.nodes
+        return self._ctx.health.is_quiet and is_ours and not topology.draining
 
     def _look_after(self, key: bytes, state: SessionState, now: float) -> None:
         """Let the session leave a node that cannot be used, at the end of this request, and keep its copies alive."""

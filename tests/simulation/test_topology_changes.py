@@ -7,9 +7,10 @@ import pytest
 
 from msm_fast import DistributionState, Node, SessionUnavailable
 from tests.simulation.driver import SimulatedDriver
+from tests.simulation.sticky_worker import StickyWorker
 from tests.simulation.test_loading import backup_of, holders, home_of
 from tests.simulation.test_saving import loaded, read
-from tests.simulation.worker import Worker
+from tests.simulation.worker import Worker, make_settings
 
 MakeWorker = Callable[..., Worker]
 
@@ -120,3 +121,19 @@ def test_draining_nodes_are_used_when_nothing_else_is_left(
     change(worker, "n1", "n2", "n3", draining=draining)
     for _ in range(10):
         assert read(worker, worker.store(user="ada")) == {"user": "ada"}
+
+
+@pytest.mark.parametrize("how", ["drained", "removed"])
+def test_a_sticky_session_leaves_such_a_node_at_its_next_request(driver: SimulatedDriver, how: str) -> None:
+    worker = StickyWorker(driver, make_settings(sticky=True, route="w1"))
+    session_id = store_on(worker, "n2")
+    worker.catch_up()
+    if how == "drained":
+        change(worker, "n1", "n2", "n3", draining=("n2",))
+    else:
+        change(worker, "n1", "n3")
+    session = loaded(worker, session_id)
+    assert home_of(session.id) in ("n1", "n3")
+    worker.save(session)
+    worker.catch_up()
+    assert holders(driver, session.id) >= {"n1", "n3"}

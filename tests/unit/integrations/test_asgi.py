@@ -382,7 +382,7 @@ def test_a_request_that_is_cancelled_leaves_no_lock(loop: asyncio.AbstractEventL
 
     async def serve() -> None:
         manager = AsyncSessionManager()
-        manager.request = lambda *request: Watching(manager, manager._ctx, manager._rules, *request)  # type: ignore
+        manager.request = lambda *request: Watching(manager, *request)  # type: ignore
         with pytest.raises(asyncio.CancelledError):
             await SessionMiddleware(app, manager)(
                 {"type": "http", "method": "GET", "path": "/", "headers": []},
