@@ -98,8 +98,8 @@ class SessionState(_WeaklyReferable):
     """Sticky: grows with each change that is to be written."""
     written_revision: int = 0
     """Sticky: the revision that the cluster has."""
-    is_writing: bool = False
-    """Sticky: a write is on its way; the next one waits for it."""
+    turn: object = None
+    """Sticky: whose turn it is to write; the next one waits for that."""
     own_nonces: frozenset[int] = frozenset()
     """Sticky: of writes whose outcome is not known."""
     unsettled: SessionState | None = None
@@ -269,7 +269,7 @@ def _part_with(state: SessionState) -> SessionState:
         used_at=None,
         revision=0,
         written_revision=0,
-        is_writing=False,
+        turn=None,
         own_nonces=frozenset(),
         unsettled=None,
     )

@@ -28,7 +28,7 @@ from cpython.datetime cimport (
     time_new,
     timedelta_new,
 )
-from libc.stdint cimport int32_t, uint8_t, uint32_t
+from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
 
 from msm_fast._core.c_msgpack cimport msm_big_endian_read, msm_big_endian_write
 
@@ -85,9 +85,10 @@ cdef inline object load_datetime(const uint8_t *at, object zone):
     )
 
 
+# A timedelta carries what is too much over to the days instead: then it would have two forms.
 cdef inline object load_timedelta(const uint8_t *at):
-    return timedelta_new(
-        <int32_t> msm_big_endian_read(at, 4),
-        <int32_t> msm_big_endian_read(at + 4, 4),
-        <int32_t> msm_big_endian_read(at + 8, 4),
-    )
+    cdef uint64_t seconds = msm_big_endian_read(at + 4, 4)
+    cdef uint64_t microseconds = msm_big_endian_read(at + 8, 4)
+    if seconds >= 24 * 3600 or microseconds >= 1_000_000:
+        raise ValueError("a timedelta of more seconds than a day has, or microseconds than a second")
+    return timedelta_new(<int32_t> msm_big_endian_read(at, 4), <int32_t> seconds, <int32_t> microseconds)

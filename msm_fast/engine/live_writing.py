@@ -127,19 +127,21 @@ class LiveWriter:
         Raises: SessionUnavailable, ConflictError, and as encode_attributes if it does not fit a node that is new.
         """
         key = self._ctx.storage_key(state.session_id)
-        yield from self._wait_for_turn(key, state)
         result = None
-        try:
+        turn = object()
+        try:  # it has its turn from within: a request may be broken off anywhere
+            yield from self._wait_for_turn(key, state, turn)
             while state.written_revision != state.revision:
                 result = yield from self._write_once(key, state)
                 if result.status == "invalidated":
                     self._live.end(state.session_id)
                     break
         finally:
-            state.is_writing = False
+            if state.turn is turn:
+                state.turn = None
         return result or _as_stored(state)
 
-    def _wait_for_turn(self, key: bytes, state: SessionState) -> Flow[None]:
+    def _wait_for_turn(self, key: bytes, state: SessionState, turn: object) -> Flow[None]:
         """Wait until no other write of the session is on its way.
 
         Raises: SessionUnavailable if there is no time left for that.
@@ -147,8 +149,8 @@ class LiveWriter:
         is_in_time = True
         while is_in_time:
             with self._live.lock(key):
-                if not state.is_writing:
-                    state.is_writing = True
+                if state.turn is None:
+                    state.turn = turn
                     return
             is_in_time = yield Sleep(_POLL_S)
         name = digest(state.session_id)

@@ -237,7 +237,9 @@ def load_payload(code, payload, depth):
     if code == 9:
         return load_clock(datetime.time, struct.unpack_from(">BBBBI", payload), payload[8:])
     if code == 10:
-        days, seconds, microseconds = struct.unpack(">iii", payload)
+        days, seconds, microseconds = struct.unpack(">iII", payload)
+        if seconds >= 24 * 3600 or microseconds >= 10**6:
+            raise FormatError
         return datetime.timedelta(days, seconds, microseconds)
     if code == 11:
         number = Decimal(payload.decode("ascii"))

@@ -68,11 +68,11 @@ def test_a_write_waits_for_the_one_before_it_of_the_same_session(
     worker.save(session)
     session["n"] = 1
     flow = worker.sticky._writer.write(session.state)
-    session.state.is_writing = True
+    session.state.turn = object()
     session.state.revision += 1
     waits = [next(flow), flow.send(True)]
     assert [type(effect) for effect in waits] == [Sleep, Sleep]
-    session.state.is_writing = False
+    session.state.turn = None
     assert isinstance(flow.send(True), Exchange)
 
 
@@ -83,11 +83,11 @@ def test_a_write_that_waited_all_its_time_for_the_one_before_it_is_left_to_the_b
     session = worker.create(n=0)
     worker.save(session)
     session["n"] = 1
-    session.state.is_writing = True
+    session.state.turn = object()
     started = driver.clock.monotonic()
     assert worker.save(session).status == "queued"
     assert driver.clock.monotonic() - started == pytest.approx(worker.ctx.settings.timeouts.request)
-    session.state.is_writing = False
+    session.state.turn = None
     worker.catch_up()
     assert stored(driver, worker, session.id) == {"n": 1}
 

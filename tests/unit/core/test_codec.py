@@ -1,6 +1,7 @@
 import copy
 import datetime
 import itertools
+import struct
 import sys
 import tracemalloc
 from decimal import Context, Decimal, localcontext
@@ -302,6 +303,8 @@ MALFORMED = {
     "decimal with underscores": b"\xc7\x03\x0b1_1",
     "fraction with denominator 0": b"\xc7\x03\x0c\x92\x01\x00",
     "fraction not in lowest terms": b"\xc7\x03\x0c\x92\x02\x04",
+    "timedelta of a day in seconds": b"\xc7\x0c\x0a" + struct.pack(">iII", 0, 86_400, 0),
+    "timedelta of a second in microseconds": b"\xc7\x0c\x0a" + struct.pack(">iII", 0, 0, 1_000_000),
     "fraction of floats": b"\xc7\x13\x0c\x92" + 2 * (b"\xcb" + bytes(8)),
     "fraction of one": b"\xd5\x0c\x91\x01",
     "short UUID": b"\xd7\x0d" + bytes(8),
