@@ -35,6 +35,7 @@ from msm_fast.policies import (
     Retry,
     SaveResult,
     Timeouts,
+    Tls,
 )
 from msm_fast.session import Session
 from msm_fast.settings import Settings
@@ -74,6 +75,7 @@ __all__ = [
     "Settings",
     "Statistics",
     "Timeouts",
+    "Tls",
     "UnknownFormat",
     "WrongEventLoop",
     "__version__",

@@ -58,7 +58,7 @@ class AsyncSessionManager(Operations):
         self._home = LoopHome(self._move_to_loop)
         self._threads = Threads() if isinstance(self._ctx.local, SqliteStore) else None
         self._driver = AsyncDriver(
-            self._ctx.topology.nodes, self.settings.timeouts, self._ctx.item_limits.learn, self._threads
+            self._ctx.topology.nodes, self.settings.timeouts, self._ctx.item_limits.learn, self._threads, self._access
         )
         self._prober = ProberTask(self._ctx, self._home, self._probe, self._reconnect)
         self._writer = WriterTask(self._ctx, self._home, self._driver.run, self._sticky.sweep if self._sticky else None)
@@ -214,7 +214,8 @@ class AsyncSessionManager(Operations):
     def _write_at_exit(self) -> None:
         """Write what is left in the queue when the loop is gone, as a manager of threads would."""
         if len(self._ctx.behind):
-            with closing(BlockingDriver(self._ctx.topology.nodes, self.settings.timeouts)) as driver:
+            nodes, timeouts, learn = self._ctx.topology.nodes, self.settings.timeouts, self._ctx.item_limits.learn
+            with closing(BlockingDriver(nodes, timeouts, learn, self._access)) as driver:
                 WriteBehind(self._ctx, driver.run).close(_AT_EXIT_S)
 
 

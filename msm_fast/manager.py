@@ -48,7 +48,9 @@ class SessionManager(Operations):
 
     def __init__(self, nodes: str | Iterable[str | Node] | Settings | None = None, **settings: Any) -> None:
         super().__init__(nodes, settings)
-        self._driver = BlockingDriver(self._ctx.topology.nodes, self.settings.timeouts, self._ctx.item_limits.learn)
+        self._driver = BlockingDriver(
+            self._ctx.topology.nodes, self.settings.timeouts, self._ctx.item_limits.learn, self._access
+        )
         self._prober = Prober(self._ctx, self._probe, self._reconnect)
         self._writer = WriteBehind(self._ctx, self._driver.run, self._sticky.sweep if self._sticky else None)
         self._lock_keeper = LockKeeper(self._ctx, self._run_in_background)

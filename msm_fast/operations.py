@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from msm_fast._core.session_id import SessionId
+from msm_fast.drivers.access import Access
 from msm_fast.drivers.asynchronous import AsyncDriver
 from msm_fast.drivers.background import ProberTask
 from msm_fast.drivers.blocking import BlockingDriver
@@ -80,6 +81,7 @@ class Operations:
             self.settings = nodes
         else:
             self.settings = Settings.build(nodes, **settings)
+        self._access = Access.of(self.settings)
         clock = Clock(monotonic=time.monotonic, wall=time.time)
         self._ctx = Context(self.settings, clock, random.SystemRandom(), _open_local_store(self.settings))
         self._sticky = StickySessions(self._ctx) if self.settings.sticky else None

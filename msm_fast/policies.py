@@ -19,6 +19,7 @@ __all__ = [
     "SaveResult",
     "SaveStatus",
     "Timeouts",
+    "Tls",
     "require_positive",
 ]
 
@@ -160,11 +161,45 @@ class NearCacheSettings:
                 raise ConfigurationError(f"near_cache.{field.name}", value, "a whole number, 1 or more")
 
 
+@dataclass(frozen=True, slots=True)
+class Tls:
+    """How connections to memcached are encrypted, and which servers are trusted. Each file has the form PEM.
+
+    ca_file: the authorities whose word is taken; None: those of the operating system. certificate_file, key_file: what
+    this client shows of itself, with its chain, for servers that ask; key_file: None: the key is in certificate_file.
+    A key is read without a password. check_hostname: a server's certificate must name the host that its node is
+    configured with, or server_hostname if that is given, for nodes that are configured by their addresses.
+    """
+
+    ca_file: str | None = None
+    certificate_file: str | None = None
+    key_file: str | None = None
+    check_hostname: bool = True
+    server_hostname: str | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("ca_file", "certificate_file", "key_file"):
+            if not _is_text_or_none(getattr(self, name)):
+                raise ConfigurationError(f"tls.{name}", getattr(self, name), "the path of a file, or None")
+        if self.key_file is not None and self.certificate_file is None:
+            raise ConfigurationError("tls.key_file", self.key_file, "only with certificate_file")
+        if not isinstance(self.check_hostname, bool):
+            raise ConfigurationError("tls.check_hostname", self.check_hostname, "True or False")
+        hostname = self.server_hostname
+        if not _is_text_or_none(hostname) or (hostname or "").startswith("."):
+            raise ConfigurationError("tls.server_hostname", hostname, "the name in the servers' certificates, or None")
+
+
+def _is_text_or_none(value: object) -> bool:
+    return value is None or (isinstance(value, str) and value != "" and "\0" not in value)
+
+
 PARTS: dict[str, type] = {
     "timeouts": Timeouts,
     "retry": Retry,
     "breaker": Breaker,
     "reconnect": Reconnect,
     "near_cache": NearCacheSettings,
+    "tls": Tls,
 }
 """The settings that have settings of their own, and the class of each."""

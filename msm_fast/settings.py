@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
+import ssl
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,7 +14,7 @@ from msm_fast._core.record_format import RecordFormat
 from msm_fast._core.serializers import resolve_serializers
 from msm_fast.errors import ConfigurationError
 from msm_fast.node import Node, parse_failover_nodes, parse_nodes
-from msm_fast.policies import PARTS, Breaker, NearCacheSettings, Reconnect, Retry, Timeouts, require_positive
+from msm_fast.policies import PARTS, Breaker, NearCacheSettings, Reconnect, Retry, Timeouts, Tls, require_positive
 
 __all__ = ["Settings"]
 
@@ -28,6 +29,12 @@ memcached takes. No session's key begins as a lock's does."""
 _KEY_PREFIX_WORDS = "up to 80 printable ASCII characters, no blanks, that do not begin with 'msm:lock:'"
 _ROUTE = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _LOCKING = re.compile(r"merge|none|all|auto|uri:.+", re.DOTALL)
+_CREDENTIALS = re.compile(r"[^\s:]+:\S+")
+_CREDENTIALS_WORDS = (
+    "'user:password' as in the server's authfile (memcached -Y), at most 250 bytes in UTF-8, with no blanks and no "
+    "control characters"
+)
+_LONGEST_CREDENTIALS = 250
 _LOCAL_STORE = re.compile(r"memory|sqlite:///.+")
 
 
@@ -65,6 +72,8 @@ class Settings:
     compression: str = "zlib"
     near_cache: NearCacheSettings = field(default_factory=NearCacheSettings)
     local_store: str = "memory"
+    tls: Tls | ssl.SSLContext | bool | None = None
+    credentials: str | None = field(default=None, repr=False)
     key_prefix: str = ""
     hash_ids: bool = False
     attribute_filter: str | None = None
@@ -82,8 +91,13 @@ class Settings:
             _check_choice(name, getattr(self, name), accepted)
         for name in ("max_inactive", "absolute_lifetime"):
             _check_lifetime(name, getattr(self, name))
+        if isinstance(self.tls, bool):
+            object.__setattr__(self, "tls", Tls() if self.tls else None)
+        if self.tls is not None and not isinstance(self.tls, (Tls, ssl.SSLContext)):
+            raise ConfigurationError("tls", self.tls, "True, a Tls(…), an ssl.SSLContext, or None: no TLS")
+        _check_credentials(self.credentials)
         for name, kind in PARTS.items():
-            if not isinstance(getattr(self, name), kind):
+            if name != "tls" and not isinstance(getattr(self, name), kind):
                 raise ConfigurationError(name, getattr(self, name), f"a {kind.__name__}(…)")
         if isinstance(self.replicas, bool) or not isinstance(self.replicas, int) or not 0 <= self.replicas <= 8:
             raise ConfigurationError("replicas", self.replicas, "0 to 8 backup copies")
@@ -180,6 +194,17 @@ def _check_size(name: str, value: object) -> None:
 
 def _is_path(value: object) -> bool:
     return isinstance(value, str) and value != "" and "\0" not in value
+
+
+def _check_credentials(value: object) -> None:
+    is_good = value is None or (
+        isinstance(value, str)
+        and _CREDENTIALS.fullmatch(value) is not None
+        and value.isprintable()
+        and len(value.encode()) <= _LONGEST_CREDENTIALS
+    )
+    if not is_good:
+        raise ConfigurationError("credentials", "…", _CREDENTIALS_WORDS)
 
 
 def _check_locking(value: object) -> None:

@@ -18,6 +18,7 @@ __all__ = ["settings_of_environment", "settings_of_msm", "settings_of_toml"]
 _log = logging.getLogger("msm_fast.settings")
 
 _TEXTS = {
+    "credentials",
     "nodes",
     "failover_nodes",
     "route",
@@ -33,17 +34,25 @@ _TEXTS = {
 def settings_of_environment(environ: Mapping[str, str], prefix: str) -> dict[str, Any]:
     """Return the settings that variables name: NODES, MAX_INACTIVE, TIMEOUTS_REQUEST… after the prefix.
 
-    A value is read as JSON where it is JSON (1800, true, null) and as text otherwise.
+    A value is read as JSON where it is JSON (1800, true, null) and as text otherwise. TLS is on if a part of it
+    is there, such as TLS_CA_FILE, unless TLS itself is false.
     """
     flat = {name[len(prefix) :].lower(): value for name, value in environ.items() if name.startswith(prefix)}
-    nested: dict[str, Any] = {}
+    whole: dict[str, Any] = {}
+    nested: dict[str, dict[str, Any]] = {}
     for name, text in flat.items():
         part = next((p for p in PARTS if name.startswith(p + "_")), None)
         if part is None:
-            nested[name] = text if name in _TEXTS or _is_one_secret(name, text) else _json_or_text(text)
+            whole[name] = text if name in _TEXTS or _is_one_secret(name, text) else _json_or_text(text)
         else:
             nested.setdefault(part, {})[name[len(part) + 1 :]] = _json_or_text(text)
-    return _with_parts(nested)
+    for part, values in nested.items():
+        switch = whole.get(part, True)
+        if not isinstance(switch, bool) or (part != "tls" and part in whole):
+            raise ConfigurationError(part, switch, f"nothing beside {', '.join(f'{part}_{name}' for name in values)}")
+        if switch:
+            whole[part] = values
+    return _with_parts(whole)
 
 
 def _is_one_secret(name: str, text: str) -> bool:

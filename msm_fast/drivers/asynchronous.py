@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from msm_fast.drivers.access import OPEN_ACCESS, Access
 from msm_fast.drivers.dialing import Dialer
 from msm_fast.drivers.failures import NOT_CONFIGURED, OUT_OF_TIME, ConnectionFailed
 from msm_fast.drivers.multiplexed import MultiplexedConnection, PendingBatch
@@ -31,7 +32,7 @@ class AsyncDriver:
     """Runs flows; keeps a connection to each node.
 
     learn_item_limit: called with a node and the size of the largest item that it takes, when a connection is made.
-    threads: where flows take their steps, if a step may block; None: in the loop.
+    threads: where flows take their steps, if a step may block; None: in the loop. access: how connections are secured.
     Thread-safety: of one event loop. After a fork, or in another loop once the first is closed: `start_anew` first.
     """
 
@@ -41,10 +42,11 @@ class AsyncDriver:
         timeouts: Timeouts,
         learn_item_limit: Callable[[str, int], None] = lambda node, item_bytes: None,
         threads: Threads | None = None,
+        access: Access = OPEN_ACCESS,
     ) -> None:
         self._timeouts = timeouts
         self._threads = threads
-        self._dialer = Dialer(timeouts, learn_item_limit)
+        self._dialer = Dialer(timeouts, learn_item_limit, access)
         self._links = {name: self._link(node) for name, node in nodes.items()}
         self._former: set[_Link] = set()
         self._abandoned: list[object] = []

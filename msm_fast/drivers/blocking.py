@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TypeVar
 
+from msm_fast.drivers.access import OPEN_ACCESS, Access, Credentials
 from msm_fast.drivers.addresses import AddressBook
 from msm_fast.drivers.connection import Connection
 from msm_fast.drivers.failures import NOT_CONFIGURED, OUT_OF_TIME, RESTARTED, ConnectionFailed
@@ -28,6 +29,7 @@ class BlockingDriver:
     """Runs flows; keeps connections to each node.
 
     learn_item_limit: called with a node and the size of the largest item that it takes, when a connection is made.
+    access: how connections are secured.
     Thread-safety: shared by all threads; each exchange has connections of its own while it lasts.
     """
 
@@ -36,10 +38,12 @@ class BlockingDriver:
         nodes: Mapping[str, Node],
         timeouts: Timeouts,
         learn_item_limit: Callable[[str, int], None] = lambda node, item_bytes: None,
+        access: Access = OPEN_ACCESS,
     ) -> None:
         self._nodes = dict(nodes)
         self._timeouts = timeouts
         self._learn_item_limit = learn_item_limit
+        self._access = access
         self._addresses = AddressBook()
         self._idle: dict[str, list[Connection]] = {node: [] for node in nodes}
         self._lives = NodeLives()
@@ -142,7 +146,8 @@ class BlockingDriver:
         """Make a connection, and note what the node says of itself."""
         connection = self._dial(node, min(deadline, time.monotonic() + self._timeouts.connect))
         try:
-            greeting = _greet(connection, min(deadline, time.monotonic() + self._timeouts.connect))
+            until = min(deadline, time.monotonic() + self._timeouts.connect)
+            greeting = _greet(connection, until, self._access.credentials)
         except BaseException as error:
             connection.close()
             if isinstance(error, ConnectionFailed) and connection.address is not None:
@@ -156,7 +161,7 @@ class BlockingDriver:
     def _dial(self, node: Node, deadline: float) -> Connection:
         """Connect to the first of the node's addresses that takes it; each has a fair share of what time is left."""
         if node.is_unix:
-            return Connection.open(node, None, _time_left(deadline))
+            return Connection.open(node, None, _time_left(deadline), self._access)
         try:
             addresses = self._addresses.of(node, _time_left(deadline))
         except TimeoutError as error:
@@ -168,7 +173,8 @@ class BlockingDriver:
             if failure is not None and time.monotonic() >= deadline:
                 break
             try:
-                return Connection.open(node, address, _time_left(deadline) / (len(addresses) - i))
+                share_s = _time_left(deadline) / (len(addresses) - i)
+                return Connection.open(node, address, share_s, self._access)
             except ConnectionFailed as error:
                 failure = error
                 self._addresses.note_failure(node, address)
@@ -209,9 +215,9 @@ def _sleep(effect: Sleep, deadline: float) -> bool:
     return time.monotonic() < deadline
 
 
-def _greet(connection: Connection, deadline: float) -> Greeting:
+def _greet(connection: Connection, deadline: float, credentials: Credentials | None) -> Greeting:
     """Carry the greeting out. Raises: as greet()."""
-    dialogue = greet()
+    dialogue = greet(credentials)
     said = next(dialogue)
     try:
         while True:

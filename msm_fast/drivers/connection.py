@@ -14,9 +14,11 @@ from pymemcache.client.base import Client
 from msm_fast._core import wire
 from msm_fast._core.replies import ProtocolError, ReplyParser
 from msm_fast._core.wire import Command
+from msm_fast.drivers.access import OPEN_ACCESS, Access
 from msm_fast.drivers.addresses import Address
-from msm_fast.drivers.failures import ConnectionFailed, cannot_connect
+from msm_fast.drivers.failures import ConnectionFailed, cannot_connect, handshake_failed
 from msm_fast.drivers.greeting import FIRST_FREE_OPAQUE
+from msm_fast.drivers.secure_socket import SecureSocket, UnshakenContext
 from msm_fast.engine.effects import Replies
 from msm_fast.node import Node
 
@@ -36,7 +38,7 @@ class Connection:
 
     __slots__ = ("_client", "_opaque", "_parser", "_poller", "_sock", "_unsent", "address", "compares", "life", "node")
 
-    def __init__(self, node: Node, client: Client, address: Address | None) -> None:
+    def __init__(self, node: Node, client: Client, address: Address | None, secured: SecureSocket | None) -> None:
         self.node = node
         self.address = address
         self.life = 0
@@ -44,35 +46,46 @@ class Connection:
         self.compares = False
         """Whether it leaves out values that have not changed, which the driver learns from its greeting."""
         self._client = client
-        self._sock: socket.socket = client.sock
-        self._sock.setblocking(False)
-        self._poller = select.poll()
-        self._poller.register(self._sock, _READABLE)
+        self._sock: socket.socket | SecureSocket = secured or client.sock
+        self._poller: select.poll | SecureSocket = secured or _poller_of(client.sock)
         self._opaque = FIRST_FREE_OPAQUE
         self._parser: ReplyParser | None = None
         self._unsent: memoryview | None = None
 
     @classmethod
-    def open(cls, node: Node, address: Address | None, timeout_s: float) -> Connection:
+    def open(cls, node: Node, address: Address | None, timeout_s: float, access: Access = OPEN_ACCESS) -> Connection:
         """Connect to node at this address of its host; it must be greeted before it is used.
 
-        address: None for a unix socket.
+        address: None for a unix socket. timeout_s: for the TLS handshake too, if access asks for one.
         Raises: ConnectionFailed.
         """
+        deadline = time.monotonic() + timeout_s
+        context = access.context_for(node)
         client = _Dialer(
             node.host if address is None else (node.host, node.port),
             connect_timeout=timeout_s,
             timeout=timeout_s,
             no_delay=True,
             socket_module=_Resolved(address),
+            tls_context=None if context is None else UnshakenContext(context, access.name_of(node)),
         )
         try:
             client.dial()
         except TimeoutError:
             raise ConnectionFailed("timeout", False, f"no connection within {timeout_s:.3f} s") from None
+        except ValueError as error:  # a name that stands in no certificate
+            raise handshake_failed(error) from error
         except OSError as error:
             raise cannot_connect(error) from error
-        return cls(node, client, address)
+        if context is None:
+            return cls(node, client, address, None)
+        try:
+            secured = SecureSocket(client.sock)
+            secured.handshake(deadline)
+        except BaseException:
+            client.close()
+            raise
+        return cls(node, client, address, secured)
 
     def start(self, commands: Sequence[Command]) -> None:
         """Write a batch as far as the socket takes it at once. Raises: ConnectionFailed."""
@@ -147,6 +160,13 @@ class Connection:
     def close(self) -> None:
         """Close the socket; may be called again."""
         self._client.close()
+
+
+def _poller_of(sock: socket.socket) -> select.poll:
+    sock.setblocking(False)
+    poller = select.poll()
+    poller.register(sock, _READABLE)
+    return poller
 
 
 class _Dialer(Client):  # type: ignore[misc]

@@ -7,8 +7,9 @@ import socket
 import time
 from collections.abc import Callable, Iterable
 
+from msm_fast.drivers.access import OPEN_ACCESS, Access
 from msm_fast.drivers.addresses import Address, AddressBook
-from msm_fast.drivers.failures import ConnectionFailed, cannot_connect
+from msm_fast.drivers.failures import ConnectionFailed, cannot_connect, handshake_failed
 from msm_fast.drivers.multiplexed import ConnectionOwner, MultiplexedConnection
 from msm_fast.drivers.node_lives import NodeLives
 from msm_fast.node import Node
@@ -16,17 +17,24 @@ from msm_fast.policies import Timeouts
 
 __all__ = ["Dialer"]
 
+_LATER_S = 60.0
+"""asyncio has a limit of its own for a handshake, which is not to come first: its error looks like another one."""
+
 
 class Dialer:
     """Connects to nodes and greets them.
 
-    learn_item_limit: called with a node and the size of the largest item that it takes.
+    learn_item_limit: called with a node and the size of the largest item that it takes. access: how connections are
+    secured.
     Thread-safety: of one event loop at a time.
     """
 
-    def __init__(self, timeouts: Timeouts, learn_item_limit: Callable[[str, int], None]) -> None:
+    def __init__(
+        self, timeouts: Timeouts, learn_item_limit: Callable[[str, int], None], access: Access = OPEN_ACCESS
+    ) -> None:
         self._timeouts = timeouts
         self._learn_item_limit = learn_item_limit
+        self._access = access
         self._addresses = AddressBook()
         self._lives = NodeLives()
 
@@ -65,7 +73,7 @@ class Dialer:
     ) -> tuple[MultiplexedConnection, Address | None]:
         """Connect to the first of the node's addresses that takes it; each has a fair share of what time is left."""
         if node.is_unix:
-            return await _open(node, None, until - time.monotonic(), owner), None
+            return await self._open(node, None, until - time.monotonic(), owner), None
         addresses = await self._addresses_of(node, until - time.monotonic())
         failure: ConnectionFailed | None = None
         for i, address in enumerate(addresses):
@@ -73,7 +81,7 @@ class Dialer:
             if failure is not None and left_s <= 0:
                 break
             try:
-                return await _open(node, address, left_s / (len(addresses) - i), owner), address
+                return await self._open(node, address, left_s / (len(addresses) - i), owner), address
             except ConnectionFailed as error:
                 failure = error
                 self._addresses.note_failure(node, address)
@@ -92,24 +100,55 @@ class Dialer:
         except OSError as error:
             raise ConnectionFailed("unreachable", False, f"the address of {node.host} is not known: {error}") from error
 
+    async def _open(
+        self, node: Node, address: Address | None, timeout_s: float, owner: ConnectionOwner
+    ) -> MultiplexedConnection:
+        """Connect to node at this address of its host, or to a unix socket if that is None. Raises: ConnectionFailed.
 
-async def _open(node: Node, address: Address | None, timeout_s: float, owner: ConnectionOwner) -> MultiplexedConnection:
-    """Connect to node at this address of its host, or to a unix socket if that is None. Raises: ConnectionFailed."""
-    loop = asyncio.get_running_loop()
-    family, kind, protocol = (socket.AF_UNIX, socket.SOCK_STREAM, 0) if address is None else address[:3]
-    sock: socket.socket | None = None
-    try:
-        sock = socket.socket(family, kind, protocol)
-        sock.setblocking(False)
-        where = node.host if address is None else address[4]
-        await asyncio.wait_for(loop.sock_connect(sock, where), max(timeout_s, 0.001))
-        _, connection = await loop.create_connection(lambda: MultiplexedConnection(node, owner), sock=sock)
-    except BaseException as error:
-        if sock is not None:
-            sock.close()
-        if isinstance(error, (TimeoutError, asyncio.TimeoutError)):
-            raise ConnectionFailed("timeout", False, f"no connection within {timeout_s:.3f} s") from None
-        if isinstance(error, OSError):
-            raise cannot_connect(error) from error
-        raise
-    return connection
+        timeout_s: for the TLS handshake too.
+        """
+        loop = asyncio.get_running_loop()
+        until = time.monotonic() + timeout_s
+        family, kind, protocol = (socket.AF_UNIX, socket.SOCK_STREAM, 0) if address is None else address[:3]
+        sock: socket.socket | None = None
+        try:
+            sock = socket.socket(family, kind, protocol)
+            sock.setblocking(False)
+            where = node.host if address is None else address[4]
+            await asyncio.wait_for(loop.sock_connect(sock, where), max(timeout_s, 0.001))
+            return await self._speak(node, sock, until, owner)
+        except BaseException as error:
+            if sock is not None:
+                sock.close()
+            if isinstance(error, (TimeoutError, asyncio.TimeoutError)):
+                raise ConnectionFailed("timeout", False, f"no connection within {timeout_s:.3f} s") from None
+            if isinstance(error, OSError):
+                raise cannot_connect(error) from error
+            raise
+
+    async def _speak(
+        self, node: Node, sock: socket.socket, until: float, owner: ConnectionOwner
+    ) -> MultiplexedConnection:
+        """Make a connection of a socket that is connected, after the TLS handshake if there is to be one."""
+        loop = asyncio.get_running_loop()
+        context, credentials = self._access.context_for(node), self._access.credentials
+
+        def make() -> MultiplexedConnection:
+            return MultiplexedConnection(node, owner, credentials)
+
+        if context is None:
+            return (await loop.create_connection(make, sock=sock))[1]
+        left_s = max(until - time.monotonic(), 0.001)
+        handshake = loop.create_connection(
+            make,
+            sock=sock,
+            ssl=context,
+            server_hostname=self._access.name_of(node),
+            ssl_handshake_timeout=left_s + _LATER_S,
+        )
+        try:
+            return (await asyncio.wait_for(handshake, left_s))[1]
+        except asyncio.TimeoutError:
+            raise handshake_failed(TimeoutError()) from None
+        except (OSError, ValueError) as error:
+            raise handshake_failed(error) from error

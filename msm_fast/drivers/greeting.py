@@ -10,6 +10,7 @@ from typing import TypeAlias, TypeVar
 
 from msm_fast._core import wire
 from msm_fast._core.replies import ProtocolError, Reply, ReplyParser
+from msm_fast.drivers.access import Credentials
 from msm_fast.drivers.failures import ConnectionFailed
 from msm_fast.engine.effects import FailureKind
 
@@ -32,7 +33,11 @@ FIRST_FREE_OPAQUE = 3
 """The greeting has used those before."""
 _REFUSALS: dict[str, tuple[FailureKind, str]] = {
     "Too many open connections": ("refused", "it has too many connections; let it have more (memcached -c)"),
-    "unauthenticated": ("unsupported", "it wants a password (memcached -Y), which this version cannot give"),
+    "unauthenticated": ("unsupported", "it wants a password (memcached -Y): give it one with the setting credentials"),
+    "authentication failure": (
+        "unsupported",
+        "it does not accept the setting credentials: its authfile (memcached -Y) has no such line",
+    ),
 }
 _SETTINGS_END = re.compile(rb"^(END|ERROR|CLIENT_ERROR.*|SERVER_ERROR.*)\r\n\Z", re.MULTILINE)
 _ITEM_LIMIT = re.compile(rb"^STAT item_size_max ([0-9]{1,18})\r\n", re.MULTILINE)
@@ -53,17 +58,36 @@ class Greeting:
     item_limit: int | None
 
 
-def greet() -> Dialogue[Greeting]:
+def greet(credentials: Credentials | None = None) -> Dialogue[Greeting]:
     """Greet the server; what it is told here may be said again and does no harm.
 
-    Raises: ConnectionFailed; its kind is "unsupported" for a server that is too old, wants a password or is something
-        else.
+    Raises: ConnectionFailed; its kind is "unsupported" for a server that is too old, wants another password or is
+        something else.
     """
     try:
+        if credentials is not None:
+            yield from _authenticate(credentials)
         version, token = yield from _ask_life()
         return Greeting(token, version >= _COMPARES_FROM, (yield from _ask_item_limit()))
     except ConnectionFailed as failure:
         raise ConnectionFailed(failure.kind, False, failure.detail) from failure
+
+
+def _authenticate(credentials: Credentials) -> Dialogue[None]:
+    """Say who we are, before anything else: a server may close the connection of who does not."""
+    heard = yield credentials.command()
+    while not heard.endswith(b"\n") and len(heard) < _MOST_SETTINGS:
+        heard += yield b""
+    if heard != b"STORED\r\n":
+        raise _refused(heard[:200].decode("ascii", "replace").strip())
+
+
+def _refused(said: str) -> ConnectionFailed:
+    """Return what it means that a server said this."""
+    reasons = (reason for words, reason in _REFUSALS.items() if words in said)
+    unknown: tuple[FailureKind, str] = ("unsupported", f"this is not a memcached server: {said}")
+    kind, detail = next(reasons, unknown)
+    return ConnectionFailed(kind, False, detail)
 
 
 def _ask_life() -> Dialogue[tuple[tuple[int, ...], bytes | None]]:
@@ -85,10 +109,7 @@ def _ask_life() -> Dialogue[tuple[tuple[int, ...], bytes | None]]:
     except ProtocolError as error:
         if parser.replies:
             _check_version(parser.replies)
-        reasons = (reason for words, reason in _REFUSALS.items() if words in error.reason)
-        unknown: tuple[FailureKind, str] = ("unsupported", f"this is not a memcached server: {error.reason}")
-        kind, detail = next(reasons, unknown)
-        raise ConnectionFailed(kind, False, detail) from error
+        raise _refused(error.reason) from error
     return _check_version(parser.replies), parser.replies[2].value
 
 

@@ -10,6 +10,7 @@ from typing import Protocol, cast
 
 from msm_fast._core import wire
 from msm_fast._core.replies import ProtocolError, ReplyParser
+from msm_fast.drivers.access import Credentials
 from msm_fast.drivers.failures import RESTARTED, ConnectionFailed
 from msm_fast.drivers.greeting import FIRST_FREE_OPAQUE, Greeting, greet
 from msm_fast.engine.effects import Batch, NodeFailure, Outcome, Replies
@@ -127,10 +128,11 @@ class MultiplexedConnection(asyncio.Protocol):
     carries the opaque of its command, so that a stream that went wrong is noticed. Nobody who goes away takes the
     connection along: replies that nobody wants are read and dropped. A reply that makes no sense ends it.
 
+    credentials: what the server is told first.
     Thread-safety: of one event loop.
     """
 
-    def __init__(self, node: Node, owner: ConnectionOwner) -> None:
+    def __init__(self, node: Node, owner: ConnectionOwner, credentials: Credentials | None = None) -> None:
         self.node = node
         self.life = 0
         """The number of the life that the node is in, which the driver gives."""
@@ -140,7 +142,7 @@ class MultiplexedConnection(asyncio.Protocol):
         """When it last gave a batch its replies, of time.monotonic()."""
         self._loop = asyncio.get_running_loop()
         self._owner = owner
-        self._dialogue = greet()
+        self._dialogue = greet(credentials)
         self._greeting: asyncio.Future[Greeting] = self._loop.create_future()
         self._has_ended: asyncio.Future[None] = self._loop.create_future()
         self._transport: asyncio.Transport | None = None

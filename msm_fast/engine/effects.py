@@ -29,8 +29,9 @@ FailureKind = Literal["refused", "unreachable", "reset", "timeout", "protocol", 
 
 refused: no connection, by its host's word. unreachable: its host is not reached. reset: the connection was lost.
 timeout: no answer within timeouts.operation (or timeouts.connect). protocol: the answer was nonsense. unsupported: the
-server is no memcached, or too old. deadline: the request's own time was over; says nothing about the node. restarted:
-the node is up, but not in the life that the batch was for; nothing was sent.
+server is no memcached, too old, does not accept our password, or has no certificate that we accept. deadline: the
+request's own time was over; says nothing about the node. restarted: the node is up, but not in the life that the batch
+was for; nothing was sent.
 """
 
 

@@ -1,11 +1,12 @@
 import dataclasses
 import logging
+import ssl
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from msm_fast import Breaker, ConfigurationError, NearCacheSettings, Reconnect, Retry, Settings, Timeouts
+from msm_fast import Breaker, ConfigurationError, NearCacheSettings, Reconnect, Retry, Settings, Timeouts, Tls
 
 
 def test_settings_are_frozen() -> None:
@@ -55,6 +56,9 @@ def test_settings_are_frozen() -> None:
         ("compress_over", True),
         ("compression", "lzma"),
         ("hash_ids", 1),
+        ("tls", "yes"),
+        ("tls", 1),
+        ("tls", Timeouts()),
     ],
 )
 def test_a_wrong_value_is_refused_with_its_name_and_what_is_accepted(setting: str, value: Any) -> None:
@@ -107,6 +111,55 @@ def test_how_records_are_written_is_set_everywhere(tmp_path: Path) -> None:
     assert Settings.from_toml(path) == expected
 
 
+def test_tls_is_off_unless_it_is_asked_for() -> None:
+    assert Settings().tls is None
+    assert Settings.build(tls=False).tls is None
+    assert Settings.build(tls=True).tls == Tls()
+    context = ssl.create_default_context()
+    assert Settings.build(tls=context).tls is context
+
+
+def test_tls_and_credentials_are_set_everywhere(tmp_path: Path) -> None:
+    expected = Settings.build(tls=Tls(ca_file="/etc/ca.pem", check_hostname=False), credentials="ada:1234")
+    environ = {
+        "MSM_FAST_TLS_CA_FILE": "/etc/ca.pem",
+        "MSM_FAST_TLS_CHECK_HOSTNAME": "false",
+        "MSM_FAST_CREDENTIALS": "ada:1234",
+    }
+    assert Settings.from_env(environ) == expected
+    assert Settings.from_env({"MSM_FAST_TLS": "true", **environ}) == expected
+    assert Settings.from_env({**environ, "MSM_FAST_TLS": "false"}).tls is None
+    assert Settings.from_env({"MSM_FAST_TLS": "true"}).tls == Tls()
+    path = tmp_path / "app.toml"
+    path.write_text('[msm_fast]\ncredentials = "ada:1234"\ntls = {ca_file = "/etc/ca.pem", check_hostname = false}\n')
+    assert Settings.from_toml(path) == expected
+    path.write_text("[msm_fast]\ntls = true\n")
+    assert Settings.from_toml(path).tls == Tls()
+
+
+def test_a_variable_for_a_part_and_one_for_the_whole_contradict_each_other() -> None:
+    with pytest.raises(ConfigurationError, match="timeouts_request"):
+        Settings.from_env({"MSM_FAST_TIMEOUTS": "3", "MSM_FAST_TIMEOUTS_REQUEST": "1"})
+    with pytest.raises(ConfigurationError, match="tls_ca_file"):
+        Settings.from_env({"MSM_FAST_TLS_CA_FILE": "/etc/ca.pem", "MSM_FAST_TLS": "/etc/ca.pem"})
+
+
+@pytest.mark.parametrize(
+    "credentials",
+    ["", "hunter2", ":hunter2", "ada:", "ada:hunter2 x", "a da:hunter2", "ada:hunter2\r\n", "ada:hunter2\0", 7]
+    + ["ada:" + "hunter2" * 40, b"ada:hunter2", ("ada", "hunter2")],
+)
+def test_credentials_that_cannot_be_sent_are_refused_and_stand_in_no_error(credentials: Any) -> None:
+    with pytest.raises(ConfigurationError, match="credentials") as caught:
+        Settings.build(credentials=credentials)
+    assert "hunter2" not in str(caught.value)
+    assert "authfile" in caught.value.accepted
+
+
+def test_credentials_are_not_shown() -> None:
+    assert "hunter2" not in repr(Settings.build(credentials="ada:hunter2"))
+
+
 def test_pickle_is_refused_without_secrets() -> None:
     for serializer in ("pickle", ("native", "pickle")):
         with pytest.raises(ConfigurationError, match="secrets"):
@@ -126,6 +179,11 @@ def test_pickle_is_refused_without_secrets() -> None:
         lambda: Breaker(timeouts=0),
         lambda: Reconnect(factor=0.5),
         lambda: Reconnect(first=-1),
+        lambda: Tls(ca_file=""),
+        lambda: Tls(ca_file=7),  # type: ignore[arg-type]
+        lambda: Tls(key_file="key.pem"),
+        lambda: Tls(check_hostname="no"),  # type: ignore[arg-type]
+        lambda: Tls(server_hostname=".internal"),
         lambda: NearCacheSettings(max_sessions=0),
         lambda: NearCacheSettings(validate_over=0),
     ],
