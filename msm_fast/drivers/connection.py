@@ -19,6 +19,7 @@ from msm_fast.drivers.addresses import Address
 from msm_fast.drivers.failures import ConnectionFailed, cannot_connect, handshake_failed
 from msm_fast.drivers.greeting import FIRST_FREE_OPAQUE
 from msm_fast.drivers.secure_socket import SecureSocket, UnshakenContext
+from msm_fast.drivers.tls_records import lengths_of_writes
 from msm_fast.engine.effects import Replies
 from msm_fast.node import Node
 
@@ -90,6 +91,8 @@ class Connection:
     def start(self, commands: Sequence[Command]) -> None:
         """Write a batch as far as the socket takes it at once. Raises: ConnectionFailed."""
         data = wire.encode(commands, self._opaque)
+        if isinstance(self._sock, SecureSocket):
+            self._sock.cut(lengths_of_writes(data, commands, self._opaque))
         self._parser = ReplyParser(commands, self._opaque)
         self._opaque += len(commands)
         self.write(data)

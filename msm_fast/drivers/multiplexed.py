@@ -13,6 +13,7 @@ from msm_fast._core.replies import ProtocolError, ReplyParser
 from msm_fast.drivers.access import Credentials
 from msm_fast.drivers.failures import RESTARTED, ConnectionFailed
 from msm_fast.drivers.greeting import FIRST_FREE_OPAQUE, Greeting, greet
+from msm_fast.drivers.tls_records import lengths_of_writes
 from msm_fast.engine.effects import Batch, NodeFailure, Outcome, Replies
 from msm_fast.node import Node
 
@@ -146,6 +147,7 @@ class MultiplexedConnection(asyncio.Protocol):
         self._greeting: asyncio.Future[Greeting] = self._loop.create_future()
         self._has_ended: asyncio.Future[None] = self._loop.create_future()
         self._transport: asyncio.Transport | None = None
+        self._is_secure = False
         self._failure: ConnectionFailed | None = None
         self._unsent: list[PendingBatch] = []
         self._groups: deque[_Group] = deque()
@@ -202,6 +204,7 @@ class MultiplexedConnection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Greet the server."""
         self._transport = cast("asyncio.Transport", transport)  # uvloop's is one in all but its bases
+        self._is_secure = transport.get_extra_info("sslcontext") is not None
         self._owner.opened(self)
         self._transport.write(next(self._dialogue))
 
@@ -271,11 +274,17 @@ class MultiplexedConnection(asyncio.Protocol):
         assert self._transport is not None
         self._groups.append(_Group(batches, self._opaque))
         commands = [command for pending in batches for command in pending.batch.commands]
-        data = wire.encode(commands, self._opaque)
+        data, first = wire.encode(commands, self._opaque), self._opaque
         self._opaque += len(commands)
         for pending in batches:
             pending.sent_on(self)
-        self._transport.write(data)
+        if not self._is_secure:
+            self._transport.write(data)
+            return
+        at = 0
+        for length in lengths_of_writes(data, commands, first):
+            self._transport.write(data[at : at + length])
+            at += length
 
     def _lose(self, failure: ConnectionFailed) -> None:
         """Give up the connection. The batch whose turn it was is told why, those behind it that it was lost."""

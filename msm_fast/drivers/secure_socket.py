@@ -7,6 +7,8 @@ import select
 import socket
 import ssl
 import time
+from collections import deque
+from collections.abc import Sequence
 
 from msm_fast.drivers.failures import handshake_failed
 
@@ -47,6 +49,7 @@ class SecureSocket:
         self._asked = self._polled = _READABLE
         self._recv_must_write = False
         self._send_must_read = False
+        self._lengths: deque[int] = deque()
 
     def handshake(self, deadline: float) -> None:
         """Agree on keys and see to it that the server is who it should be. deadline: of time.monotonic().
@@ -69,18 +72,34 @@ class SecureSocket:
             if wait_s <= 0 or not self._poller.poll(math.ceil(wait_s * 1000)):
                 raise handshake_failed(TimeoutError())
 
+    def cut(self, lengths: Sequence[int]) -> None:
+        """Let so many bytes of what is sent next have records of their own, and then so many; see tls_records."""
+        self._lengths = deque(lengths)
+
     def send(self, data: bytes | memoryview) -> int:
         """Send what can be sent at once, return how much that was. Raises: OSError; BlockingIOError if nothing can."""
+        left = memoryview(data)
         self._send_must_read = False
         try:
-            return self._sock.send(data)
-        except ssl.SSLWantWriteError:
-            raise BlockingIOError from None
-        except ssl.SSLWantReadError:
-            self._send_must_read = True
-            raise BlockingIOError from None
+            while left:
+                left = left[self._send_to_cut(left) :]
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError) as error:
+            self._send_must_read = isinstance(error, ssl.SSLWantReadError)
+            if len(left) == len(data):
+                raise BlockingIOError from None
         finally:
             self._update()
+        return len(data) - len(left)
+
+    def _send_to_cut(self, data: memoryview) -> int:
+        """Send no further than to the next cut. OpenSSL wants to be given the same again if it could not."""
+        if not self._lengths:
+            return self._sock.send(data)
+        n = self._sock.send(data[: self._lengths[0]])
+        self._lengths[0] -= n
+        if not self._lengths[0]:
+            self._lengths.popleft()
+        return n
 
     def recv(self, n_bytes: int) -> bytes:
         """Return what is there, b"" at its end. Raises: OSError; BlockingIOError if there is nothing yet."""

@@ -146,8 +146,10 @@ def test_a_variable_for_a_part_and_one_for_the_whole_contradict_each_other() -> 
 
 @pytest.mark.parametrize(
     "credentials",
-    ["", "hunter2", ":hunter2", "ada:", "ada:hunter2 x", "a da:hunter2", "ada:hunter2\r\n", "ada:hunter2\0", 7]
-    + ["ada:" + "hunter2" * 40, b"ada:hunter2", ("ada", "hunter2")],
+    [
+        *("", "hunter2", ":hunter2", "ada:", "ada:hunter2 x", "a da:hunter2", "ada:hunter2\r\n", "ada:hunter2\0"),
+        *("ada:" + "hunter2" * 40, b"ada:hunter2", ("ada", "hunter2"), 7),
+    ],
 )
 def test_credentials_that_cannot_be_sent_are_refused_and_stand_in_no_error(credentials: Any) -> None:
     with pytest.raises(ConfigurationError, match="credentials") as caught:
