@@ -56,9 +56,12 @@ class AsyncSessionManager(Operations):
     def __init__(self, nodes: str | Iterable[str | Node] | Settings | None = None, **settings: Any) -> None:
         super().__init__(nodes, settings)
         self._home = LoopHome(self._move_to_loop)
-        self._threads = Threads() if isinstance(self._ctx.local, SqliteStore) else None
+        self._threads = Threads()
+        self._is_local_in_file = isinstance(self._ctx.local, SqliteStore)
+        self.blacklist.use_file_in_background(self._threads.start)
+        threads = self._threads if self._is_local_in_file else None
         self._driver = AsyncDriver(
-            self._ctx.topology.nodes, self.settings.timeouts, self._ctx.item_limits.learn, self._threads, self._access
+            self._ctx.topology.nodes, self.settings.timeouts, self._ctx.item_limits.learn, threads, self._access
         )
         self._prober = ProberTask(self._ctx, self._home, self._probe, self._reconnect)
         self._writer = WriterTask(self._ctx, self._home, self._driver.run, self._sticky.sweep if self._sticky else None)
@@ -117,8 +120,9 @@ class AsyncSessionManager(Operations):
             for task in (self._prober, self._lock_keeper):
                 await task.close(max(deadline - time.monotonic(), 0))
             await self._driver.close(max(deadline - time.monotonic(), 0))
-            if self._threads is not None:
-                self._threads.close()
+            if not self.blacklist.is_saved:
+                await self._threads.call(self.blacklist.save)
+            self._threads.close()
             self._ctx.local.close()
 
     async def __aenter__(self) -> AsyncSessionManager:
@@ -173,7 +177,7 @@ class AsyncSessionManager(Operations):
 
     async def _here(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Call what looks on this host only, in a thread while that is where sessions are kept, in a file."""
-        if self._threads is None or self._ctx.distribution.is_on:
+        if not self._is_local_in_file or self._ctx.distribution.is_on:
             return function(*args, **kwargs)
         return await self._threads.call(function, *args, **kwargs)
 
@@ -208,8 +212,7 @@ class AsyncSessionManager(Operations):
         self._home.leave()
         self._driver.start_anew(after_fork=True)
         self._lock_keeper.start_anew(after_fork=True)
-        if self._threads is not None:
-            self._threads.start_anew()
+        self._threads.start_anew()
 
     def _write_at_exit(self) -> None:
         """Write what is left in the queue when the loop is gone, as a manager of threads would."""

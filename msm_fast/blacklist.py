@@ -11,6 +11,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 
 from msm_fast.errors import ConfigurationError
 
@@ -38,8 +39,9 @@ class Blacklist:
     on_problem: called with a sentence when the file can be read or written no more; then a change holds in this process
     only, until it can be saved with a later one. clock: monotonic seconds.
     Raises: ConfigurationError if the file is there and cannot be read, or its folder is not there.
-    Thread-safety: a reader sees one whole state and takes no lock; changes are made under one, and in the file under a
-        lock of its own, so that processes lose nothing of each other's.
+    Thread-safety: a reader sees one whole state and takes no lock; changes are made under one, which is not held while
+        the file is used. For that there are two more, one for threads and one for processes, so that nobody loses
+        anything of another's.
     """
 
     def __init__(
@@ -51,7 +53,8 @@ class Blacklist:
         self._file = None if path is None else _BlacklistFile(path)
         self._on_problem = on_problem
         self._clock = clock
-        self._lock = threading.Lock()
+        self._in_background: Callable[[Callable[[], object]], object] | None = None
+        self.renew_lock()
         self._unsaved: dict[Entry, bool] = {}
         """Changes that the file does not have yet: whether the entry is to be there."""
         self._entries: dict[Entry, None] = {}
@@ -95,54 +98,90 @@ class Blacklist:
         """
         if not isinstance(name, str) or not isinstance(type_name, str):
             raise TypeError(f"a black list holds two str, not {name!r} and {type_name!r}")
-        return len(self._entries) < _MOST and self._change({(name, type_name): True})
+        return len(self._entries) < _MOST and self._change({(name, type_name): True}, waits=False)
 
     def remove(self, name: str, type_name: str) -> bool:
-        """Take a pair off the list; return whether it was on it."""
+        """Take a pair off the list, in the file at once; return whether it was on it."""
         self._look()
         return self._change({(name, type_name): False})
 
     def clear(self) -> None:
-        """Take everything off the list."""
+        """Take everything off the list, in the file at once."""
         self._look()
         self._change(dict.fromkeys(self._entries, False))
 
-    def renew_lock(self) -> None:
-        """Replace the lock in a forked child, where another thread may have held it."""
-        self._lock = threading.Lock()
+    def use_file_in_background(self, run: Callable[[Callable[[], object]], object]) -> None:
+        """Let `add`, and looks at the file, not wait for it: run has a function called elsewhere, and does not wait.
 
-    def _change(self, wanted: Mapping[Entry, bool]) -> bool:
-        """Make entries be there or not; return whether one of them was not so before."""
+        What is added holds at once; `save` waits until the file has it.
+        """
+        self._in_background = run
+
+    @property
+    def is_saved(self) -> bool:
+        """Whether the file, if there is one, has all changes."""
+        return not self._unsaved
+
+    def save(self) -> None:
+        """Save what is not in the file yet."""
+        if self._file is not None and not self.is_saved:
+            self._save(self._file)
+
+    def renew_lock(self) -> None:
+        """Replace the locks in a forked child, where another thread may have held them."""
+        self._lock = threading.Lock()
+        self._file_lock = threading.Lock()
+
+    def _change(self, wanted: Mapping[Entry, bool], *, waits: bool = True) -> bool:
+        """Make entries be there or not; return whether one of them was not so before. waits: for the file."""
         with self._lock:
             before = self._entries
             if all((entry in before) == is_wanted for entry, is_wanted in wanted.items()):
                 return False
-            problem = None
+            self._set(_changed(before, wanted))
             if self._file is None:
-                self._set(_changed(before, wanted))
+                return True
+            self._unsaved.update(wanted)
+        if not waits and self._start(self.save):
+            return True
+        stood = self._save(self._file)
+        return any(stood.get(entry, entry in before) != is_wanted for entry, is_wanted in wanted.items())
+
+    def _save(self, file: _BlacklistFile) -> dict[Entry, bool]:
+        """Save what is not saved yet; return of all that was, whether it was in the file before."""
+        problem: str | None = None
+        with self._file_lock:
+            with self._lock:
+                unsaved = dict(self._unsaved)
+            try:
+                known, stamp = file.change(unsaved)
+            except (OSError, ValueError) as error:
+                problem = (
+                    f"the black list could not be saved in {file.path}: {error}. What changed holds in this "
+                    "process only, until a later change can be saved"
+                )
+                stood = {}
             else:
-                self._unsaved.update(wanted)
-                try:
-                    before, self._stamp = self._file.change(self._unsaved)
-                except (OSError, ValueError) as error:
-                    problem = (
-                        f"the black list could not be saved in {self._file.path}: {error}. What changed holds in this "
-                        "process only, until a later change can be saved"
-                    )
-                    self._set(_changed(before, wanted))
-                else:
-                    self._set(_changed(before, self._unsaved))
-                    self._unsaved = {}
+                stood = {entry: entry in known for entry in unsaved}
+                with self._lock:
+                    self._stamp = stamp
+                    meanwhile = {
+                        e: is_wanted for e, is_wanted in self._unsaved.items() if unsaved.get(e) is not is_wanted
+                    }
+                    self._unsaved = meanwhile
+                    self._set(_changed(known, {**unsaved, **meanwhile}))
         self._complain(problem)
-        return any((entry in before) != is_wanted for entry, is_wanted in wanted.items())
+        return stood
 
     def _look_if_due(self) -> None:
         if self._file is not None and self._clock() >= self._look_again_at:
-            self._look(waits=False)
+            self._look_again_at = self._clock() + _LOOK_AGAIN_S
+            if not self._start(partial(self._look, waits=False)):
+                self._look(waits=False)
 
     def _look(self, *, waits: bool = True) -> None:
-        """Take over what other processes have changed in the file; without waits only if nobody is changing it."""
-        if self._file is None or not self._lock.acquire(blocking=waits):
+        """Take over what other processes have changed in the file; without waits only if nobody is using it."""
+        if self._file is None or not self._file_lock.acquire(blocking=waits):
             return
         problem = None
         try:
@@ -150,12 +189,24 @@ class Blacklist:
             stamp = self._file.stamp()
             if stamp != self._stamp:
                 self._stamp = stamp
-                self._set(_changed(self._file.read(), self._unsaved))
+                known = self._file.read()
+                with self._lock:
+                    self._set(_changed(known, self._unsaved))
         except (OSError, ValueError) as error:
             problem = f"the black list in {self._file.path} cannot be read any more, and stays as it was: {error}"
         finally:
-            self._lock.release()
+            self._file_lock.release()
         self._complain(problem)
+
+    def _start(self, function: Callable[[], object]) -> bool:
+        """Have function called in the background; return False if that is not possible."""
+        if self._in_background is None:
+            return False
+        try:
+            self._in_background(function)
+        except RuntimeError:  # the interpreter is about to end, and starts no threads any more
+            return False
+        return True
 
     def _set(self, entries: dict[Entry, None]) -> None:
         types: dict[str, set[str]] = {}

@@ -1,4 +1,4 @@
-"""Where an event loop has done what may block: the local store in a file."""
+"""Where an event loop has done what may block: files, of the local store and of the black list."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _MOST = 4
 class Threads:
     """A few threads of a manager's own, made when they are needed: the loop's may be busy with the application's work.
 
-    Thread-safety: of one event loop.
+    Thread-safety: of one event loop; `start` may be called by what `call` calls, too.
     """
 
     def __init__(self) -> None:
@@ -28,9 +28,7 @@ class Threads:
 
     async def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Return what function returns. Broken off, it still waits: what is being worked on must not be touched."""
-        if self._pool is None:
-            self._pool = ThreadPoolExecutor(_MOST, thread_name_prefix="msm-fast-local-store")
-        future = asyncio.get_running_loop().run_in_executor(self._pool, partial(function, *args, **kwargs))
+        future = asyncio.get_running_loop().run_in_executor(self._executor(), partial(function, *args, **kwargs))
         try:
             return await asyncio.shield(future)
         except asyncio.CancelledError:
@@ -41,6 +39,10 @@ class Threads:
                 future.exception()  # nobody else will ask
             raise
 
+    def start(self, function: Callable[[], object]) -> None:
+        """Have function called, and do not wait. What it raises is lost. Raises: RuntimeError at the very end."""
+        self._executor().submit(function)
+
     def close(self) -> None:
         """Let the threads end when they are idle."""
         if self._pool is not None:
@@ -50,3 +52,8 @@ class Threads:
     def start_anew(self) -> None:
         """Forget the threads, which did not come along into a forked child."""
         self._pool = None
+
+    def _executor(self) -> ThreadPoolExecutor:
+        if self._pool is None:
+            self._pool = ThreadPoolExecutor(_MOST, thread_name_prefix="msm-fast-files")
+        return self._pool
