@@ -8,6 +8,7 @@ import os
 import socket
 import ssl
 import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -340,6 +341,37 @@ class UnixMemcached(Memcached):
         while not os.path.exists(self._path):
             assert time.monotonic() < deadline
             time.sleep(0.005)
+
+
+GREENLETS = """
+from gevent import monkey
+
+monkey.patch_all()
+
+import sys
+import gevent
+from msm_fast import SessionManager, Timeouts, Tls
+
+unhurried = Timeouts(connect=5, operation=5, request=10)
+manager = SessionManager(sys.argv[1], tls=Tls(ca_file=sys.argv[2]), timeouts=unhurried, on_cluster_lost="error")
+
+def live(number):
+    value = "apple" * 100 * number
+    with manager.request(None) as session:
+        session["value"] = value
+    for _ in range(5):
+        assert manager.load(session.id) == {"value": value}
+
+gevent.joinall([gevent.spawn(live, number) for number in range(100)], raise_error=True)
+assert manager.statistics().node_failures == 0
+manager.close()
+"""
+
+
+def test_greenlets_each_see_their_own_session_only(server: Memcached, authority: Authority) -> None:
+    command = [sys.executable, "-c", GREENLETS, f"n1:{server.address}", authority.file]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert ended.returncode == 0, ended.stderr
 
 
 # -- the drivers alone

@@ -8,7 +8,7 @@ from typing import Any
 
 from starlette.testclient import TestClient
 
-from msm_fast import Settings
+from msm_fast import Settings, Tls
 from tests.unit.integrations.test_wsgi import Browser
 
 README = (Path(__file__).parents[2] / "README.md").read_text()
@@ -52,3 +52,14 @@ def test_the_table_of_settings_gives_their_real_defaults() -> None:
     assert len(rows) >= 10
     for name, default in rows:
         assert getattr(Settings(), name) == eval(default), name
+
+
+def test_the_example_of_a_file_is_read(tmp_path: Path) -> None:
+    (text,) = re.findall(r"```toml\n(.*?)```", README, re.DOTALL)
+    path = tmp_path / "app.toml"
+    path.write_text(text)
+    settings = Settings.from_toml(path)
+    assert [node.node_id for node in settings.nodes] == ["n1", "n2"]
+    assert settings.credentials == "shop:correct-horse"
+    assert isinstance(settings.tls, Tls)
+    assert settings.tls.server_hostname == "memcached.internal"
