@@ -100,7 +100,8 @@ class SqliteStore:
         """Remove what is under key, if its generation is expected (None: whatever it is)."""
         with self._use() as db:
             db.execute(
-                "DELETE FROM msm_fast_sessions WHERE key = ?1 AND (?2 IS NULL OR generation = ?2)", (key, expected)
+                "DELETE FROM msm_fast_sessions WHERE key = :key AND generation = coalesce(:expected, generation)",
+                {"key": key, "expected": expected},
             )
             self._live.pop(key, None)
 
