@@ -63,12 +63,13 @@ static inline size_t first(uint64_t digest, const uint64_t *seeds, const double 
 {
     size_t best = 0;
     uint64_t best_score = score_of(digest, seeds, weights, 0);
+#pragma GCC unroll 4
     for (size_t i = 1; i < n; i++) {
         const uint64_t score = score_of(digest, seeds, weights, i);
-        /* No branch: which node wins is as good as random, and each wrong guess costs more than a score. */
-        const size_t is_better = (size_t)0 - (size_t)(score > best_score);
-        best ^= (best ^ i) & is_better;
-        best_score = score > best_score ? score : best_score;
+        /* Two conditional moves, no branch: which node wins is as good as random, and a wrong guess costs more. */
+        const int is_better = score > best_score;
+        best = is_better ? i : best;
+        best_score = is_better ? score : best_score;
     }
     return best;
 }
