@@ -146,6 +146,11 @@ class Session(MutableMapping[str, Any]):
         """The state behind it, looked up now if it was not before. For the engine and drivers."""
         return self._state or self._look_up()
 
+    @property
+    def is_at_hand(self) -> bool:
+        """Whether it was looked up, with success: using it waits for nothing."""
+        return self._state is not None
+
     def _look_up(self) -> SessionState:
         self.was_used = True
         self._state = (self._find and self._find()) or self._mint()

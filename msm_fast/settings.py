@@ -144,6 +144,13 @@ class Settings:
         return cls(nodes=parsed, failover_nodes=parse_failover_nodes(failover_nodes, parsed), **settings)
 
     @classmethod
+    def from_mapping(cls, mapping: Mapping[str, Any]) -> Settings:
+        """Return settings from a dict as a framework's configuration has it; timeouts, retry, … may be dicts in it."""
+        from msm_fast.settings_sources import settings_of_mapping
+
+        return cls.build(**settings_of_mapping(mapping))
+
+    @classmethod
     def from_env(cls, environ: Mapping[str, str] = os.environ, prefix: str = "MSM_FAST_") -> Settings:
         """Return settings from variables such as MSM_FAST_NODES and MSM_FAST_TIMEOUTS_REQUEST."""
         from msm_fast.settings_sources import settings_of_environment

@@ -1,4 +1,4 @@
-"""Where settings are read from: the environment, a TOML file, the attributes of the Java system."""
+"""Where settings are read from: a mapping, the environment, a TOML file, the attributes of the Java system."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 from msm_fast.errors import ConfigurationError
 from msm_fast.policies import PARTS, Timeouts
 
-__all__ = ["settings_of_environment", "settings_of_msm", "settings_of_toml"]
+__all__ = ["settings_of_environment", "settings_of_mapping", "settings_of_msm", "settings_of_toml"]
 
 _log = logging.getLogger("msm_fast.settings")
 
@@ -52,7 +52,7 @@ def settings_of_environment(environ: Mapping[str, str], prefix: str) -> dict[str
             raise ConfigurationError(part, switch, f"nothing beside {', '.join(f'{part}_{name}' for name in values)}")
         if switch:
             whole[part] = values
-    return _with_parts(whole)
+    return settings_of_mapping(whole)
 
 
 def _is_one_secret(name: str, text: str) -> bool:
@@ -85,10 +85,10 @@ def settings_of_toml(path: str | os.PathLike[str]) -> dict[str, Any]:
         raise ConfigurationError("from_toml", os.fspath(path), f"a TOML file ({error})") from error
     if not isinstance(table, dict):
         raise ConfigurationError("from_toml", os.fspath(path), "a TOML file with a table [msm_fast]")
-    return _with_parts(table)
+    return settings_of_mapping(table)
 
 
-def _with_parts(settings: Mapping[str, Any]) -> dict[str, Any]:
+def settings_of_mapping(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return settings with each nested mapping turned into its class."""
     built = dict(settings)
     for name, kind in PARTS.items():

@@ -107,7 +107,8 @@ def vary_by_cookie(headers: list[tuple[str, str]], *, sets_cookie: bool) -> None
     vary = [value for key, value in headers if key.lower() == "vary"]
     names = {name.strip().lower() for value in vary for name in value.split(",")}
     if not names & {"cookie", "*"}:
-        headers.append(("Vary", "Cookie"))
+        headers[:] = [(key, value) for key, value in headers if key.lower() != "vary"]
+        headers.append(("Vary", ", ".join([*vary, "Cookie"])))
     if sets_cookie:
         control = ", ".join(value for key, value in headers if key.lower() == "cache-control")
         if not _NEVER_STORED.search(control):

@@ -9,7 +9,7 @@ from msm_fast.integrations.cookies import CookieSettings, vary_by_cookie
 from msm_fast.policies import SaveResult
 from msm_fast.request_scope import RequestLife
 
-__all__ = ["REFUSAL", "REFUSAL_HEADERS", "UNREACHABLE", "SessionHeaders"]
+__all__ = ["REFUSAL", "REFUSAL_HEADERS", "UNREACHABLE", "SessionHeaders", "cookie_value"]
 
 UNREACHABLE = (SessionUnavailable, CorruptRecord, LockTimeout)
 """Errors after which the session may well exist: the answer is 503, and the client keeps its cookie and comes again."""
@@ -23,6 +23,20 @@ REFUSAL_HEADERS = (
     ("Retry-After", "1"),
     ("Cache-Control", "no-store"),
 )
+
+
+def cookie_value(scope: RequestLife, presented: str | None, result: SaveResult) -> str | None:
+    """Return what the client's cookie should say after a save: an id, "" for no cookie, None to leave it alone.
+
+    It says the id of a session that is stored, and is taken away only when this very request ended the session: if
+    another one did, that one has told the client. presented: what it says now. result: of the save.
+    """
+    if scope.is_ignored:
+        return None
+    state = scope.session.state
+    if state.is_kept and result.status != "invalidated":
+        return str(state.session_id)
+    return "" if state.is_ended and presented else None
 
 
 class SessionHeaders:
@@ -53,16 +67,9 @@ class SessionHeaders:
             log.warning("a session got its id after the headers had left; the client will not know it")
 
     def _cookie_to_set(self, result: SaveResult) -> str | None:
-        """Return the Set-Cookie value, or None to leave the client's cookie alone.
-
-        It is set when a stored session has another id than the client sent, and deleted only when this very request
-        ended the session: if another one did, that one has told the client.
-        """
-        if self._scope.is_ignored:
-            return None
-        state = self._scope.session.state
-        if state.is_kept and result.status != "invalidated":
-            session_id = str(state.session_id)
-            is_known = session_id == self._presented and not self._cookie.rolling
-            return None if is_known else self._cookie.header(session_id, self._is_https)
-        return self._cookie.deletion(self._is_https) if state.is_ended and self._presented else None
+        """Return the Set-Cookie value, or None to leave the client's cookie alone."""
+        value = cookie_value(self._scope, self._presented, result)
+        if not value:
+            return None if value is None else self._cookie.deletion(self._is_https)
+        is_known = value == self._presented and not self._cookie.rolling
+        return None if is_known else self._cookie.header(value, self._is_https)

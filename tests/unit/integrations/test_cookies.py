@@ -84,7 +84,8 @@ def test_a_prefixed_name_is_always_secure(name: str) -> None:
     ("before", "after"),
     [
         ([], [("Vary", "Cookie")]),
-        ([("Vary", "Accept-Encoding")], [("Vary", "Accept-Encoding"), ("Vary", "Cookie")]),
+        ([("Vary", "Accept-Encoding")], [("Vary", "Accept-Encoding, Cookie")]),
+        ([("Vary", "Accept"), ("X", "y"), ("vary", "Range")], [("X", "y"), ("Vary", "Accept, Range, Cookie")]),
         ([("vary", "accept, cookie")], [("vary", "accept, cookie")]),
         ([("Vary", "*")], [("Vary", "*")]),
     ],

@@ -1,0 +1,80 @@
+"""The extension: one object that gives a Flask application its sessions."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from typing import Any
+
+from flask import Flask, request, session
+
+from msm_fast.errors import ConfigurationError
+from msm_fast.integrations.flask.commands import commands
+from msm_fast.integrations.flask.interface import MsmSessionInterface, close_session, refusal
+from msm_fast.integrations.flask.session import FlaskSession
+from msm_fast.integrations.flask.tagged_json import SERIALIZERS
+from msm_fast.integrations.session_headers import UNREACHABLE
+from msm_fast.manager import SessionManager
+from msm_fast.settings import Settings
+
+__all__ = ["MsmFast"]
+
+
+class MsmFast:
+    """Keeps the sessions of Flask applications: `MsmFast(app)`, or `init_app` for each.
+
+    The settings are those of `Settings`, in the dict `app.config["MSM_FAST"]`; without nodes in it sessions are kept in
+    the process. The cookie, and how long a permanent session lives, is said by Flask's own settings. The manager is
+    `app.extensions["msm_fast"]`.
+
+    When a session cannot be reached, the answer to a request that looks at it is 503 with Retry-After; an error handler
+    of the application's for SessionUnavailable, CorruptRecord or LockTimeout may say it otherwise. The cookie stays.
+
+    With Flask-Login a login gives the session a new id.
+
+    manager: of all applications; None makes one for each.
+    Raises: ConfigurationError.
+    """
+
+    def __init__(self, app: Flask | None = None, *, manager: SessionManager | None = None) -> None:
+        self._manager = manager
+        if app is not None:
+            self.init_app(app)
+
+    def init_app(self, app: Flask) -> None:
+        """Give app its sessions. Raises: ConfigurationError."""
+        manager = self._manager or SessionManager(_settings_of(app))
+        app.extensions["msm_fast"] = manager
+        app.session_interface = MsmSessionInterface(manager)
+        app.teardown_request(_close_session)
+        for kind in UNREACHABLE:
+            app.error_handler_spec[None][None].setdefault(kind, refusal)
+        app.cli.add_command(commands)
+        _rotate_at_login(app)
+
+
+def _settings_of(app: Flask) -> Settings:
+    configured = app.config.get("MSM_FAST", {})
+    if isinstance(configured, Settings):
+        return configured
+    if not isinstance(configured, Mapping):
+        raise ConfigurationError("MSM_FAST", configured, "a dict of settings by name, or a Settings object")
+    return Settings.from_mapping({"serializer": SERIALIZERS, **configured})
+
+
+def _close_session(error: BaseException | None) -> None:
+    close_session(request)
+
+
+def _rotate_at_login(app: Flask) -> None:
+    """Have Flask-Login, if it is there, tell of each login: of one by its "remember me" cookie too."""
+    with contextlib.suppress(ImportError):
+        from flask_login import signals
+
+        for signal in (signals.user_logged_in, signals.user_loaded_from_cookie):
+            signal.connect(_rotate_id, app)
+
+
+def _rotate_id(app: Flask, **_: Any) -> None:
+    if isinstance(session, FlaskSession):  # the proxy tells the type of what it stands for
+        session.rotate_id()

@@ -1,0 +1,180 @@
+"""Flask's session interface: where a request's session comes from, and what its response says of it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from flask import Flask, Request, Response
+from flask.sessions import SecureCookieSession, SessionInterface, SessionMixin, session_json_serializer
+from werkzeug.datastructures import Headers
+
+from msm_fast.errors import MsmError
+from msm_fast.integrations.cookies import read_cookie, vary_by_cookie
+from msm_fast.integrations.flask.session import FlaskSession
+from msm_fast.integrations.session_headers import REFUSAL, REFUSAL_HEADERS, UNREACHABLE, cookie_value
+from msm_fast.manager import SessionManager
+from msm_fast.policies import SaveResult
+
+__all__ = ["MsmSessionInterface", "close_session", "refusal"]
+
+_log = logging.getLogger("msm_fast.flask")
+_ENVIRON_KEY = "msm_fast.flask_session"
+
+
+class MsmSessionInterface(SessionInterface):
+    """Opens and saves sessions by a manager; the cookie is as the application's SESSION_COOKIE_… settings say.
+
+    A session is looked up when it is first used, and stored after all `after_request` functions, before the headers
+    leave. What a streaming body writes later is stored when the body ends, but can no longer set a cookie.
+
+    Thread-safety: shared by all threads of a server.
+    """
+
+    serializer = session_json_serializer
+    """What stores values that only Flask knows: `app.session_interface.serializer.register(…)` adds a tag."""
+
+    def __init__(self, manager: SessionManager) -> None:
+        self.manager = manager
+
+    def open_session(self, app: Flask, request: Request) -> FlaskSession:
+        """Return the request's session, which is not looked up yet."""
+        path = request.root_path + request.path
+        presented = read_cookie(request.environ.get("HTTP_COOKIE", ""), self.get_cookie_name(app))
+        session = FlaskSession(self.manager.request(presented, request.method, path), presented)
+        request.environ[_ENVIRON_KEY] = session
+        return session
+
+    def save_session(self, app: Flask, session: SessionMixin, response: Response) -> None:
+        """Store the session, and tell the client in response what it must know."""
+        if not isinstance(session, FlaskSession):
+            return  # it could not be opened, and the response says so
+        if not session.engine_session.was_used:
+            self._refresh_unused(app, session, response)
+        elif session.engine_session.is_at_hand:
+            self._save_used(app, session, response)
+        if session.accessed or session.engine_session.was_used:
+            _vary(response, sets_cookie=False)
+
+    def _save_used(self, app: Flask, session: FlaskSession, response: Response) -> None:
+        try:
+            result = self._save(app, session)
+        except UNREACHABLE as error:
+            _refuse(response, error)
+            return
+        value = cookie_value(session.scope, session.presented, result)
+        if value and _was_emptied(session):
+            value = ""
+        if value == "":
+            self._delete_cookie(app, response)
+        elif value is not None and (value != session.presented or self._must_repeat(app, session, result)):
+            self._set_cookie(app, session, value, response)
+        if response.is_streamed:
+            response.call_on_close(self._late_save(app, session, value))
+
+    def _save(self, app: Flask, session: FlaskSession) -> SaveResult:
+        lifetime = self.manager.settings.max_inactive
+        return session.save(app.permanent_session_lifetime.total_seconds(), lifetime)
+
+    def _must_repeat(self, app: Flask, session: FlaskSession, result: SaveResult) -> bool:
+        """Whether the client must be sent the cookie that it has.
+
+        Its expiry has changed, or is to slide; or another request has changed the session at the same time, and may
+        have emptied it and taken the cookie away.
+        """
+        if session.has_new_lifetime or result.status == "merged":
+            return True
+        return session.permanent and self.should_set_cookie(app, session)
+
+    def _late_save(self, app: Flask, session: FlaskSession, told: str | None) -> Callable[[], None]:
+        """Return what stores what a body has written while it was sent."""
+
+        def save() -> None:
+            result = self._save(app, session)
+            value = cookie_value(session.scope, session.presented, result)
+            if value not in (None, told) and result.status not in ("unchanged", "invalidated"):
+                _log.warning("a session got its id after the headers had left; the client will not know it")
+
+        return save
+
+    def _refresh_unused(self, app: Flask, session: FlaskSession, response: Response) -> None:
+        """Let the expiry of a permanent session slide although nobody has looked at it, as Flask does."""
+        presented = session.presented
+        if not presented or not app.config["SESSION_REFRESH_EACH_REQUEST"] or session.scope.is_ignored:
+            return
+        try:
+            found = self.manager.load(presented)
+        except MsmError:
+            return  # nobody has asked for it
+        if found is not None and found.id == presented:
+            attributes = SecureCookieSession({"_permanent": found.get("_permanent", False)})
+            if self.should_set_cookie(app, attributes):
+                self._set_cookie(app, attributes, presented, response)
+
+    # -- the cookie
+
+    def _set_cookie(self, app: Flask, session: SessionMixin, value: str, response: Response) -> None:
+        response.set_cookie(
+            self.get_cookie_name(app),
+            value,
+            expires=self.get_expiration_time(app, session),
+            httponly=self.get_cookie_httponly(app),
+            domain=self.get_cookie_domain(app),
+            path=self.get_cookie_path(app),
+            secure=self.get_cookie_secure(app),
+            partitioned=self.get_cookie_partitioned(app),
+            samesite=self.get_cookie_samesite(app),
+        )
+        _vary(response, sets_cookie=True)
+
+    def _delete_cookie(self, app: Flask, response: Response) -> None:
+        response.delete_cookie(
+            self.get_cookie_name(app),
+            httponly=self.get_cookie_httponly(app),
+            domain=self.get_cookie_domain(app),
+            path=self.get_cookie_path(app),
+            secure=self.get_cookie_secure(app),
+            partitioned=self.get_cookie_partitioned(app),
+            samesite=self.get_cookie_samesite(app),
+        )
+        _vary(response, sets_cookie=True)
+
+
+def close_session(request: Request) -> None:
+    """Let the lock of the request's session go, if that was not saved."""
+    session = request.environ.pop(_ENVIRON_KEY, None)
+    if session is not None:
+        session.scope.close()
+
+
+def refusal(error: Exception) -> Response:
+    """Return the answer to a request whose session may well exist but is not available."""
+    _log.error("a request was refused: %s", error)
+    return Response(REFUSAL, 503, REFUSAL_HEADERS)
+
+
+def _refuse(response: Response, error: Exception) -> None:
+    """Make response that answer, at a time when no other can be given."""
+    refused = refusal(error)
+    close = getattr(response.response, "close", None)
+    if close is not None:
+        response.call_on_close(close)
+    response.direct_passthrough = False
+    response.status_code, response.response = refused.status_code, refused.response
+    response.headers = refused.headers
+
+
+def _was_emptied(session: FlaskSession) -> bool:
+    """Whether this request has removed the last attribute; Flask takes the cookie away then.
+
+    What stands for a session that cannot be reached is empty, but nobody knows what that one holds.
+    """
+    return session.modified and not session and session.engine_session.state.local_kind != "provisional"
+
+
+def _vary(response: Response, *, sets_cookie: bool) -> None:
+    headers: list[tuple[str, str]] = response.headers.to_wsgi_list()
+    before = list(headers)
+    vary_by_cookie(headers, sets_cookie=sets_cookie)
+    if headers != before:
+        response.headers = Headers(headers)
