@@ -1,0 +1,581 @@
+"""The Flask extension, on the embedded local store, through Flask's own test client."""
+
+from __future__ import annotations
+
+import uuid
+from collections import OrderedDict
+from collections.abc import Iterator
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+import flask
+import pytest
+from flask import Flask, session, stream_with_context
+from flask.testing import FlaskClient
+from flask_login import LoginManager, UserMixin, login_user
+from markupsafe import Markup
+from werkzeug.test import TestResponse
+
+from msm_fast import (
+    ConfigurationError,
+    CorruptRecord,
+    LockTimeout,
+    SaveResult,
+    SessionId,
+    SessionManager,
+    SessionUnavailable,
+    Settings,
+)
+from msm_fast.integrations.flask import FlaskSession, MsmFast
+from msm_fast.manager import RequestScope
+
+
+class LazyText:
+    """What translation libraries give: a text that is made when it is shown."""
+
+    def __html__(self) -> str:
+        return "<em>hello</em>"
+
+
+def make_app(**config: Any) -> Flask:
+    app = Flask("shop")
+    app.config.update(TESTING=True, **config)
+    MsmFast(app)
+
+    @app.post("/count")
+    def count() -> str:
+        session["n"] = session.get("n", 0) + 1
+        return str(session["n"])
+
+    @app.get("/read")
+    def read() -> str:
+        return str(session.get("n", 0))
+
+    @app.get("/static-page")
+    def show_static_page() -> str:
+        return "the same for all"
+
+    @app.post("/stay")
+    def stay() -> str:
+        session.permanent = True
+        return count()
+
+    @app.post("/leave")
+    def leave() -> str:
+        session.clear()
+        return "bye"
+
+    @app.post("/in")
+    def log_in() -> str:
+        session.clear()
+        session["user"] = "ada"
+        return "hello"
+
+    @app.post("/pop")
+    def pop() -> str:
+        session.pop("n", None)
+        return "empty"
+
+    return app
+
+
+def manager_of(app: Flask) -> SessionManager:
+    manager: SessionManager = app.extensions["msm_fast"]
+    return manager
+
+
+@pytest.fixture
+def app() -> Flask:
+    return make_app()
+
+
+@pytest.fixture
+def client(app: Flask) -> FlaskClient:
+    return app.test_client()
+
+
+def cookies_set(response: TestResponse) -> list[str]:
+    return response.headers.getlist("Set-Cookie")
+
+
+def cookie_of(client: FlaskClient) -> str:
+    cookie = client.get_cookie("session")
+    assert cookie is not None
+    return cookie.value
+
+
+def stored(app: Flask, client: FlaskClient) -> dict[str, Any]:
+    found = manager_of(app).load(cookie_of(client))
+    assert found is not None
+    return dict(found)
+
+
+def test_the_session_is_kept_from_request_to_request(client: FlaskClient) -> None:
+    assert [client.post("/count").text for _ in range(3)] == ["1", "2", "3"]
+    assert client.get("/read").text == "3"
+
+
+def test_no_secret_key_is_needed_and_the_cookie_holds_an_id_only(client: FlaskClient) -> None:
+    client.post("/count")
+    assert SessionId.parse(cookie_of(client))
+
+
+def test_the_cookie_is_set_once(client: FlaskClient) -> None:
+    assert cookies_set(client.get("/read")) == [], "nothing was written"
+    response = client.post("/count")
+    assert cookies_set(response) == [f"session={cookie_of(client)}; HttpOnly; Path=/"]
+    assert response.headers["Cache-Control"] == "no-store"
+    assert cookies_set(client.post("/count")) == []
+    assert cookies_set(client.get("/read")) == []
+
+
+def test_a_response_varies_by_cookie_if_the_session_was_looked_at(client: FlaskClient) -> None:
+    client.post("/count")
+    assert "Vary" not in client.get("/static-page").headers
+    assert client.get("/read").headers.getlist("Vary") == ["Cookie"]
+
+
+def test_the_cookie_is_as_flasks_settings_say() -> None:
+    app = make_app(
+        SESSION_COOKIE_NAME="sid",
+        SESSION_COOKIE_PATH="/count",
+        SESSION_COOKIE_DOMAIN="example.org",
+        SESSION_COOKIE_SECURE=True,
+        SESSION_COOKIE_HTTPONLY=False,
+        SESSION_COOKIE_SAMESITE="Strict",
+        SESSION_COOKIE_PARTITIONED=True,
+    )
+    client = app.test_client()
+    (cookie,) = cookies_set(client.post("/count", base_url="https://example.org"))
+    name, *attributes = cookie.split("; ")
+    assert name.startswith("sid=")
+    assert sorted(attributes) == ["Domain=example.org", "Partitioned", "Path=/count", "SameSite=Strict", "Secure"]
+
+
+def test_nested_changes_are_stored_without_help(app: Flask, client: FlaskClient) -> None:
+    @app.post("/cart")
+    def add() -> str:
+        session.setdefault("cart", []).append(len(session["cart"]))
+        return "added"
+
+    for _ in range(3):
+        client.post("/cart")
+    assert stored(app, client) == {"cart": [0, 1, 2]}
+
+
+SPECIAL = {
+    "tuple": (1, 2, 3),
+    "bytes": b"\xff",
+    "markup": Markup("<b>"),
+    "uuid": uuid.UUID(int=7),
+    "datetime": datetime(2024, 2, 29, 12, 30, 15, 123456, tzinfo=timezone(timedelta(hours=2))),
+    "nested": [("warning", Markup("<em>"))],
+    "a key like a tag": {" t": [1]},
+}
+
+
+def test_flasks_tagged_types_come_back_as_they_were(app: Flask, client: FlaskClient) -> None:
+    found: dict[str, Any] = {}
+
+    @app.post("/set")
+    def set_all() -> str:
+        session.update(SPECIAL)
+        return "set"
+
+    @app.get("/get")
+    def get_all() -> str:
+        found.update(session)
+        return "got"
+
+    client.post("/set")
+    client.get("/get")
+    assert found == SPECIAL
+    assert type(found["markup"]) is Markup
+    assert type(found["nested"][0]) is tuple
+    assert type(found["nested"][0][1]) is Markup
+
+
+def test_what_only_flask_can_store_is_stored_as_flask_does(app: Flask, client: FlaskClient) -> None:
+    @app.post("/set")
+    def set_all() -> str:
+        session["lazy"] = LazyText()
+        session["ordered"] = OrderedDict(a=1)
+        return "set"
+
+    client.post("/set")
+    found = stored(app, client)
+    assert found == {"lazy": Markup("<em>hello</em>"), "ordered": {"a": 1}}
+
+
+def test_a_serializer_of_ones_own_is_not_overruled() -> None:
+    app = make_app(MSM_FAST={"serializer": "json"})
+    assert manager_of(app).settings.serializer == "json"
+
+
+def test_clear_ends_the_session(app: Flask, client: FlaskClient) -> None:
+    client.post("/count")
+    old = cookie_of(client)
+    (deletion,) = cookies_set(client.post("/leave"))
+    assert deletion.startswith("session=;")
+    assert client.get_cookie("session") is None
+    assert manager_of(app).load(old) is None
+
+
+def test_a_login_that_clears_first_has_a_new_id(app: Flask, client: FlaskClient) -> None:
+    client.post("/count")
+    old = cookie_of(client)
+    client.post("/in")
+    assert cookie_of(client) != old
+    assert manager_of(app).load(old) is None
+    assert stored(app, client) == {"user": "ada"}
+
+
+def test_a_session_without_any_attribute_left_needs_no_cookie(client: FlaskClient) -> None:
+    client.post("/count")
+    (deletion,) = cookies_set(client.post("/pop"))
+    assert deletion.startswith("session=;")
+    assert client.get("/read").text == "0"
+
+
+def test_a_request_that_met_another_repeats_the_cookie_in_case_that_one_took_it(
+    app: Flask, client: FlaskClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client.post("/count")
+    monkeypatch.setattr(RequestScope, "save", lambda scope: SaveResult("merged"))
+    assert cookies_set(client.post("/count"))[0].startswith(f"session={cookie_of(client)};")
+
+
+def test_an_id_that_a_client_made_up_is_not_adopted(client: FlaskClient) -> None:
+    made_up = str(SessionId.generate())
+    client.set_cookie("session", made_up)
+    assert client.post("/count").text == "1"
+    assert cookie_of(client) != made_up
+
+
+@pytest.mark.parametrize("cookie", ["garbage", "x" * 10_000, '"abc\\015"'])
+def test_a_cookie_that_is_no_id_is_no_session(client: FlaskClient, cookie: str) -> None:
+    assert client.get("/read", headers={"Cookie": f"session={cookie}"}).text == "0"
+
+
+# -- how long it lives
+
+
+def test_a_permanent_session_lives_as_long_as_flask_says(app: Flask, client: FlaskClient) -> None:
+    app.permanent_session_lifetime = timedelta(days=3)
+    (cookie,) = cookies_set(client.post("/stay"))
+    assert "Expires=" in cookie
+    found = manager_of(app).load(cookie_of(client))
+    assert found is not None
+    assert found.max_inactive == 3 * 24 * 3600
+
+
+def test_other_sessions_live_as_long_as_msm_fast_says() -> None:
+    app = make_app(MSM_FAST={"max_inactive": 600})
+    client = app.test_client()
+    (cookie,) = cookies_set(client.post("/count"))
+    assert "Expires" not in cookie
+    found = manager_of(app).load(cookie_of(client))
+    assert found is not None
+    assert found.max_inactive == 600
+
+
+def test_a_session_that_is_no_longer_permanent_ends_with_the_browser(app: Flask, client: FlaskClient) -> None:
+    @app.post("/forget")
+    def forget() -> str:
+        session.permanent = False
+        return "forgotten"
+
+    client.post("/stay")
+    (cookie,) = cookies_set(client.post("/forget"))
+    assert "Expires" not in cookie
+    found = manager_of(app).load(cookie_of(client))
+    assert found is not None
+    assert found.max_inactive == Settings().max_inactive
+
+
+@pytest.mark.parametrize(("refresh", "n_cookies"), [(True, 1), (False, 0)])
+@pytest.mark.parametrize("path", ["/read", "/static-page"])
+def test_the_expiry_of_a_permanent_session_slides_if_flask_says_so(refresh: bool, n_cookies: int, path: str) -> None:
+    client = make_app(SESSION_REFRESH_EACH_REQUEST=refresh).test_client()
+    client.post("/stay")
+    assert len(cookies_set(client.get(path))) == n_cookies
+
+
+# -- the conventions of Flask
+
+
+def test_a_test_can_read_and_write_the_session(client: FlaskClient) -> None:
+    with client.session_transaction() as inside:
+        inside["n"] = 41
+    assert client.post("/count").text == "42"
+    with client.session_transaction() as inside:
+        assert inside["n"] == 42
+
+
+def test_modified_and_accessed_are_told(client: FlaskClient) -> None:
+    def of_this_request() -> tuple[bool, bool]:
+        current = flask.globals.request_ctx._session  # type: ignore[attr-defined]
+        return current.accessed, current.modified
+
+    with client:
+        client.get("/static-page")
+        assert of_this_request() == (False, False)
+    with client:
+        client.post("/count")
+        assert of_this_request() == (True, True)
+    with client:
+        client.get("/read")
+        assert of_this_request() == (True, False)
+
+
+def test_the_session_is_a_dict_in_every_way(app: Flask) -> None:
+    with app.test_request_context():
+        session.update(a=1)
+        inside: Any = session._get_current_object()  # type: ignore[attr-defined]
+        inside |= {"b": 2}
+        assert isinstance(inside, FlaskSession)
+        assert (inside | {"c": 3}, {"c": 3} | inside) == ({"a": 1, "b": 2, "c": 3}, {"c": 3, "a": 1, "b": 2})
+        assert inside.copy() == {"a": 1, "b": 2} == inside
+        assert inside.popitem() in (("a", 1), ("b", 2))
+        assert inside.new
+        assert str(inside.id) not in repr(inside)
+
+
+def test_what_a_streaming_body_writes_is_stored_when_it_ends(app: Flask, client: FlaskClient) -> None:
+    @app.post("/stream")
+    def stream() -> flask.Response:
+        session["before"] = True
+
+        def pieces() -> Iterator[str]:
+            yield "one"
+            session["after"] = True
+
+        return flask.Response(stream_with_context(pieces()))
+
+    with client.post("/stream") as response:
+        assert response.text == "one"
+    assert stored(app, client) == {"before": True, "after": True}
+
+
+def test_a_session_that_begins_after_the_headers_left_is_warned_about(
+    app: Flask, client: FlaskClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    @app.post("/stream")
+    def stream() -> flask.Response:
+        session.get("n")
+
+        def pieces() -> Iterator[str]:
+            yield "one"
+            session["late"] = True
+
+        return flask.Response(stream_with_context(pieces()))
+
+    with client.post("/stream") as response:
+        assert response.text == "one"
+    assert "after the headers had left" in caplog.text
+
+
+def test_one_extension_serves_several_applications_apart() -> None:
+    extension = MsmFast()
+    one, other = Flask("one"), Flask("other")
+    for app in (one, other):
+        extension.init_app(app)
+    assert manager_of(one) is not manager_of(other)
+
+
+def test_or_with_one_manager_for_all() -> None:
+    with SessionManager() as manager:
+        app = Flask("one")
+        MsmFast(app, manager=manager)
+        assert manager_of(app) is manager
+
+
+@pytest.mark.parametrize("wrong", ["n1:localhost:11211", {"no_such_setting": 1}, {"timeouts": {"request": -1}}])
+def test_wrong_settings_are_refused_by_name(wrong: object) -> None:
+    with pytest.raises(ConfigurationError):
+        make_app(MSM_FAST=wrong)
+
+
+def test_settings_may_be_nested_dicts_or_a_settings_object() -> None:
+    app = make_app(MSM_FAST={"timeouts": {"request": 0.5}})
+    assert manager_of(app).settings.timeouts.request == 0.5
+    settings = Settings.build(max_inactive=60)
+    assert manager_of(make_app(MSM_FAST=settings)).settings is settings
+
+
+# -- when the store fails
+
+
+@pytest.mark.parametrize(
+    "error", [SessionUnavailable("every node is down"), CorruptRecord("bit flip"), LockTimeout("it is locked")]
+)
+@pytest.mark.parametrize("when", ["load", "save"])
+def test_when_the_store_fails_the_answer_is_503_and_the_cookie_stays(
+    app: Flask, client: FlaskClient, monkeypatch: pytest.MonkeyPatch, error: Exception, when: str
+) -> None:
+    def fail(*args: object) -> SaveResult:
+        raise error
+
+    client.post("/count")
+    if when == "load":
+        monkeypatch.setattr(manager_of(app), "_find", fail)
+    else:
+        monkeypatch.setattr(RequestScope, "save", fail)
+    response = client.post("/count")
+    assert (response.status_code, cookies_set(response)) == (503, [])
+    assert response.headers["Retry-After"] == "1"
+    assert b"2" not in response.data
+    assert client.get("/static-page").status_code == 200
+
+
+def test_an_application_may_have_an_error_page_of_its_own(
+    app: Flask, client: FlaskClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @app.errorhandler(SessionUnavailable)
+    def sorry(error: Exception) -> tuple[str, int]:
+        return "come back soon", 503
+
+    def fail(*args: object) -> None:
+        raise SessionUnavailable("every node is down")
+
+    client.post("/count")
+    monkeypatch.setattr(manager_of(app), "_find", fail)
+    response = client.post("/count")
+    assert (response.text, response.headers["Vary"], cookies_set(response)) == ("come back soon", "Cookie", [])
+
+
+def test_a_streamed_response_that_is_refused_is_closed(
+    app: Flask, client: FlaskClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed: list[bool] = []
+
+    @app.post("/stream")
+    def stream() -> flask.Response:
+        session["n"] = 1
+
+        def pieces() -> Iterator[str]:
+            try:
+                yield "one"
+            finally:
+                closed.append(True)
+
+        body = pieces()
+        next(body)
+        return flask.Response(body)
+
+    def fail(scope: RequestScope) -> SaveResult:
+        raise SessionUnavailable("every node is down")
+
+    monkeypatch.setattr(RequestScope, "save", fail)
+    with client.post("/stream") as response:
+        assert response.status_code == 503
+    assert closed == [True]
+
+
+def test_the_scope_is_closed_however_the_request_ends(
+    app: Flask, client: FlaskClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @app.get("/fail")
+    def fail() -> str:
+        raise ZeroDivisionError
+
+    closed: list[RequestScope] = []
+    monkeypatch.setattr(RequestScope, "close", lambda scope: closed.append(scope))
+    client.get("/read")
+    with pytest.raises(ZeroDivisionError):
+        client.get("/fail")
+    assert len(closed) == 2
+
+
+def test_an_ignored_request_sets_no_cookie_and_stores_nothing() -> None:
+    client = make_app(MSM_FAST={"ignore_requests": "/count"}).test_client()
+    assert cookies_set(client.post("/count")) == []
+    assert client.get("/read").text == "0"
+
+
+# -- Flask-Login
+
+
+class User(UserMixin):
+    id = "ada"
+
+
+@pytest.fixture
+def login_app(app: Flask) -> Flask:
+    app.secret_key = "of the remember-me cookie"
+    logins = LoginManager(app)
+    logins.user_loader(lambda user_id: User())
+
+    @app.post("/login")
+    def log_in_by_flask_login() -> str:
+        login_user(User(), remember=True)
+        return "hello"
+
+    @app.get("/me")
+    def me() -> str:
+        from flask_login import current_user
+
+        return str(current_user.get_id())
+
+    return app
+
+
+def test_a_login_by_flask_login_gives_the_session_a_new_id(login_app: Flask) -> None:
+    client = login_app.test_client()
+    client.post("/count")
+    planted = cookie_of(client)
+    client.post("/login")
+    assert cookie_of(client) != planted
+    assert manager_of(login_app).load(planted) is None
+    assert stored(login_app, client)["n"] == 1
+    assert client.get("/me").text == "ada"
+
+
+def test_so_does_one_by_its_remember_me_cookie(login_app: Flask) -> None:
+    client = login_app.test_client()
+    client.post("/login")
+    attacker = login_app.test_client()
+    attacker.post("/count")
+    client.set_cookie("session", cookie_of(attacker))
+    assert client.get("/me").text == "ada"
+    assert cookie_of(client) != cookie_of(attacker)
+    assert attacker.get("/me").text == "None"
+
+
+# -- commands
+
+
+def run(app: Flask, *arguments: str, **options: Any) -> Any:
+    return app.test_cli_runner().invoke(args=["msm", *arguments], **options)
+
+
+def test_inspect_shows_names_and_types_and_no_id(app: Flask, client: FlaskClient) -> None:
+    client.post("/in")
+    result = run(app, "inspect", cookie_of(client))
+    assert result.exit_code == 0
+    assert "user: str" in result.output
+    assert "ada" not in result.output
+    assert cookie_of(client) not in result.output
+    assert "ada" in run(app, "inspect", "--values", cookie_of(client)).output
+
+
+def test_delete_asks_and_then_ends_the_session(app: Flask, client: FlaskClient) -> None:
+    client.post("/count")
+    assert run(app, "delete", cookie_of(client), input="n\n").exit_code == 1
+    assert client.get("/read").text == "1"
+    result = run(app, "delete", "--yes", cookie_of(client))
+    assert (result.exit_code, cookie_of(client) in result.output) == (0, False)
+    assert client.get("/read").text == "0"
+
+
+@pytest.mark.parametrize("command", [["inspect"], ["delete", "--yes"]])
+@pytest.mark.parametrize("session_id", ["garbage", "0" * 32])
+def test_a_session_that_does_not_exist_is_said_to(app: Flask, command: list[str], session_id: str) -> None:
+    result = run(app, *command, session_id)
+    assert result.exit_code == 1
+    assert "no such session" in result.output
+
+
+def test_status_and_nodes_tell_of_a_local_application(app: Flask) -> None:
+    assert run(app, "status").output == "state: local\nnodes: 0\nnodes_up: 0\n"
+    assert run(app, "nodes", "--json").output == "[]\n"
