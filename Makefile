@@ -21,11 +21,11 @@ export PYTHON
 python = .venv/bin/python
 sanitized = build/sanitize
 
-.PHONY: help demo test unit lint bench sanitize fuzz simulate soak wheel clean setup memcached
+.PHONY: help demo test unit lint bench sanitize fuzz simulate soak conformance wheel clean setup memcached
 .DEFAULT_GOAL = help
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
 
 demo: setup ## show sessions outliving a node and a worker; DEMO_ARGS=--once ends after the story
 	@.ci/prepare memcached || true
@@ -70,6 +70,9 @@ simulate: setup ## SEEDS=100000 schedules of faults over a simulated cluster, fr
 
 soak: setup memcached ## several workers for MINUTES=10 while something breaks every few seconds
 	$(python) -m tests.soak --minutes $(MINUTES) $(SOAK_ARGS)
+
+conformance: setup memcached ## the frameworks' own suites, from PyPI, with our sessions; writes docs/conformance.md
+	$(python) -m tests.suites
 
 wheel: setup ## a wheel of this tree, in dist/
 	$(python) -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
