@@ -10,13 +10,11 @@ from msm_fast.async_manager import AsyncSessionManager
 from msm_fast.errors import ConfigurationError
 from msm_fast.integrations.cookies import CookieSettings, read_cookie
 from msm_fast.integrations.session_headers import REFUSAL, REFUSAL_HEADERS, UNREACHABLE, SessionHeaders
+from msm_fast.integrations.session_mapping import SessionMapping
 from msm_fast.policies import SaveResult
 from msm_fast.request_scope import AsyncRequestScope
 
-__all__ = ["SCOPE_KEY", "SessionMiddleware"]
-
-SCOPE_KEY = "msm_fast.request"
-"""Where the ASGI scope has the request's AsyncRequestScope, for what must be saved before the request ends."""
+__all__ = ["AsyncSession", "SessionMiddleware"]
 
 _log = logging.getLogger("msm_fast.asgi")
 _TRY_AGAIN_LATER = 1013
@@ -32,14 +30,29 @@ Headers = list[tuple[bytes, bytes]]
 _STARTS = frozenset({"http.response.start", "websocket.accept", "websocket.http.response.start"})
 
 
+class AsyncSession(SessionMapping):
+    """A dict of the session's attributes, which was looked up before the application was called."""
+
+    def __init__(self, scope: AsyncRequestScope) -> None:
+        super().__init__(scope.session)
+        self._scope = scope
+
+    async def save(self) -> SaveResult:
+        """Store what changed now, not when the response starts or ends; its lock, if it has one, is let go.
+
+        Raises: SessionUnavailable, SerializationError, ConflictError.
+        """
+        return await self._scope.save()
+
+
 class SessionMiddleware:
     """Gives app its session in scope["session"], a dict that stores itself.
 
     The session is looked up before app is called, which costs a round trip if the client has one, and stored when app
     starts its response, before the headers leave: a client that follows a redirect at once finds what was written. What
     is written later, by a streaming body or a background task, is stored when app returns, but can no longer set a
-    cookie. A websocket's session is stored when it is accepted and when app returns; `await scope["msm_fast.request"].
-    save()` stores it in between. A request that app ends with an exception stores nothing more.
+    cookie. A websocket's session is stored when it is accepted and when app returns, and in between by `await
+    session.save()`. A request that app ends with an exception stores nothing more.
 
     When no copy of a session can be reached, or its lock cannot be had in time, the answer to a request that looks at
     it is 503 with Retry-After, and the cookie stays as it is; a websocket is closed with code 1013.
@@ -100,7 +113,7 @@ class SessionMiddleware:
         request = self._manager.request(presented, method, scope["path"])
         headers = SessionHeaders(request, self._cookie, presented, is_https=scope.get("scheme") in ("https", "wss"))
         response = _Response(request, headers, scope["type"], send)
-        scope["session"], scope[SCOPE_KEY] = request.session, request
+        scope["session"] = AsyncSession(request)
         try:
             await request.load()
             try:

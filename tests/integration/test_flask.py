@@ -14,22 +14,10 @@ from flask.testing import FlaskClient
 from msm_fast import ApplicationStopped, SerializationError, SessionId, SessionManager
 from msm_fast.integrations.flask import MsmFast
 from tests.integration.conftest import Nodes
+from tests.integration.meeting import PATIENCE_S, Meeting
 from tests.proxy import CountingProxy
 
 pytestmark = pytest.mark.memcached
-PATIENCE_S = 20.0
-
-
-class Meeting:
-    """Holds a request up between its reading and its writing, for another one to come in between."""
-
-    def __init__(self) -> None:
-        self.has_read = threading.Event()
-        self.may_go_on = threading.Event()
-
-    def hold_up(self) -> None:
-        self.has_read.set()
-        assert self.may_go_on.wait(PATIENCE_S)
 
 
 def make_app(nodes: str, meeting: Meeting | None = None, **settings: Any) -> Flask:
@@ -145,33 +133,19 @@ def twin(client: FlaskClient, app: Flask) -> FlaskClient:
     return other
 
 
-def while_held_up(meeting: Meeting, slow: Callable[[], Any], act: Callable[[], Any]) -> Any:
-    """Do act while the request that slow makes is held up; return the answer to that."""
-    answers: list[Any] = []
-    thread = threading.Thread(target=lambda: answers.append(slow()))
-    thread.start()
-    assert meeting.has_read.wait(PATIENCE_S)
-    try:
-        act()
-    finally:
-        meeting.may_go_on.set()
-        thread.join(PATIENCE_S)
-    return answers[0]
-
-
 def test_two_overlapping_writers_keep_both_keys(
     make: Callable[..., Flask], client: FlaskClient, meeting: Meeting
 ) -> None:
     client.post("/set/before")
     other = twin(client, make())
-    while_held_up(meeting, lambda: other.post("/slow/one"), lambda: client.post("/set/other"))
+    meeting.while_held_up(lambda: other.post("/slow/one"), lambda: client.post("/set/other"))
     assert client.get("/everything").json == {"before": True, "one": True, "other": True}
 
 
 def test_a_slow_reader_rolls_nothing_back(make: Callable[..., Flask], client: FlaskClient, meeting: Meeting) -> None:
     client.post("/set/before")
     other = twin(client, make())
-    read = while_held_up(meeting, lambda: other.get("/slow"), lambda: client.post("/set/other"))
+    read = meeting.while_held_up(lambda: other.get("/slow"), lambda: client.post("/set/other"))
     assert read.json == {"before": True}
     assert client.get("/everything").json == {"before": True, "other": True}
 
@@ -188,7 +162,7 @@ def test_a_logout_is_not_undone_by_a_request_on_its_way(
     client.post("/in")
     other = twin(client, make())
     old = cookie_of(client)
-    late = while_held_up(meeting, lambda: other.post("/slow/late"), lambda: client.post("/out"))
+    late = meeting.while_held_up(lambda: other.post("/slow/late"), lambda: client.post("/out"))
     assert late.headers.getlist("Set-Cookie") == []
     assert client.get_cookie("session") is None
     client.set_cookie("session", old)

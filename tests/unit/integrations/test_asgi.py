@@ -18,7 +18,7 @@ from msm_fast import (
     SessionId,
     SessionUnavailable,
 )
-from msm_fast.integrations.asgi import SCOPE_KEY, SessionMiddleware
+from msm_fast.integrations.asgi import SessionMiddleware
 from msm_fast.integrations.cookies import CookieSettings
 from msm_fast.request_scope import AsyncRequestScope
 
@@ -351,7 +351,7 @@ def test_a_websocket_can_store_its_session_while_it_is_open(
         count(scope["session"], scope)
         await send({"type": "websocket.accept"})
         count(scope["session"], scope)
-        await scope[SCOPE_KEY].save()
+        await scope["session"].save()
         stored = await manager.load(scope["session"].id)
         assert stored is not None
         seen.append(stored["n"])

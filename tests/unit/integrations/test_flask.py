@@ -338,7 +338,7 @@ def test_the_session_is_a_dict_in_every_way(app: Flask) -> None:
         assert inside.copy() == {"a": 1, "b": 2} == inside
         assert inside.popitem() in (("a", 1), ("b", 2))
         assert inside.new
-        assert str(inside.id) not in repr(inside)
+        assert inside.id not in repr(inside)
 
 
 def test_what_a_streaming_body_writes_is_stored_when_it_ends(app: Flask, client: FlaskClient) -> None:
