@@ -6,6 +6,7 @@ import uuid
 from collections import OrderedDict
 from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
+from decimal import Decimal
 from typing import Any
 
 import flask
@@ -170,6 +171,7 @@ SPECIAL = {
     "uuid": uuid.UUID(int=7),
     "datetime": datetime(2024, 2, 29, 12, 30, 15, 123456, tzinfo=timezone(timedelta(hours=2))),
     "nested": [("warning", Markup("<em>"))],
+    "beside what JSON has not": [Markup("<i>"), Decimal("1.10"), {1: 2}],
     "a key like a tag": {" t": [1]},
 }
 
@@ -301,6 +303,26 @@ def test_the_expiry_of_a_permanent_session_slides_if_flask_says_so(refresh: bool
     assert len(cookies_set(client.get(path))) == n_cookies
 
 
+def test_to_say_again_that_it_is_permanent_changes_nothing() -> None:
+    app = make_app(SESSION_REFRESH_EACH_REQUEST=False)
+
+    @app.get("/again")
+    def say_again() -> str:
+        session.permanent = True
+        return "still"
+
+    client = app.test_client()
+    client.post("/stay")
+    assert cookies_set(client.get("/again")) == []
+
+
+def test_an_ignored_request_does_not_let_it_slide() -> None:
+    client = make_app(MSM_FAST={"ignore_requests": "/(read|static-page)"}).test_client()
+    client.post("/stay")
+    assert cookies_set(client.get("/read")) == []
+    assert cookies_set(client.get("/static-page")) == []
+
+
 # -- the conventions of Flask
 
 
@@ -326,6 +348,9 @@ def test_modified_and_accessed_are_told(client: FlaskClient) -> None:
     with client:
         client.get("/read")
         assert of_this_request() == (True, False)
+    with client:
+        client.post("/leave")
+        assert of_this_request() == (True, True)
 
 
 def test_the_session_is_a_dict_in_every_way(app: Flask) -> None:
@@ -449,19 +474,17 @@ def test_a_streamed_response_that_is_refused_is_closed(
 ) -> None:
     closed: list[bool] = []
 
+    class Body:
+        def __iter__(self) -> Iterator[bytes]:
+            yield b"one"
+
+        def close(self) -> None:
+            closed.append(True)
+
     @app.post("/stream")
     def stream() -> flask.Response:
         session["n"] = 1
-
-        def pieces() -> Iterator[str]:
-            try:
-                yield "one"
-            finally:
-                closed.append(True)
-
-        body = pieces()
-        next(body)
-        return flask.Response(body)
+        return flask.Response(Body())
 
     def fail(scope: RequestScope) -> SaveResult:
         raise SessionUnavailable("every node is down")
