@@ -15,7 +15,7 @@ README = (Path(__file__).parents[2] / "README.md").read_text()
 
 
 NODES = '"n1:10.0.0.1:11211,n2:10.0.0.2:11211"'
-EXAMPLE, ASYNC_EXAMPLE, ASGI_EXAMPLE = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+EXAMPLE, ASYNC_EXAMPLE, FLASK_EXAMPLE, ASGI_EXAMPLE = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
 def test_the_example_counts_visits() -> None:
@@ -34,6 +34,15 @@ def test_the_asyncio_example_stores_a_session() -> None:
     code = ASYNC_EXAMPLE.replace(NODES, "") + "        assert (await manager.load(session.id))['cart'] == [1, 2]\n"
     exec(code, namespace)
     asyncio.run(namespace["main"]())
+
+
+def test_the_flask_example_keeps_a_cart() -> None:
+    assert NODES in FLASK_EXAMPLE
+    namespace: dict[str, Any] = {"__name__": "example"}
+    exec(FLASK_EXAMPLE.replace(NODES, "None"), namespace)
+    client = namespace["app"].test_client()
+    answers = [client.post(f"/cart/{item}", base_url="https://localhost").json for item in ("apple", "pear")]
+    assert answers == [["apple"], ["apple", "pear"]]
 
 
 def test_the_asgi_example_counts_visits() -> None:
