@@ -264,10 +264,14 @@ def test_in_an_outage_nobody_is_logged_out(make: Callable[..., Flask], nodes: No
         time.sleep(0.05)
 
 
-def test_status_and_nodes_tell_of_a_node_that_is_down(app: Flask, nodes: Nodes) -> None:
+@pytest.mark.parametrize("failure", ["down", "hanging"])
+def test_status_and_nodes_tell_of_a_node_that_does_not_answer(app: Flask, nodes: Nodes, failure: str) -> None:
     run = app.test_cli_runner().invoke
     assert run(args=["msm", "status"]).exit_code == 0
-    nodes["n2"].kill()
+    if failure == "down":
+        nodes["n2"].kill()
+    else:
+        nodes["n2"].pause()
     status = run(args=["msm", "status"])
     assert (status.exit_code, status.output) == (1, "state: degraded\nnodes: 3\nnodes_up: 2\n")
     lines = run(args=["msm", "nodes"]).output.splitlines()

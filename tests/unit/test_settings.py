@@ -241,6 +241,16 @@ def test_an_unknown_variable_is_refused() -> None:
         Settings.from_env({"MSM_FAST_TIMEOUTS_TOTAL": "1"})
 
 
+def test_settings_come_from_a_mapping() -> None:
+    mapping = {"nodes": "n1:a:1,n2:b:2", "timeouts": {"request": 0.5}, "retry": Retry(attempts=2)}
+    expected = Settings.build("n1:a:1,n2:b:2", timeouts=Timeouts(request=0.5), retry=Retry(attempts=2))
+    assert Settings.from_mapping(mapping) == expected
+    assert Settings.from_mapping({}) == Settings()
+    for wrong in ({"timeout": 1}, {"timeouts": {"requests": 1}}):
+        with pytest.raises(ConfigurationError, match="timeout"):
+            Settings.from_mapping(wrong)
+
+
 def test_settings_come_from_toml(tmp_path: Path) -> None:
     path = tmp_path / "app.toml"
     path.write_text(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from dataclasses import asdict
 from datetime import datetime, timezone
@@ -85,12 +86,11 @@ def _manager() -> SessionManager:
 
 
 def _ask_all_nodes(manager: SessionManager) -> None:
-    """Have each node asked for a session that it cannot have, so that its health is known."""
+    """Have each node asked for sessions that it cannot have, until its breaker would know that it hangs."""
     for node in manager.nodes():
-        try:
-            manager.load(SessionId.generate(node.node_id))
-        except SessionUnavailable:
-            continue
+        for _ in range(manager.settings.breaker.timeouts):
+            with contextlib.suppress(SessionUnavailable):
+                manager.load(SessionId.generate(node.node_id))
 
 
 def _load(manager: SessionManager, session_id: str) -> Session:

@@ -510,6 +510,18 @@ def test_the_scope_is_closed_however_the_request_ends(
     assert len(closed) == 2
 
 
+def test_an_application_that_was_stopped_answers_500_and_keeps_the_cookie(app: Flask, client: FlaskClient) -> None:
+    @app.post("/bad")
+    def set_bad() -> str:
+        session["bad"] = object()
+        return "set"
+
+    client.post("/count")
+    app.config.update(TESTING=False)
+    answers = [client.post("/bad"), client.get("/read")]
+    assert [(answer.status_code, cookies_set(answer)) for answer in answers] == [(500, []), (500, [])]
+
+
 def test_an_ignored_request_sets_no_cookie_and_stores_nothing() -> None:
     client = make_app(MSM_FAST={"ignore_requests": "/count"}).test_client()
     assert cookies_set(client.post("/count")) == []
