@@ -18,7 +18,7 @@ from msm_fast import (
     SessionId,
     SessionUnavailable,
 )
-from msm_fast.integrations.asgi import SessionMiddleware
+from msm_fast.integrations.asgi import AsyncSession, SessionMiddleware
 from msm_fast.integrations.cookies import CookieSettings
 from msm_fast.request_scope import AsyncRequestScope
 
@@ -106,12 +106,6 @@ def count(session: Any, scope: Any) -> int:
     return int(session["n"])
 
 
-SPECIAL: dict[str, Handler] = {
-    "/in": lambda session, scope: session.rotate_id(),
-    "/out": lambda session, scope: session.invalidate(),
-}
-
-
 def test_the_session_is_kept_from_request_to_request(browse: Callable[..., Browser]) -> None:
     browser = browse(app_of(count))
     assert [browser.send()[1]["body"] for _ in range(3)] == [b"1", b"2", b"3"]
@@ -189,14 +183,31 @@ def test_a_manager_that_was_given_is_left_open(
     assert not manager._ctx.is_closed
 
 
-def test_a_logout_deletes_the_cookie(browse: Callable[..., Browser]) -> None:
-    browser = browse(
-        app_of(lambda session, scope: session.invalidate() if scope["path"] == "/out" else count(session, 0))
-    )
+@pytest.mark.parametrize("end", [AsyncSession.invalidate, AsyncSession.clear])
+def test_a_logout_deletes_the_cookie(browse: Callable[..., Browser], end: Callable[[AsyncSession], None]) -> None:
+    browser = browse(app_of(lambda session, scope: end(session) if scope["path"] == "/out" else count(session, 0)))
     browser.send()
+    old = browser.cookie
     browser.send(path="/out")
     assert "Max-Age=0" in (browser.header("set-cookie") or "")
     assert browser.cookie is None
+    browser.cookie = old
+    assert browser.send()[1]["body"] == b"1", "the id is dead"
+
+
+def test_the_session_is_a_dict_in_every_way(browse: Callable[..., Browser]) -> None:
+    def handle(session: Any, scope: Any) -> str:
+        session.update(a=1)
+        session |= {"b": 2}
+        assert (session | {"c": 3}, {"c": 3} | session) == ({"a": 1, "b": 2, "c": 3}, {"c": 3, "a": 1, "b": 2})
+        assert session.copy() == {"a": 1, "b": 2} == session
+        assert session.setdefault("d", []) is session["d"]
+        assert (session.pop("d"), session.pop("d", None)) == ([], None)
+        assert session.popitem() in (("a", 1), ("b", 2))
+        assert (len(session), session.is_new, session.id in repr(session)) == (1, True, False)
+        return "done"
+
+    assert browse(app_of(handle)).send()[1]["body"] == b"done"
 
 
 def test_a_login_gives_the_session_a_new_id_in_the_same_response(browse: Callable[..., Browser]) -> None:
