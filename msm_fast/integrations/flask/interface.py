@@ -49,19 +49,23 @@ class MsmSessionInterface(SessionInterface):
         """Store the session, and tell the client in response what it must know."""
         if not isinstance(session, FlaskSession):
             return  # it could not be opened, and the response says so
+        told = None
         if not session.engine_session.was_used:
             self._refresh_unused(app, session, response)
         elif session.engine_session.is_at_hand:
-            self._save_used(app, session, response)
+            told = self._save_used(app, session, response)
+        if response.is_streamed:
+            response.call_on_close(self._late_save(app, session, told))
         if session.accessed or session.engine_session.was_used:
             _vary(response, sets_cookie=False)
 
-    def _save_used(self, app: Flask, session: FlaskSession, response: Response) -> None:
+    def _save_used(self, app: Flask, session: FlaskSession, response: Response) -> str | None:
+        """Save a session that was found, and return what the client's cookie should say, as `cookie_value` does."""
         try:
             result = self._save(app, session)
         except UNREACHABLE as error:
             _refuse(response, error)
-            return
+            return None
         value = cookie_value(session.scope, session.presented, result)
         if value and _was_emptied(session):
             value = ""
@@ -69,8 +73,7 @@ class MsmSessionInterface(SessionInterface):
             self._delete_cookie(app, response)
         elif value is not None and (value != session.presented or self._must_repeat(app, session, result)):
             self._set_cookie(app, session, value, response)
-        if response.is_streamed:
-            response.call_on_close(self._late_save(app, session, value))
+        return value
 
     def _save(self, app: Flask, session: FlaskSession) -> SaveResult:
         lifetime = self.manager.settings.max_inactive
@@ -90,9 +93,11 @@ class MsmSessionInterface(SessionInterface):
         """Return what stores what a body has written while it was sent."""
 
         def save() -> None:
+            if not session.engine_session.is_at_hand:
+                return
             result = self._save(app, session)
             value = cookie_value(session.scope, session.presented, result)
-            if value not in (None, told) and result.status not in ("unchanged", "invalidated"):
+            if value not in (None, told, session.presented) and result.status not in ("unchanged", "invalidated"):
                 _log.warning("a session got its id after the headers had left; the client will not know it")
 
         return save

@@ -366,10 +366,14 @@ def test_the_session_is_a_dict_in_every_way(app: Flask) -> None:
         assert inside.id not in repr(inside)
 
 
-def test_what_a_streaming_body_writes_is_stored_when_it_ends(app: Flask, client: FlaskClient) -> None:
+@pytest.mark.parametrize("is_looked_at_before", [True, False])
+def test_what_a_streaming_body_writes_is_stored_when_it_ends(
+    app: Flask, client: FlaskClient, caplog: pytest.LogCaptureFixture, is_looked_at_before: bool
+) -> None:
     @app.post("/stream")
     def stream() -> flask.Response:
-        session["before"] = True
+        if is_looked_at_before:
+            session["before"] = True
 
         def pieces() -> Iterator[str]:
             yield "one"
@@ -377,9 +381,11 @@ def test_what_a_streaming_body_writes_is_stored_when_it_ends(app: Flask, client:
 
         return flask.Response(stream_with_context(pieces()))
 
+    client.post("/count")
     with client.post("/stream") as response:
         assert response.text == "one"
-    assert stored(app, client) == {"before": True, "after": True}
+    assert stored(app, client) == {"n": 1, "after": True} | ({"before": True} if is_looked_at_before else {})
+    assert caplog.text == ""
 
 
 def test_a_session_that_begins_after_the_headers_left_is_warned_about(
