@@ -1,4 +1,6 @@
 import math
+import random
+from collections import OrderedDict
 
 import pytest
 
@@ -40,6 +42,24 @@ def test_the_least_recently_used_entry_goes_first():
     cache.put("f", "f")
     assert keys_of(cache, "abcdef") == ["c", "e", "f"]
     assert cache.evictions == 3
+
+
+def test_the_order_of_use_is_exact_among_many():
+    cache, model, choose = NearCache(200), OrderedDict(), random.Random(1)
+    for n in range(20_000):
+        key = choose.randrange(300)
+        if choose.random() < 0.5:
+            assert cache.get(key) == model.get(key)
+        elif choose.random() < 0.9:
+            cache.put(key, n)
+            model[key] = n
+        else:
+            assert cache.pop(key) == model.pop(key, None)
+        if key in model:
+            model.move_to_end(key)
+        if len(model) > 200:
+            model.popitem(last=False)
+    assert sorted(cache.keys()) == sorted(model)
 
 
 def test_looking_with_in_is_no_use():
