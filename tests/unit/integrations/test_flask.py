@@ -30,6 +30,9 @@ from msm_fast import (
 from msm_fast.integrations.flask import FlaskSession, MsmFast
 from msm_fast.manager import RequestScope
 
+OLD_CLOCK = pytest.mark.filterwarnings("ignore:datetime.datetime.utcnow:DeprecationWarning")
+"""Flask-Login asks for the time in a way that Python 3.12 deprecates."""
+
 
 class LazyText:
     """What translation libraries give: a text that is made when it is shown."""
@@ -561,6 +564,7 @@ def login_app(app: Flask) -> Flask:
     return app
 
 
+@OLD_CLOCK
 def test_a_login_by_flask_login_gives_the_session_a_new_id(login_app: Flask) -> None:
     client = login_app.test_client()
     client.post("/count")
@@ -572,6 +576,7 @@ def test_a_login_by_flask_login_gives_the_session_a_new_id(login_app: Flask) -> 
     assert client.get("/me").text == "ada"
 
 
+@OLD_CLOCK
 def test_so_does_one_by_its_remember_me_cookie(login_app: Flask) -> None:
     client = login_app.test_client()
     client.post("/login")
