@@ -125,6 +125,11 @@ class AsyncSessionManager(Operations):
             self._threads.close()
             self._ctx.local.close()
 
+    async def disconnect(self, timeout: float = 1.0) -> None:
+        """Close all connections, for a loop that ends; the manager may go on in another one."""
+        await self._driver.close(timeout)
+        self._driver.start_anew()
+
     async def __aenter__(self) -> AsyncSessionManager:
         return self
 

@@ -16,7 +16,7 @@ from msm_fast.drivers.lock_keeper import LockKeeper
 from msm_fast.drivers.prober import Prober
 from msm_fast.drivers.write_behind import WriteBehind
 from msm_fast.engine.effects import Flow
-from msm_fast.engine.exchanging import probe
+from msm_fast.engine.exchanging import ask, probe
 from msm_fast.engine.locking import SessionLock, release, wait_for_lock
 from msm_fast.engine.reconnecting import reconnect
 from msm_fast.node import Node
@@ -25,6 +25,7 @@ from msm_fast.policies import SaveResult
 from msm_fast.request_scope import ELSEWHERE, RequestScope, TimeBudget
 from msm_fast.session import Session, SessionState
 from msm_fast.settings import Settings
+from msm_fast.statistics import NodeStatus
 
 __all__ = ["Distribution", "RequestScope", "SessionManager"]
 
@@ -100,6 +101,11 @@ class SessionManager(Operations):
         session.rotate_id()
         return self.save(session)
 
+    def ask_nodes(self) -> list[NodeStatus]:
+        """Ask every node for an answer now, all at once, and return what `nodes` returns then."""
+        self._driver.run(ask(self._ctx), self._end_of_one_exchange())
+        return self.nodes()
+
     def close(self, timeout: float = 5.0) -> None:
         """Write what is still to be written, waiting at most timeout seconds for it, and close all connections."""
         self._writer.close(timeout)
@@ -146,6 +152,10 @@ class SessionManager(Operations):
         """Let a lock go, in the background what takes longer than the request may."""
         if lock.items:
             self._run(release(self._ctx, lock), budget)
+        self._leave(lock)
+
+    def _leave(self, lock: SessionLock) -> None:
+        """Have a lock let go in the background."""
         if lock.items:
             self._lock_keeper.release(lock)
 

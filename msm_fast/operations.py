@@ -151,6 +151,22 @@ class Operations:
         """Call listener with each event, in the thread in which it happens; it must be quick and must not raise."""
         self._ctx.events.subscribe(listener)
 
+    def stop(self) -> None:
+        """Serve no more: every later call raises ApplicationStopped, as after a value that could not be stored.
+
+        For a process that has several managers, of which one was stopped so.
+        """
+        self._ctx.is_stopped = True
+
+    def share_local_store(self, other: Operations) -> None:
+        """Keep sessions on this host where other does, so that both serve the same ones without the cluster.
+
+        For a process that has a manager for threads and one for an event loop. To be called before the first request;
+        a store in a file is shared in any case.
+        """
+        if not isinstance(self._ctx.local, SqliteStore):
+            self._ctx.local = other._ctx.local
+
     # -- the life of a request, where it waits for nothing
 
     def _find_here(self, session_id: SessionId) -> SessionState | Elsewhere | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from enum import Enum
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -57,6 +58,7 @@ class RequestLife(TimeBudget):
     """What is known of one request from its cookie to its save, and all that waits for nothing.
 
     is_ignored: settings.ignore_requests matches: nothing is stored, and the client's cookie must stay as it is.
+    takes_lock: False is for who cannot promise to call close.
     """
 
     __slots__ = (
@@ -70,6 +72,7 @@ class RequestLife(TimeBudget):
         "_uri",
         "is_ignored",
         "session",
+        "takes_lock",
     )
 
     def __init__(
@@ -86,8 +89,21 @@ class RequestLife(TimeBudget):
         self._uri = uri
         self._lock: SessionLock | None = None
         self._found: _Found | None = None
+        self.takes_lock = True
         self.is_ignored = rules.ignores and rules.is_ignored(self._name[1])
         self.session = Session(self._find, ctx.new_state, cookie_value)
+
+    def take_over(self, other: RequestLife) -> None:
+        """Go on with the session as other has it, which is of another manager of this process with the same settings.
+
+        What is known of the versions of copies counts on other's connections only: the next save looks at them first.
+        A lock stays with other, which is to be closed or abandoned.
+        """
+        self.session = other.session
+        state = self.session.state
+        if state.stored is not None:
+            state.stored = replace(state.stored, copies={})
+        state.epoch = self._ctx.distribution.epoch
 
     def _find(self) -> SessionState | None:
         """Look the session up, when it is first used."""
@@ -104,7 +120,7 @@ class RequestLife(TimeBudget):
 
     def _want_lock(self) -> SessionLock | None:
         """Return the lock that the request needs, if it needs one."""
-        if self._rules.locks and not self.is_ignored and self._rules.needs_lock(*self._name):
+        if self._rules.locks and self.takes_lock and not self.is_ignored and self._rules.needs_lock(*self._name):
             self._lock = new_lock(self._ctx)
         return self._lock
 
@@ -173,6 +189,12 @@ class RequestScope(RequestLife):
         lock = self._give_lock()
         if lock is not None:
             self._manager._release(lock, self)
+
+    def abandon(self) -> None:
+        """Have the lock, if any is left, let go in the background."""
+        lock = self._give_lock()
+        if lock is not None:
+            self._manager._leave(lock)
 
     def _find(self) -> SessionState | None:
         state = self._manager._find(self._cookie_value, self._expects_write, self, self._want_lock())

@@ -207,7 +207,24 @@ class Session(MutableMapping[str, Any]):
         self.state.must_store |= whole != self.state.max_inactive_s and self.state.is_kept
         self.state.max_inactive_s = whole
 
+    @property
+    def absolute_lifetime(self) -> float | None:
+        """After how many seconds since it was made it expires, used or not; None: never. Can be set, per session."""
+        return self.state.absolute_lifetime_s or None
+
+    @absolute_lifetime.setter
+    def absolute_lifetime(self, seconds: float | None) -> None:
+        if seconds is not None and not 1 <= seconds < 2**32:
+            raise ValueError(f"absolute_lifetime is 1 second or more, or None: not {seconds!r}")
+        whole = 0 if seconds is None else int(seconds)
+        self.state.must_store |= whole != self.state.absolute_lifetime_s and self.state.is_kept
+        self.state.absolute_lifetime_s = whole
+
     # -- what may be done to it
+
+    def store_anyway(self) -> None:
+        """Have it stored when the request ends even if nothing was written to it."""
+        self.state.must_store = True
 
     def invalidate(self) -> None:
         """End the session: its attributes are gone now, its copies when the request ends.

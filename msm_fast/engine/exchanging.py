@@ -9,7 +9,7 @@ from msm_fast._core import wire
 from msm_fast.engine.context import Context
 from msm_fast.engine.effects import Batch, Exchange, Flow, NodeFailure, Outcome, Sleep
 
-__all__ = ["exchange", "jittered_wait", "probe", "wait_before_retry"]
+__all__ = ["ask", "exchange", "jittered_wait", "probe", "wait_before_retry"]
 
 _MISSED_AT_ONCE = 200
 _DOWN = NodeFailure("refused", False, "it is down")
@@ -68,6 +68,11 @@ def wait_before_retry(ctx: Context, attempt: int) -> float:
     reconnect = ctx.settings.reconnect
     longest = min(reconnect.cap, 0.1 * reconnect.first * reconnect.factor**attempt)
     return longest * (0.5 + ctx.rng.random())
+
+
+def ask(ctx: Context) -> Flow[list[Outcome]]:
+    """Ask every node that is not down for an answer, all at once; their health tells then."""
+    return (yield from exchange(ctx, [Batch(node, [wire.noop()]) for node in ctx.topology.nodes]))
 
 
 def probe(ctx: Context, node: str) -> Flow[bool]:

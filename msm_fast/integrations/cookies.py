@@ -10,7 +10,7 @@ from typing import Literal
 from msm_fast._core.session_id import SessionId
 from msm_fast.errors import ConfigurationError
 
-__all__ = ["CookieSettings", "read_cookie", "vary_by_cookie"]
+__all__ = ["CookieSettings", "is_never_stored", "read_cookie", "vary_by_cookie"]
 
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _ATTRIBUTE = re.compile(r"[ -:<-~]*")
@@ -111,6 +111,11 @@ def vary_by_cookie(headers: list[tuple[str, str]], *, sets_cookie: bool) -> None
         headers.append(("Vary", ", ".join([*vary, "Cookie"])))
     if sets_cookie:
         control = ", ".join(value for key, value in headers if key.lower() == "cache-control")
-        if not _NEVER_STORED.search(control):
+        if not is_never_stored(control):
             headers[:] = [(key, value) for key, value in headers if key.lower() != "cache-control"]
             headers.append(("Cache-Control", "no-store"))
+
+
+def is_never_stored(cache_control: str) -> bool:
+    """Whether a Cache-Control header keeps a response out of shared caches, or from being used there unasked."""
+    return _NEVER_STORED.search(cache_control) is not None

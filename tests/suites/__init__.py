@@ -1,3 +1,3 @@
 """Frameworks' own test suites, run with sessions of msm_fast: one module per framework."""
 
-FRAMEWORKS = ("flask",)
+FRAMEWORKS = ("django", "flask")

@@ -1,0 +1,176 @@
+"""The engine's session behind a SessionStore: which scope has found it, and what of Django's is laid into it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, MutableMapping
+from typing import Any, TypeAlias
+
+from django.contrib.sessions.backends.base import SessionBase, UpdateError
+
+from msm_fast.async_manager import AsyncSessionManager
+from msm_fast.errors import MsmError
+from msm_fast.integrations.django.expiry import set_lifetimes
+from msm_fast.integrations.django.managers import managers
+from msm_fast.manager import SessionManager
+from msm_fast.policies import SaveResult
+from msm_fast.request_scope import AsyncRequestScope, RequestScope
+from msm_fast.session import Session
+
+__all__ = ["SessionBehind"]
+
+_Scope: TypeAlias = "RequestScope | AsyncRequestScope"
+
+
+class SessionBehind(SessionBase):
+    """What waits for nothing of a SessionStore.
+
+    The content that Django's methods work on is the engine's session itself, once that is looked up. Where Django puts
+    a dict in its place, as clear() does, it is laid into the session when that is saved.
+    """
+
+    _session_key: str | None
+    _session_cache: MutableMapping[str, Any]
+
+    def __init__(self, session_key: str | None = None) -> None:
+        self._scope: _Scope | None = None
+        self._manager: SessionManager | AsyncSessionManager | None = None
+        self._is_preloaded = False
+        self._failure: MsmError | None = None
+        self._request = ("POST", "")
+        self._has_end = False
+        self._stays_in_threads = managers().settings.sticky
+        self.was_stored = False
+        """Whether this request has stored it, so that the client may have to be told its key."""
+        self.was_ended = False
+        """Whether this request has ended its session, so that the client is to forget its key."""
+        super().__init__(session_key)
+        self._modified: bool | None = None
+
+    @property
+    def _is_found(self) -> bool:
+        return self._scope is not None and not self._is_preloaded
+
+    def _open(self, manager: SessionManager | AsyncSessionManager, key: str | None) -> _Scope:
+        """Let a manager know the request, in place of what was known before."""
+        scope = manager.request(key, *self._request)
+        scope.takes_lock = self._has_end
+        if self._scope is not None:
+            self._scope.abandon()
+        self._scope, self._manager, self._is_preloaded = scope, manager, False
+        return scope
+
+    def _take(self, scope: _Scope) -> Session:
+        """Take what a scope has found, or a new session; an unknown key is given up."""
+        try:
+            scope.session.state  # noqa: B018 - now it is looked up
+        except MsmError as error:
+            self._forget()
+            self._failure = error
+            raise
+        self._is_preloaded = False
+        self._session_key = scope.session.id if _has_key(scope.session) else None
+        return scope.session
+
+    def _take_preloaded(self) -> Session | None:
+        """Take what was found before it was used, if anything was. Raises: what happened then, and at the first try."""
+        if self._failure is not None:
+            raise self._failure
+        return self._take(self._scope) if self._is_preloaded and self._scope is not None else None
+
+    def _begin_new(self) -> None:
+        """Have a session behind that is to be stored as new."""
+        scope = self._scope
+        if scope is None or self._is_preloaded or _has_key(scope.session):
+            scope = self._open(managers().for_threads(), None)
+        scope.session.store_anyway()
+
+    def _is_gone(self, key: str, content: Mapping[str, Any] | None) -> bool:
+        """Whether a session that was never looked at is gone. Raises: UpdateError if there is something to store."""
+        if self.session_key is not None:
+            return False
+        self._forget()
+        self._session_key = key
+        if content is not None:
+            raise UpdateError
+        return True
+
+    def _lay_in(self, content: Mapping[str, Any] | None) -> bool:
+        """Let the session behind have content, and the life that its expiry gives; return whether that is over."""
+        assert self._scope is not None
+        session = self._scope.session
+        if content is not None and content is not session:
+            content = dict(content)
+            session.clear()
+            session.update(content)
+        self._session_cache = session
+        is_alive = set_lifetimes(session, managers(), self.get_session_cookie_age())
+        if not is_alive:
+            self._session_cache = dict(session)
+            session.invalidate()
+        return not is_alive
+
+    def _settle(self, result: SaveResult, is_over: bool) -> None:
+        """Take note of what a save did."""
+        assert self._scope is not None
+        session = self._scope.session
+        if self._scope.is_ignored:
+            return
+        self.was_stored |= result.status != "unchanged"
+        if is_over:
+            self._session_key = self.session_key or session.id
+            self._forget()
+        elif result.status == "invalidated":
+            self._session_cache = dict(session)
+            self._forget()
+            raise UpdateError
+        elif _has_key(session):
+            self._session_key = session.id
+
+    def _end(self) -> None:
+        """End the session behind; what it held is still to be read here, as in Django's own stores."""
+        assert self._scope is not None
+        session = self._scope.session
+        if self.__dict__.get("_session_cache") is session:
+            self._session_cache = dict(session)
+        session.invalidate()
+
+    def _rotate(self) -> None:
+        assert self._scope is not None
+        self._scope.session.rotate_id()
+        self.modified = True
+
+    def _forget(self) -> None:
+        """Have no session behind any more."""
+        if self._scope is not None:
+            self._scope.abandon()
+        self._scope = self._manager = None
+        self._is_preloaded = False
+
+    def _scope_for_threads(self) -> RequestScope:
+        scope = self._handed_to(managers().for_threads())
+        assert isinstance(scope, RequestScope)
+        return scope
+
+    def _scope_for_loop(self) -> AsyncRequestScope:
+        scope = self._handed_to(managers().for_loop())
+        assert isinstance(scope, AsyncRequestScope)
+        return scope
+
+    def _handed_to(self, manager: SessionManager | AsyncSessionManager) -> _Scope:
+        """Return the scope of this manager: the one that found the session, or one that takes it over from there."""
+        scope = self._scope
+        assert scope is not None
+        if self._manager is not manager:
+            before, scope = scope, manager.request(None, *self._request)
+            scope.takes_lock = False
+            scope.take_over(before)
+            before.abandon()
+            self._scope, self._manager = scope, manager
+        if not self._has_end:  # it may be used for as long as a websocket is open
+            scope.left_s = managers().settings.timeouts.request
+        return scope
+
+
+def _has_key(session: Session) -> bool:
+    """Whether a session is stored, or may be where it cannot be reached: the client keeps its id."""
+    return session.state.is_kept or session.state.local_kind == "provisional"

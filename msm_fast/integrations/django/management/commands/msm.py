@@ -1,0 +1,111 @@
+"""The command `manage.py msm`: what operators ask of the sessions."""
+
+from __future__ import annotations
+
+import json
+import time
+from argparse import ArgumentParser
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError
+
+from msm_fast.engine.context import digest
+from msm_fast.errors import MsmError
+from msm_fast.integrations.django.managers import process_manager
+from msm_fast.session import Session
+
+__all__ = ["Command"]
+
+
+class Command(BaseCommand):
+    """status, nodes, inspect, delete. The exit status is 1 if something is amiss."""
+
+    help = "Shows the nodes that keep the sessions, and shows or ends one session. A session's values are never shown."
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        """Declare the subcommands."""
+        tasks = parser.add_subparsers(dest="task", required=True, metavar="TASK")
+        for name, help_text in (
+            ("status", "where sessions are kept, in one line; fails if a node is down"),
+            ("nodes", "each node, its address and whether it answers; fails if one does not"),
+            ("inspect", "a session's times, size and the names and types of what it holds"),
+            ("delete", "end a session: its client is logged out"),
+        ):
+            task = tasks.add_parser(name, help=help_text)
+            task.add_argument("--json", action="store_true", help="for programs")
+            if name in ("inspect", "delete"):
+                task.add_argument("session_key", help="the value of the session cookie")
+
+    def handle(self, *_: object, **options: Any) -> None:
+        """Carry out one task."""
+        try:
+            report, is_well = getattr(self, f"_{options['task']}")(options.get("session_key"))
+        except MsmError as error:
+            raise CommandError(str(error)) from error
+        if options["json"]:
+            self.stdout.write(json.dumps(report))
+        else:
+            for row in report if isinstance(report, list) else [report]:
+                self.stdout.write("  ".join(f"{name}: {_as_text(value)}" for name, value in row.items()))
+        if not is_well:
+            raise CommandError("something is amiss: see above")
+
+    def _status(self, _: None) -> tuple[dict[str, Any], bool]:
+        manager = process_manager()
+        nodes = manager.ask_nodes()
+        n_up = sum(node.is_up for node in nodes)
+        report = {"state": manager.distribution.state.value, "nodes": len(nodes), "up": n_up}
+        return report, n_up == len(nodes)
+
+    def _nodes(self, _: None) -> tuple[list[dict[str, Any]], bool]:
+        nodes = process_manager().ask_nodes()
+        report = [
+            {
+                "node": node.node_id,
+                "address": node.address,
+                "state": "up" if node.is_up else "down",
+                "failover": node.is_failover,
+                "failure": "" if node.is_up else node.last_failure,
+            }
+            for node in nodes
+        ]
+        return report, all(node.is_up for node in nodes)
+
+    def _inspect(self, session_key: str) -> tuple[dict[str, Any], bool]:
+        session = _load(session_key)
+        return {
+            "session": digest(session.state.session_id),
+            "node": session.state.session_id.node,
+            "created": _moment(session.created_at),
+            "accessed": _moment(session.accessed_at),
+            "max_inactive": session.max_inactive,
+            "absolute_lifetime": session.absolute_lifetime,
+            "generation": session.generation,
+            "bytes": len(session.state.body),
+            "holds": {name: type(value).__name__ for name, value in session.items()},
+        }, True
+
+    def _delete(self, session_key: str) -> tuple[dict[str, Any], bool]:
+        session = _load(session_key)
+        name = digest(session.state.session_id)
+        return {"session": name, "result": process_manager().invalidate(session).status}, True
+
+
+def _load(session_key: str) -> Session:
+    """Return a session that is there for certain."""
+    session = process_manager().load(session_key)
+    if session is None:
+        raise CommandError("there is no session of this key; it has expired, was ended, or never was")
+    if session.state.local_kind == "provisional":
+        raise CommandError("no node that may have this session can be reached; ask `manage.py msm nodes`")
+    return session
+
+
+def _moment(seconds: float) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
+
+
+def _as_text(value: object) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name} ({kind})" for name, kind in value.items()) or "nothing"
+    return "never" if value is None else str(value)

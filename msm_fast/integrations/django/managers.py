@@ -1,0 +1,183 @@
+"""The managers of a Django process: one for threads, and one for each event loop, all with the settings MSM_FAST."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import threading
+from collections.abc import AsyncGenerator, Mapping
+from typing import Any
+
+from django.conf import settings as django_settings
+from django.core.signals import setting_changed
+from django.utils.safestring import SafeString
+
+from msm_fast._core.codec import register_type
+from msm_fast.async_manager import AsyncSessionManager
+from msm_fast.engine.events import Event
+from msm_fast.errors import ConfigurationError
+from msm_fast.manager import SessionManager
+from msm_fast.operations import Operations
+from msm_fast.settings import Settings
+
+__all__ = ["Managers", "has_own_lifetime", "managers", "process_manager", "settings_of_django"]
+
+_OF_SESSIONS = ("MSM_FAST", "SESSION_COOKIE_AGE")
+
+register_type(SafeString, "django.SafeString", str, SafeString)
+
+
+def settings_of_django() -> Settings:
+    """Return the settings that MSM_FAST gives, a dict of what Settings.build takes; nested ones may be dicts too.
+
+    max_inactive is SESSION_COOKIE_AGE if it is not given. What the native serializer does not know, such as a member of
+    an enumeration, is stored as Django's own sessions have it, as JSON, if serializer is not given.
+    Raises: ConfigurationError.
+    """
+    given = _given()
+    given.setdefault("max_inactive", django_settings.SESSION_COOKIE_AGE)
+    given.setdefault("serializer", ("native", "json"))
+    return Settings.from_mapping(given)
+
+
+def has_own_lifetime() -> bool:
+    """Whether MSM_FAST itself says for how long a session may be unused."""
+    return "max_inactive" in _given()
+
+
+def _given() -> dict[str, Any]:
+    given = getattr(django_settings, "MSM_FAST", {})
+    if not isinstance(given, Mapping):
+        raise ConfigurationError("MSM_FAST", given, 'a dict of settings, such as {"nodes": "n1:10.0.0.1:11211"}')
+    return {str(name): value for name, value in given.items()}
+
+
+class Managers:
+    """Makes managers when they are first needed.
+
+    They keep sessions on this host in one place, so that without the cluster, too, all views of a process see the same
+    ones; and when one is stopped because a session could not be stored, all are.
+    With sticky sessions there is the one for threads only: a session lives in one manager.
+    Thread-safety: shared by all threads; a forked child makes connections of its own.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.has_own_lifetime = has_own_lifetime()
+        self._lock = threading.Lock()
+        self._for_threads: SessionManager | None = None
+        self._for_loops: dict[asyncio.AbstractEventLoop, AsyncSessionManager] = {}
+        self._ends: dict[asyncio.AbstractEventLoop, AsyncGenerator[None, None]] = {}
+
+    def for_threads(self) -> SessionManager:
+        """Return the manager for blocking calls, from any thread."""
+        if self._for_threads is None:
+            with self._lock:
+                if self._for_threads is None:
+                    manager = SessionManager(self.settings)
+                    manager.subscribe(self._stop_all)
+                    self._for_threads = manager
+        return self._for_threads
+
+    def for_loop(self) -> AsyncSessionManager:
+        """Return the manager of the running event loop; one whose loop is closed is used again."""
+        loop = asyncio.get_running_loop()
+        manager = self._for_loops.get(loop)
+        if manager is None:
+            beside = self.for_threads()
+            with self._lock:
+                manager = self._take_left_behind() or self._new_for_loop(beside)
+                self._for_loops[loop] = manager
+                self._ends[loop] = _end_with_loop(manager)
+            with contextlib.suppress(StopIteration):
+                self._ends[loop].__anext__().send(None)  # up to its yield, where it waits for nothing
+        return manager
+
+    def close(self) -> None:
+        """Close the manager for threads, and let go of the others, whose loops end them."""
+        if self._for_threads is not None:
+            self._for_threads.close()
+        self._for_loops.clear()
+        self._ends.clear()
+
+    def renew_lock(self) -> None:
+        """Replace the lock in a forked child, where another thread may have held it."""
+        self._lock = threading.Lock()
+
+    def _take_left_behind(self) -> AsyncSessionManager | None:
+        for loop in self._for_loops:
+            if loop.is_closed():
+                self._ends.pop(loop, None)
+                return self._for_loops.pop(loop)
+        return None
+
+    def _new_for_loop(self, beside: SessionManager) -> AsyncSessionManager:
+        manager = AsyncSessionManager(self.settings)
+        manager.share_local_store(beside)
+        manager.subscribe(self._stop_all)
+        return manager
+
+    def _stop_all(self, event: Event) -> None:
+        if event.kind == "application_stopped":
+            for manager in self._all():
+                manager.stop()
+
+    def _all(self) -> list[Operations]:
+        """Return the managers there are."""
+        for_threads = [] if self._for_threads is None else [self._for_threads]
+        return [*for_threads, *self._for_loops.values()]
+
+
+async def _end_with_loop(manager: AsyncSessionManager) -> AsyncGenerator[None, None]:
+    """Close the manager's connections when the running loop ends its generators, the last thing it does.
+
+    A server without an event loop gives each request of an asynchronous view one of its own.
+    """
+    try:
+        yield
+    finally:
+        await manager.disconnect()
+
+
+_managers: Managers | None = None
+_lock = threading.Lock()
+
+
+def managers() -> Managers:
+    """Return the managers of this process. Raises: ConfigurationError when they are first asked for."""
+    global _managers
+    if _managers is None:
+        with _lock:
+            if _managers is None:
+                _managers = Managers(settings_of_django())
+    return _managers
+
+
+def process_manager() -> SessionManager:
+    """Return the manager of this process, to ask for nodes and statistics, or to change nodes.
+
+    Views in an event loop have another one with the same settings, which counts for itself.
+    """
+    return managers().for_threads()
+
+
+def _forget(*, setting: str, **_: object) -> None:
+    """Begin anew when a test changes the settings."""
+    global _managers
+    if setting in _OF_SESSIONS:
+        with _lock:
+            before, _managers = _managers, None
+        if before is not None:
+            before.close()
+
+
+def _renew_locks_after_fork() -> None:
+    global _lock
+    _lock = threading.Lock()
+    if _managers is not None:
+        _managers.renew_lock()
+
+
+setting_changed.connect(_forget)
+os.register_at_fork(after_in_child=_renew_locks_after_fork)

@@ -1,0 +1,164 @@
+"""Django's session middleware, for threads and for event loops."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import Any, cast
+
+from asgiref.sync import iscoroutinefunction, sync_to_async
+from django.conf import settings
+from django.contrib.sessions.backends.base import UpdateError
+from django.contrib.sessions.exceptions import SessionInterrupted
+from django.contrib.sessions.middleware import SessionMiddleware as DjangoSessionMiddleware
+from django.http import HttpRequest, HttpResponse
+from django.utils.cache import patch_vary_headers
+from django.utils.http import http_date
+
+from msm_fast.integrations.cookies import is_never_stored
+from msm_fast.integrations.django.sessions import SessionStore
+from msm_fast.integrations.session_headers import REFUSAL, REFUSAL_HEADERS, UNREACHABLE
+
+__all__ = ["SessionMiddleware"]
+
+_log = logging.getLogger("msm_fast.django")
+
+
+class SessionMiddleware(DjangoSessionMiddleware):  # type: ignore[misc, unused-ignore]
+    """Gives each request its session, and stores it before the response leaves.
+
+    As Django's own, with the same settings SESSION_COOKIE_…, but:
+
+    - in an event loop it waits for nothing but memcached, and has the session there before the view, so that
+      request.session["cart"] works in an asynchronous view too;
+    - what was changed inside a value is stored, and a request that changed nothing sets no cookie;
+    - the cookie is deleted only by a request that ended the session itself; one that the store cannot find, or cannot
+      be asked for, is left alone, and the answer to a request that needs it is 503 with Retry-After;
+    - a new key, from a login or because a node was lost, reaches the client with an error page as well;
+    - locks and patterns of the settings MSM_FAST are applied.
+
+    With another SESSION_ENGINE it is Django's own.
+    """
+
+    sync_capable = True
+    async_capable = True
+
+    def __call__(self, request: HttpRequest) -> Any:
+        """Serve one request; in an event loop, return what is to be awaited."""
+        if not issubclass(self.SessionStore, SessionStore):
+            return super().__call__(request)
+        if iscoroutinefunction(self):
+            return self._serve_in_loop(request)
+        begun = self._begin(request, in_threads=True)
+        try:
+            response = self.get_response(request)
+            store = getattr(request, "session", None)
+            if not isinstance(store, SessionStore):
+                return self.process_response(request, response)
+            try:
+                if _is_to_be_saved(store, response):
+                    store.save()
+            except UpdateError as error:
+                raise _interrupted() from error
+            except UNREACHABLE as error:
+                return _refusal(error)
+            return _with_session(response, store, request)
+        finally:
+            begun.close()
+
+    async def _serve_in_loop(self, request: HttpRequest) -> Any:
+        begun = self._begin(request, in_threads=False)
+        try:
+            await begun.preload()
+            response = await self.get_response(request)
+            store = getattr(request, "session", None)
+            if not isinstance(store, SessionStore):
+                return await sync_to_async(self.process_response)(request, response)
+            try:
+                if _is_to_be_saved(store, response):
+                    await store.asave()
+            except UpdateError as error:
+                raise _interrupted() from error
+            except UNREACHABLE as error:
+                return _refusal(error)
+            return _with_session(response, store, request)
+        finally:
+            await begun.aclose()
+
+    def process_exception(self, request: HttpRequest, exception: BaseException) -> HttpResponse | None:
+        """Answer 503 when the view could not have its session."""
+        return _refusal(exception) if isinstance(exception, UNREACHABLE) else None
+
+    def _begin(self, request: HttpRequest, *, in_threads: bool) -> SessionStore:
+        store: SessionStore = self.SessionStore(request.COOKIES.get(settings.SESSION_COOKIE_NAME))
+        store.begin_request(request.method, request.path, in_threads=in_threads)
+        request.session = store
+        return store
+
+
+def _is_to_be_saved(store: SessionStore, response: HttpResponse) -> bool:
+    """Whether the session is to be stored, if that turns out to be necessary. An error page stores nothing."""
+    if response.status_code >= 500:
+        return False
+    if settings.SESSION_SAVE_EVERY_REQUEST:
+        return not store.is_empty()
+    return store.may_have_changed and not store.is_empty()
+
+
+def _with_session(response: HttpResponse, store: SessionStore, request: HttpRequest) -> HttpResponse:
+    """Give the response the cookie, if it needs one, and what keeps shared caches from mixing up clients."""
+    presented = request.COOKIES.get(settings.SESSION_COOKIE_NAME)
+    sets_cookie = False
+    if not store.is_ignored:
+        sets_cookie = store.was_ended and presented is not None and store.is_empty()
+        if sets_cookie:
+            response.delete_cookie(
+                settings.SESSION_COOKIE_NAME,
+                path=settings.SESSION_COOKIE_PATH,
+                domain=settings.SESSION_COOKIE_DOMAIN,
+                samesite=settings.SESSION_COOKIE_SAMESITE,
+            )
+        elif _needs_cookie(response, store, presented):
+            sets_cookie = True
+            _set_cookie(response, store)
+    if store.accessed or sets_cookie:
+        patch_vary_headers(response, ("Cookie",))
+    if sets_cookie and not is_never_stored(response.get("Cache-Control", "")):
+        response["Cache-Control"] = "no-store"
+    return response
+
+
+def _needs_cookie(response: HttpResponse, store: SessionStore, presented: str | None) -> bool:
+    """Whether the client's cookie is to be set, as Django has it: with each change. Also when the id is another."""
+    if store.session_key is None or store.is_empty():
+        return False
+    if response.status_code >= 500:
+        return store.was_stored and store.session_key != presented
+    return store.was_stored or store.modified or settings.SESSION_SAVE_EVERY_REQUEST
+
+
+def _set_cookie(response: HttpResponse, store: SessionStore) -> None:
+    max_age = None if store.get_expire_at_browser_close() else store.get_expiry_age()
+    response.set_cookie(
+        settings.SESSION_COOKIE_NAME,
+        store.session_key,
+        max_age=max_age,
+        expires=None if max_age is None else http_date(time.time() + max_age),
+        domain=settings.SESSION_COOKIE_DOMAIN,
+        path=settings.SESSION_COOKIE_PATH,
+        secure=settings.SESSION_COOKIE_SECURE or None,
+        httponly=settings.SESSION_COOKIE_HTTPONLY or None,
+        samesite=settings.SESSION_COOKIE_SAMESITE,
+    )
+
+
+def _interrupted() -> SessionInterrupted:
+    return SessionInterrupted(
+        "The session was ended while this request was served; the user may have logged out in another window."
+    )
+
+
+def _refusal(error: BaseException) -> HttpResponse:
+    """Return the answer when a session is out of reach: it may well exist, so the client keeps its cookie."""
+    _log.error("a request was refused: %s", error)
+    return cast("HttpResponse", HttpResponse(REFUSAL, status=503, headers=dict(REFUSAL_HEADERS)))

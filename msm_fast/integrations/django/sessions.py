@@ -1,0 +1,269 @@
+"""Django's SessionStore, laid over the life of a request that a manager knows."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import MutableMapping
+from typing import Any
+
+from django.contrib.sessions.backends.base import CreateError
+
+from msm_fast.integrations.django.behind import SessionBehind
+from msm_fast.integrations.django.managers import managers
+from msm_fast.request_scope import AsyncRequestScope, RequestScope
+from msm_fast.session import Session
+
+__all__ = ["SessionStore"]
+
+
+class SessionStore(SessionBehind):
+    """One request's session, as Django's middleware, views and test client use it.
+
+    It is looked up when it is first used. What is changed inside a value counts as modified with no word of the view,
+    unless that sets `modified` to False. The methods with an "a" in front are awaited through the manager of the
+    running event loop; one request may use both kinds.
+
+    Without msm_fast's own middleware it takes no lock, and no pattern in the settings can match the request.
+
+    Raises, from any first use: SessionUnavailable if no copy could be reached and CorruptRecord if none could be read,
+    where the settings say so; LockTimeout. The session keeps its key then, and the client its cookie.
+    Thread-safety: one request's own.
+    """
+
+    # -- for the middleware
+
+    def begin_request(self, method: str, path: str, *, in_threads: bool) -> None:
+        """Let the settings that go by a request know it; close or aclose is to be called however it ends.
+
+        in_threads: no event loop serves it, or only for a while.
+        """
+        self._request = (method, path)
+        self._has_end = True
+        self._stays_in_threads |= in_threads
+
+    async def preload(self) -> None:
+        """Look the session up, so that synchronous code in an event loop need not wait; what fails is raised later."""
+        if self.session_key is not None and not self._stays_in_threads:
+            scope = self._open(managers().for_loop(), self.session_key)
+            assert isinstance(scope, AsyncRequestScope)
+            await scope.load()
+            self._is_preloaded = True
+
+    def close(self) -> None:
+        """End the request, however it went."""
+        if isinstance(self._scope, RequestScope):
+            self._scope.close()
+        elif self._scope is not None:
+            self._scope.abandon()
+
+    async def aclose(self) -> None:
+        """As close."""
+        scope = self._scope
+        if scope is None:
+            return
+        try:
+            if self._is_preloaded and isinstance(scope, AsyncRequestScope):
+                await scope.save()  # stores nothing, but its rules learn that it was looked up in vain
+            if isinstance(scope, AsyncRequestScope):
+                await scope.close()
+        finally:
+            scope.abandon()
+
+    @property
+    def is_ignored(self) -> bool:
+        """Whether settings.ignore_requests matches: nothing is stored, and the client's cookie must stay as it is."""
+        return self._scope is not None and self._scope.is_ignored
+
+    @property
+    def may_have_changed(self) -> bool:
+        """Whether there may be something to store; to save it tells for certain, at the price of finding out once."""
+        return self._modified is True or (self._modified is None and self._is_found)
+
+    # -- what Django's own code uses
+
+    @property
+    def modified(self) -> bool:
+        """Whether it is to be stored: something was changed, also inside a value, or it has to move to another node.
+
+        What is assigned counts instead, until the next change that is made by a method of the session.
+        """
+        if self._modified is not None or self._scope is None or self._is_preloaded:
+            return bool(self._modified)
+        state = self._scope.session.state
+        return state.must_store or state.attributes.is_changed
+
+    @modified.setter
+    def modified(self, value: bool) -> None:
+        self._modified = value
+
+    def exists(self, session_key: str | None) -> bool:
+        """Whether there is a session of that key. Raises: SessionUnavailable if nobody can tell."""
+        return bool(session_key) and _is_known(managers().for_threads().load(str(session_key)))
+
+    async def aexists(self, session_key: str | None) -> bool:
+        """As exists."""
+        if self._stays_in_threads:
+            return await asyncio.to_thread(self.exists, session_key)
+        return bool(session_key) and _is_known(await managers().for_loop().load(str(session_key)))
+
+    def create(self) -> None:
+        """Store what there is as a new session with a new key."""
+        self._session_key = None
+        self.save(must_create=True)
+        self.modified = True
+
+    async def acreate(self) -> None:
+        """As create."""
+        self._session_key = None
+        await self.asave(must_create=True)
+        self.modified = True
+
+    def load(self) -> MutableMapping[str, Any]:
+        """Look the session up now and return it; one that does not exist is empty and has no key."""
+        return self._take(self._open(managers().for_threads(), self.session_key))
+
+    async def aload(self) -> MutableMapping[str, Any]:
+        """As load."""
+        if self._stays_in_threads:
+            return await asyncio.to_thread(self.load)
+        scope = self._open(managers().for_loop(), self.session_key)
+        assert isinstance(scope, AsyncRequestScope)
+        await scope.load()
+        return self._take(scope)
+
+    def save(self, must_create: bool = False) -> None:
+        """Store what was changed.
+
+        Raises: CreateError if must_create and there is a session of this key; UpdateError if it was ended meanwhile;
+        SessionUnavailable, SerializationError, ConflictError where the settings say so.
+        """
+        if must_create and self.session_key is not None and self.exists(self.session_key):
+            raise CreateError
+        content = self.__dict__.get("_session_cache")
+        if must_create or self.session_key is None:
+            self._begin_new()
+        elif not self._is_found:
+            key = self.session_key
+            if self._take_preloaded() is None:
+                self.load()
+            if self._is_gone(key, content):
+                return
+        is_over = self._lay_in(content)
+        self._settle(self._scope_for_threads().save(), is_over)
+
+    async def asave(self, must_create: bool = False) -> None:
+        """As save."""
+        if self._stays_in_threads:
+            await asyncio.to_thread(self.save, must_create)
+            return
+        if must_create and self.session_key is not None and await self.aexists(self.session_key):
+            raise CreateError
+        content = self.__dict__.get("_session_cache")
+        if must_create or self.session_key is None:
+            self._begin_new()
+        elif not self._is_found:
+            key = self.session_key
+            if self._take_preloaded() is None:
+                await self.aload()
+            if self._is_gone(key, content):
+                return
+        is_over = self._lay_in(content)
+        self._settle(await self._scope_for_loop().save(), is_over)
+
+    def delete(self, session_key: str | None = None) -> None:
+        """End the session of that key, or this one, at once; a slower request cannot bring it back."""
+        key = self.session_key if session_key is None else session_key
+        if key is not None and key == self.session_key and self._is_found:
+            self._end()
+            self._scope_for_threads().save()
+            self._forget()
+        elif key is not None:
+            manager = managers().for_threads()
+            session = manager.load(key)
+            if session is not None:
+                manager.invalidate(session)
+
+    async def adelete(self, session_key: str | None = None) -> None:
+        """As delete."""
+        if self._stays_in_threads:
+            await asyncio.to_thread(self.delete, session_key)
+            return
+        key = self.session_key if session_key is None else session_key
+        if key is not None and key == self.session_key and self._is_found:
+            self._end()
+            await self._scope_for_loop().save()
+            self._forget()
+        elif key is not None:
+            manager = managers().for_loop()
+            session = await manager.load(key)
+            if session is not None:
+                await manager.invalidate(session)
+
+    def cycle_key(self) -> None:
+        """Give the session another key at once, with all it holds; the old one is dead. Django does so at login."""
+        self._get_session()
+        if self.session_key is not None and self._is_found:
+            self._rotate()
+            self.save()
+        else:
+            key = self.session_key
+            self.create()
+            self.delete(key) if key else None
+
+    async def acycle_key(self) -> None:
+        """As cycle_key."""
+        await self._aget_session()
+        if self.session_key is not None and self._is_found:
+            self._rotate()
+            await self.asave()
+        else:
+            key = self.session_key
+            await self.acreate()
+            await self.adelete(key) if key else None
+
+    def flush(self) -> None:
+        """End the session at once; what is written then begins a new one. Django does so at logout."""
+        super().flush()
+        self.was_ended = True
+
+    async def aflush(self) -> None:
+        """As flush."""
+        self.clear()
+        await self.adelete()
+        self._session_key = None
+        self.was_ended = True
+
+    @classmethod
+    def clear_expired(cls) -> None:
+        """Do nothing: memcached drops what has expired."""
+
+    @classmethod
+    async def aclear_expired(cls) -> None:
+        """As clear_expired."""
+
+    # -- what its other methods are made of
+
+    def _get_session(self, no_load: bool = False) -> MutableMapping[str, Any]:
+        self.accessed = True
+        if "_session_cache" not in self.__dict__:
+            if self.session_key is None or no_load:
+                self._session_cache = self._take(self._open(managers().for_threads(), None))
+            else:
+                preloaded = self._take_preloaded()
+                self._session_cache = self.load() if preloaded is None else preloaded
+        cache: MutableMapping[str, Any] = self._session_cache
+        return cache
+
+    async def _aget_session(self, no_load: bool = False) -> MutableMapping[str, Any]:
+        if "_session_cache" not in self.__dict__ and self.session_key is not None and not no_load:
+            self.accessed = True
+            preloaded = self._take_preloaded()
+            self._session_cache = await self.aload() if preloaded is None else preloaded
+        return self._get_session(no_load)
+
+    _session = property(_get_session)
+
+
+def _is_known(session: Session | None) -> bool:
+    """Whether there is a session for certain: what stands for one that cannot be reached tells nothing."""
+    return session is not None and session.state.is_kept
