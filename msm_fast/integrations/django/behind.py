@@ -39,6 +39,8 @@ class SessionBehind(SessionBase):
         self._request = ("POST", "")
         self._has_end = False
         self._stays_in_threads = managers().settings.sticky
+        self.is_ignored = False
+        """Whether settings.ignore_requests matches: nothing is stored, and the client's cookie must stay as it is."""
         self.was_stored = False
         """Whether this request has stored it, so that the client may have to be told its key."""
         self.was_ended = False
@@ -54,6 +56,7 @@ class SessionBehind(SessionBase):
         """Let a manager know the request, in place of what was known before."""
         scope = manager.request(key, *self._request)
         scope.takes_lock = self._has_end
+        self.is_ignored = scope.is_ignored
         if self._scope is not None:
             self._scope.abandon()
         self._scope, self._manager, self._is_preloaded = scope, manager, False
@@ -113,7 +116,7 @@ class SessionBehind(SessionBase):
         """Take note of what a save did."""
         assert self._scope is not None
         session = self._scope.session
-        if self._scope.is_ignored:
+        if self.is_ignored:
             return
         self.was_stored |= result.status != "unchanged"
         if is_over:

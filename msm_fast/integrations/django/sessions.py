@@ -70,11 +70,6 @@ class SessionStore(SessionBehind):
             scope.abandon()
 
     @property
-    def is_ignored(self) -> bool:
-        """Whether settings.ignore_requests matches: nothing is stored, and the client's cookie must stay as it is."""
-        return self._scope is not None and self._scope.is_ignored
-
-    @property
     def may_have_changed(self) -> bool:
         """Whether there may be something to store; to save it tells for certain, at the price of finding out once."""
         return self._modified is True or (self._modified is None and self._is_found)
@@ -172,32 +167,36 @@ class SessionStore(SessionBehind):
 
     def delete(self, session_key: str | None = None) -> None:
         """End the session of that key, or this one, at once; a slower request cannot bring it back."""
-        key = self.session_key if session_key is None else session_key
-        if key is not None and key == self.session_key and self._is_found:
-            self._end()
-            self._scope_for_threads().save()
-            self._forget()
-        elif key is not None:
-            manager = managers().for_threads()
-            session = manager.load(key)
-            if session is not None:
-                manager.invalidate(session)
+        if session_key is None or session_key == self.session_key:
+            if self.session_key is not None and not self._is_found and self._take_preloaded() is None:
+                self.load()
+            if self.session_key is not None:
+                self._end()
+                self._scope_for_threads().save()
+                self._forget()
+            return
+        manager = managers().for_threads()
+        session = manager.load(session_key)
+        if session is not None:
+            manager.invalidate(session)
 
     async def adelete(self, session_key: str | None = None) -> None:
         """As delete."""
         if self._stays_in_threads:
             await asyncio.to_thread(self.delete, session_key)
             return
-        key = self.session_key if session_key is None else session_key
-        if key is not None and key == self.session_key and self._is_found:
-            self._end()
-            await self._scope_for_loop().save()
-            self._forget()
-        elif key is not None:
-            manager = managers().for_loop()
-            session = await manager.load(key)
-            if session is not None:
-                await manager.invalidate(session)
+        if session_key is None or session_key == self.session_key:
+            if self.session_key is not None and not self._is_found and self._take_preloaded() is None:
+                await self.aload()
+            if self.session_key is not None:
+                self._end()
+                await self._scope_for_loop().save()
+                self._forget()
+            return
+        manager = managers().for_loop()
+        session = await manager.load(session_key)
+        if session is not None:
+            await manager.invalidate(session)
 
     def cycle_key(self) -> None:
         """Give the session another key at once, with all it holds; the old one is dead. Django does so at login."""
