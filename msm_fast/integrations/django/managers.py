@@ -25,7 +25,8 @@ __all__ = ["Managers", "has_own_lifetime", "managers", "process_manager", "setti
 
 _OF_SESSIONS = ("MSM_FAST", "SESSION_COOKIE_AGE")
 
-register_type(SafeString, "django.SafeString", str, SafeString)
+with contextlib.suppress(ConfigurationError):  # the application may have done so itself
+    register_type(SafeString, "django.SafeString", str.__str__, SafeString)  # str() would leave it as it is
 
 
 def settings_of_django() -> Settings:
