@@ -158,14 +158,15 @@ class Operations:
         """
         self._ctx.is_stopped = True
 
-    def share_local_store(self, other: Operations) -> None:
-        """Keep sessions on this host where other does, so that both serve the same ones without the cluster.
+    def share_memory(self, other: Operations) -> None:
+        """Know what other knows of sessions and nodes, and keep on this host where it does.
 
-        For a process that has a manager for threads and one for an event loop. To be called before the first request;
-        a store in a file is shared in any case.
+        Both have the same settings. For a process that has a manager for threads and one for an event loop: they serve
+        the same sessions without the cluster, too, and what one has found the other can store. To be called before the
+        first request. A local store in a file is shared in any case, and sticky sessions never are.
         """
-        if not isinstance(self._ctx.local, SqliteStore):
-            self._ctx.local = other._ctx.local
+        self._ctx.share_memory(other._ctx)
+        self._driver.share_lives(other._driver.lives)
 
     # -- the life of a request, where it waits for nothing
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from enum import Enum
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -94,16 +93,12 @@ class RequestLife(TimeBudget):
         self.session = Session(self._find, ctx.new_state, cookie_value)
 
     def take_over(self, other: RequestLife) -> None:
-        """Go on with the session as other has it, which is of another manager of this process with the same settings.
+        """Go on with the session as other has it, which is of another manager that this one shares its memory with.
 
-        What is known of the versions of copies counts on other's connections only: the next save looks at them first.
         A lock stays with other, which is to be closed or abandoned.
         """
         self.session = other.session
-        state = self.session.state
-        if state.stored is not None:
-            state.stored = replace(state.stored, copies={})
-        state.epoch = self._ctx.distribution.epoch
+        self.session.state.epoch = self._ctx.distribution.epoch
 
     def _find(self) -> SessionState | None:
         """Look the session up, when it is first used."""

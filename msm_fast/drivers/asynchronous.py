@@ -13,6 +13,7 @@ from msm_fast.drivers.access import OPEN_ACCESS, Access
 from msm_fast.drivers.dialing import Dialer
 from msm_fast.drivers.failures import NOT_CONFIGURED, OUT_OF_TIME, ConnectionFailed
 from msm_fast.drivers.multiplexed import MultiplexedConnection, PendingBatch
+from msm_fast.drivers.node_lives import NodeLives
 from msm_fast.drivers.threads import Threads
 from msm_fast.engine.effects import Batch, Effect, Exchange, Flow, NodeFailure, Outcome, Sleep
 from msm_fast.node import Node
@@ -88,6 +89,15 @@ class AsyncDriver:
         link = self._links.get(node)
         if link is not None:
             await self._dialer.look_up(link.node)
+
+    @property
+    def lives(self) -> NodeLives:
+        """Which life each node is in, as far as is known."""
+        return self._dialer.lives
+
+    def share_lives(self, lives: NodeLives) -> None:
+        """Use the numbers of another driver of this process; before the first connection is made."""
+        self._dialer.lives = lives
 
     async def close(self, timeout_s: float) -> None:
         """Close all connections, when what is on its way is answered or after timeout_s.

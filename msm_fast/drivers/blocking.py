@@ -46,7 +46,7 @@ class BlockingDriver:
         self._access = access
         self._addresses = AddressBook()
         self._idle: dict[str, list[Connection]] = {node: [] for node in nodes}
-        self._lives = NodeLives()
+        self.lives = NodeLives()
         self._lock = threading.Lock()
         self._is_closed = False
 
@@ -73,6 +73,10 @@ class BlockingDriver:
         if configured is not None:
             self._addresses.refresh(configured, self._timeouts.connect)
 
+    def share_lives(self, lives: NodeLives) -> None:
+        """Use the numbers of another driver of this process; before the first connection is made."""
+        self.lives = lives
+
     def close(self) -> None:
         """Close all connections; those in use are closed when they come back."""
         with self._lock:
@@ -85,7 +89,7 @@ class BlockingDriver:
     def abandon_connections(self) -> None:
         """Forget connections that a forked child shares with its parent, and the lock another thread may have held."""
         self._lock = threading.Lock()
-        self._lives.renew_after_fork()
+        self.lives.renew_after_fork()
         self._addresses.renew_after_fork()
         is_closed = self._is_closed
         self.close()
@@ -155,7 +159,7 @@ class BlockingDriver:
             raise
         if greeting.item_limit is not None:
             self._learn_item_limit(node.node_id, greeting.item_limit)
-        connection.life, connection.compares = self._lives.number(node.node_id, greeting.token), greeting.compares
+        connection.life, connection.compares = self.lives.number(node.node_id, greeting.token), greeting.compares
         return connection
 
     def _dial(self, node: Node, deadline: float) -> Connection:
@@ -184,7 +188,7 @@ class BlockingDriver:
     def _release(self, node: str, connection: Connection) -> None:
         with self._lock:
             idle = self._idle.get(node)
-            is_current = self._nodes.get(node) is connection.node and self._lives.is_current(node, connection.life)
+            is_current = self._nodes.get(node) is connection.node and self.lives.is_current(node, connection.life)
             if idle is not None and is_current and not self._is_closed and len(idle) < _MOST_IDLE:
                 idle.append(connection)
                 return

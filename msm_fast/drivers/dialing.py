@@ -36,7 +36,7 @@ class Dialer:
         self._learn_item_limit = learn_item_limit
         self._access = access
         self._addresses = AddressBook()
-        self._lives = NodeLives()
+        self.lives = NodeLives()
 
     async def connect(self, node: Node, owner: ConnectionOwner) -> MultiplexedConnection:
         """Return a connection that may be used. Raises: ConnectionFailed."""
@@ -50,7 +50,7 @@ class Dialer:
             raise
         if greeting.item_limit is not None:
             self._learn_item_limit(node.node_id, greeting.item_limit)
-        connection.life, connection.compares = self._lives.number(node.node_id, greeting.token), greeting.compares
+        connection.life, connection.compares = self.lives.number(node.node_id, greeting.token), greeting.compares
         return connection
 
     async def look_up(self, node: Node) -> None:
@@ -66,7 +66,7 @@ class Dialer:
     def renew_after_fork(self) -> None:
         """Make a forked child safe: its parent's threads did not come along."""
         self._addresses.renew_after_fork()
-        self._lives.renew_after_fork()
+        self.lives.renew_after_fork()
 
     async def _dial(
         self, node: Node, owner: ConnectionOwner, until: float

@@ -140,6 +140,12 @@ class Context:
         self.is_stopped = False
         self.is_closed = False
 
+    def share_memory(self, other: Context) -> None:
+        """Have what other has seen of sessions, and keep them on this host where it does, unless that is a file."""
+        self._near = other._near
+        if isinstance(other.local, MemoryStore):
+            self.local = other.local
+
     # -- sessions
 
     def new_state(self) -> SessionState:

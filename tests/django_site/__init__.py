@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
+from urllib.parse import urlencode
 
 import django
 from django.conf import settings
 from django.contrib.auth.signals import user_logged_in
 from django.test import AsyncClient, Client, override_settings
+
+from msm_fast.integrations.django import managers
 
 OURS = "msm_fast.integrations.django.SessionMiddleware"
 DJANGOS = "django.contrib.sessions.middleware.SessionMiddleware"
@@ -64,10 +68,16 @@ class Browser:
         self._client.cookies["sessionid"] = value
 
     def get(self, task: str, **query: Any) -> Any:
-        path = f"/{self._kind}/{task}"
+        return self.send("GET", task, **query)
+
+    def post(self, task: str, **query: Any) -> Any:
+        return self.send("POST", task, **query)
+
+    def send(self, method: str, task: str, **query: Any) -> Any:
+        path = f"/{self._kind}/{task}?{urlencode(query)}"
         if self._loop is None:
-            return self._client.get(path, query)
-        return self._loop.run_until_complete(self._async_client.get(path, query))
+            return self._client.generic(method, path)
+        return self._loop.run_until_complete(self._async_client.generic(method, path))
 
     def read(self) -> Any:
         """Return what the session holds."""
@@ -87,6 +97,24 @@ class Site:
             browser.cookie = cookie
         return browser
 
+    def new_worker(self) -> None:
+        """Go on as another process would, which has seen nothing yet."""
+        managers._forget(setting="MSM_FAST")
+
+    def round_trips(self) -> int:
+        """Return how often this worker has waited for memcached."""
+        return sum(manager.statistics().round_trips for manager in managers.managers()._all())
+
+    def wait_until(self, condition: Callable[[], bool], patience_s: float = 20.0) -> None:
+        """Let the background work until condition holds."""
+        deadline = time.monotonic() + patience_s
+        while not condition():
+            assert time.monotonic() < deadline, "it did not happen in time"
+            if self.loop is None:
+                time.sleep(0.02)
+            else:
+                self.loop.run_until_complete(asyncio.sleep(0.02))
+
 
 @contextmanager
 def serve(way: str, **changed_settings: Any) -> Iterator[Site]:
@@ -99,6 +127,15 @@ def serve(way: str, **changed_settings: Any) -> Iterator[Site]:
             yield Site(kind, loop)
     finally:
         if loop is not None:
+            loop.run_until_complete(_cancel_tasks())
             loop.run_until_complete(loop.shutdown_asyncgens())
             loop.run_until_complete(loop.shutdown_default_executor())
             loop.close()
+
+
+async def _cancel_tasks() -> None:
+    """End what goes on in the background, as asyncio.run does."""
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

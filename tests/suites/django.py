@@ -20,7 +20,7 @@ APPS = ("messages_tests", "csrf_tests", "test_client", "test_client_regress", "a
 EXCLUDED = {
     "SessionMiddlewareTests.test_empty_session_saved": (
         "looks the session up in Django's database table, where no other engine has it. "
-        "tests/integration/django/test_middleware.py has its sentence: an emptied session is saved"
+        "tests/unit/integrations/django/test_middleware.py has the same sentence"
     ),
 }
 

@@ -96,9 +96,12 @@ class Managers:
         return manager
 
     def close(self) -> None:
-        """Close the manager for threads, and let go of the others, whose loops end them."""
+        """Close the manager for threads, and have the others close in their loops."""
         if self._for_threads is not None:
             self._for_threads.close()
+        for loop, manager in self._for_loops.items():
+            with contextlib.suppress(RuntimeError):  # the loop is closed, and all of the manager's is gone with it
+                loop.call_soon_threadsafe(_start_closing, manager)
         self._for_loops.clear()
         self._ends.clear()
 
@@ -115,7 +118,7 @@ class Managers:
 
     def _new_for_loop(self, beside: SessionManager) -> AsyncSessionManager:
         manager = AsyncSessionManager(self.settings)
-        manager.share_local_store(beside)
+        manager.share_memory(beside)
         manager.subscribe(self._stop_all)
         return manager
 
@@ -139,6 +142,15 @@ async def _end_with_loop(manager: AsyncSessionManager) -> AsyncGenerator[None, N
         yield
     finally:
         await manager.disconnect()
+
+
+_closing: set[asyncio.Task[None]] = set()
+
+
+def _start_closing(manager: AsyncSessionManager) -> None:
+    task = asyncio.get_running_loop().create_task(manager.close())
+    _closing.add(task)
+    task.add_done_callback(_closing.discard)
 
 
 _managers: Managers | None = None

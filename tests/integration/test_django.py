@@ -1,0 +1,306 @@
+"""Django's sessions in real memcached: what a request costs, and what becomes of it when memcached fails."""
+
+from __future__ import annotations
+
+import io
+import json
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from django.core.management import call_command
+from django.core.management.base import CommandError
+
+from msm_fast import SessionId, SessionManager, Timeouts
+from tests.adversity.proxy import FaultProxy
+from tests.django_site import OUR_WAYS, WAYS, Browser, Site, serve
+from tests.integration.conftest import Nodes
+
+pytestmark = pytest.mark.memcached
+
+UNHURRIED = {"timeouts": {"connect": 2, "operation": 2, "request": 5}, "reconnect": {"first": 0.1, "cap": 0.2}}
+HURRIED = {**UNHURRIED, "timeouts": Timeouts(connect=0.2, operation=0.2, request=0.5)}
+OURS_AND_DJANGOS = ["threads", "loop", "loop, awaiting", "Django's middleware", "Django's middleware, in a loop"]
+
+
+@pytest.fixture
+def proxies(nodes: Nodes) -> Iterator[dict[str, FaultProxy]]:
+    proxies = {name: FaultProxy(nodes[name].port) for name in ("n1", "n2")}
+    yield proxies
+    for proxy in proxies.values():
+        proxy.close()
+
+
+@pytest.fixture
+def site(request: pytest.FixtureRequest, proxies: dict[str, FaultProxy]) -> Iterator[Site]:
+    """A site on two nodes; its parameter is the way in which it is served, and settings if need be."""
+    way, settings = request.param if isinstance(request.param, tuple) else (request.param, {})
+    text = ",".join(f"{name}:{proxy.address}" for name, proxy in proxies.items())
+    with serve(way, MSM_FAST={"nodes": text, **UNHURRIED, **settings}) as site:
+        yield site
+
+
+def in_ways(ways: list[str], **settings: Any) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("site", [(way, settings) for way in ways], indirect=True, ids=ways)
+
+
+def with_session(site: Site) -> Browser:
+    browser = site.browser()
+    browser.post("put", user="ada")
+    return browser
+
+
+def plain_of(browser: Browser) -> str:
+    parsed = SessionId.parse(browser.cookie)
+    assert parsed is not None
+    return parsed.plain
+
+
+# -- what it costs
+
+
+@in_ways(list(WAYS))
+def test_a_request_costs_what_it_must(site: Site) -> None:
+    browser = with_session(site)
+    browser.post("put", warm=1)
+
+    def cost(task: str, **query: object) -> int:
+        before = site.round_trips()
+        browser.post(task, **query)
+        return site.round_trips() - before
+
+    assert cost("read") == 1
+    assert cost("put", colour="red") == 2
+    assert cost("append", item="apple") == 2
+    assert cost("nothing") <= 1  # in an event loop the session is there before the view
+    fresh = site.browser()
+    before = site.round_trips()
+    fresh.get("nothing")
+    fresh.get("read")
+    assert site.round_trips() == before
+
+
+# -- other workers
+
+
+@in_ways(OURS_AND_DJANGOS)
+def test_another_worker_finds_the_session(site: Site) -> None:
+    browser = with_session(site)
+    site.new_worker()
+    assert browser.read() == {"user": "ada"}
+
+
+@in_ways(OURS_AND_DJANGOS)
+def test_a_worker_that_writes_slowly_keeps_what_another_wrote(site: Site, nodes: Nodes) -> None:
+    from tests.django_site.urls import during
+
+    browser = with_session(site)
+
+    def write_elsewhere() -> None:
+        with SessionManager(",".join(f"{name}:{nodes[name].address}" for name in ("n1", "n2"))) as manager:
+            session = manager.load(browser.cookie or "")
+            assert session is not None
+            session["theirs"] = 1
+            manager.save(session)
+
+    during["put"] = write_elsewhere
+    browser.post("put", ours="2")
+    assert browser.read() == {"user": "ada", "theirs": 1, "ours": "2"}
+
+
+@in_ways(OURS_AND_DJANGOS)
+def test_a_worker_that_writes_slowly_does_not_bring_back_what_another_ended(site: Site, nodes: Nodes) -> None:
+    from tests.django_site.urls import during
+
+    browser = with_session(site)
+    cookie = browser.cookie
+
+    def log_out_elsewhere() -> None:
+        with SessionManager(",".join(f"{name}:{nodes[name].address}" for name in ("n1", "n2"))) as manager:
+            session = manager.load(cookie or "")
+            assert session is not None
+            manager.invalidate(session)
+
+    during["put"] = log_out_elsewhere
+    assert browser.post("put", ours="2").status_code == 400
+    site.new_worker()
+    assert site.browser(cookie).read() == {}
+
+
+@in_ways(["threads", "loop"], locking="all")
+def test_requests_with_a_lock_let_it_go_whatever_they_do(site: Site) -> None:
+    browser = with_session(site)
+    for task in ("read", "nothing", "refuse", "enter_and_fail", "append", "rotate"):
+        browser.post(task, item="apple")
+    started = time.monotonic()
+    site.new_worker()
+    browser.post("append", item="pear")
+    assert time.monotonic() - started < 2
+    assert browser.read()["cart"] == ["apple", "pear"]
+
+
+# -- memcached fails
+
+
+@in_ways(OURS_AND_DJANGOS)
+def test_the_loss_of_a_node_loses_no_session(site: Site, proxies: dict[str, FaultProxy]) -> None:
+    browsers = [with_session(site) for _ in range(6)]
+    proxies["n1"].refuse()
+    for browser in browsers:
+        assert browser.read() == {"user": "ada"}
+        assert browser.cookie is not None
+        assert browser.cookie.endswith("-n2")
+    proxies["n1"].heal()
+    for browser in browsers:
+        browser.post("append", item="apple")
+        assert browser.read() == {"user": "ada", "cart": ["apple"]}
+
+
+@in_ways(OURS_AND_DJANGOS)
+def test_an_outage_logs_nobody_out(site: Site, proxies: dict[str, FaultProxy]) -> None:
+    browser = with_session(site)
+    cookie = browser.cookie
+    for proxy in proxies.values():
+        proxy.refuse()
+    assert browser.read() == {"user": "ada"}, "from what this worker has seen"
+    site.new_worker()
+    assert browser.get("read").status_code == 200
+    assert browser.post("put", colour="red").status_code == 200
+    assert browser.cookie == cookie
+    for proxy in proxies.values():
+        proxy.heal()
+    site.wait_until(lambda: browser.read().get("user") == "ada")
+    assert browser.cookie == cookie
+
+
+@in_ways(OUR_WAYS, on_cluster_lost="error")
+def test_where_an_outage_is_an_error_the_answer_is_503_and_the_cookie_stays(
+    site: Site, proxies: dict[str, FaultProxy]
+) -> None:
+    browser = with_session(site)
+    cookie = browser.cookie
+    for proxy in proxies.values():
+        proxy.refuse()
+    for task in ("read", "put", "enter", "leave"):
+        response = browser.post(task, colour="red")
+        assert response.status_code == 503, task
+        assert response.headers["Retry-After"] == "1"
+        assert "sessionid" not in response.cookies
+    assert browser.get("nothing").status_code == 200
+    for proxy in proxies.values():
+        proxy.heal()
+    site.wait_until(lambda: browser.get("read").status_code == 200)
+    assert browser.cookie == cookie
+    assert browser.read() == {"user": "ada"}
+
+
+@in_ways(["Django's middleware", "Django's middleware, in a loop"], on_cluster_lost="error")
+def test_with_djangos_middleware_the_cookie_stays_too(site: Site, proxies: dict[str, FaultProxy]) -> None:
+    browser = with_session(site)
+    for proxy in proxies.values():
+        proxy.refuse()
+    for task in ("read", "put", "leave"):
+        response = browser.post(task, colour="red")
+        assert response.status_code == 500
+        assert "sessionid" not in response.cookies
+
+
+@in_ways(OURS_AND_DJANGOS, **HURRIED)
+def test_nodes_that_hang_hold_a_request_up_no_longer_than_the_settings_say(
+    site: Site, proxies: dict[str, FaultProxy]
+) -> None:
+    browser = with_session(site)
+    cookie = browser.cookie
+    for proxy in proxies.values():
+        proxy.black_hole()
+    site.new_worker()
+    for task in ("read", "put"):
+        started = time.monotonic()
+        assert browser.post(task, colour="red").status_code == 200
+        assert time.monotonic() - started < 1.5
+    for proxy in proxies.values():
+        proxy.heal()
+    site.wait_until(lambda: browser.read().get("user") == "ada")
+    assert browser.cookie == cookie
+
+
+# -- bad data
+
+
+def spoil(nodes: Nodes, browser: Browser, *names: str) -> None:
+    for name in names:
+        with nodes[name].client() as client:
+            client.set(plain_of(browser), b"not a record")
+
+
+@in_ways(OURS_AND_DJANGOS)
+def test_a_corrupt_copy_is_replaced_by_the_good_one(site: Site, nodes: Nodes) -> None:
+    browser = with_session(site)
+    assert browser.cookie is not None
+    spoil(nodes, browser, browser.cookie.rpartition("-")[2])
+    site.new_worker()
+    assert browser.read() == {"user": "ada"}
+    browser.post("append", item="apple")
+    assert browser.read() == {"user": "ada", "cart": ["apple"]}
+
+
+@in_ways(OUR_WAYS)
+def test_a_session_that_nobody_can_read_gives_a_new_one_and_no_error(site: Site, nodes: Nodes) -> None:
+    browser = with_session(site)
+    spoil(nodes, browser, "n1", "n2")
+    site.new_worker()
+    response = browser.get("read")
+    assert response.json() == {}
+    assert "sessionid" not in response.cookies, "the cookie is not deleted because of the store"
+    browser.post("append", item="apple")
+    assert browser.read() == {"cart": ["apple"]}
+
+
+@in_ways(OURS_AND_DJANGOS, on_unserializable="blacklist")
+def test_a_value_that_cannot_be_stored_costs_nobody_the_session(site: Site) -> None:
+    browser = with_session(site)
+    assert browser.post("spoil").status_code == 200
+    assert browser.read() == {"user": "ada", "bad": None}
+
+
+@in_ways(OURS_AND_DJANGOS)
+def test_where_such_a_value_is_an_error_the_cookie_stays(site: Site) -> None:
+    browser = with_session(site)
+    response = browser.post("spoil")
+    assert response.status_code == 500
+    assert "sessionid" not in response.cookies
+    site.new_worker()
+    assert browser.read() == {"user": "ada"}
+
+
+# -- manage.py msm
+
+
+def msm(*arguments: str) -> Any:
+    out = io.StringIO()
+    try:
+        call_command("msm", *arguments, "--json", stdout=out)
+    except CommandError as error:
+        return json.loads(out.getvalue()), str(error)
+    return json.loads(out.getvalue()), None
+
+
+@in_ways(["threads"], **HURRIED)
+def test_the_command_shows_which_nodes_answer(site: Site, nodes: Nodes) -> None:
+    assert msm("status") == ({"state": "distributed", "nodes": 2, "up": 2}, None)
+    nodes["n2"].kill()
+    shown, error = msm("nodes")
+    assert [(node["node"], node["state"]) for node in shown] == [("n1", "up"), ("n2", "down")]
+    assert error is not None
+    assert msm("status")[0]["up"] == 1
+
+
+@in_ways(["threads"])
+def test_the_command_shows_and_ends_a_session(site: Site) -> None:
+    browser = with_session(site)
+    shown, _ = msm("inspect", browser.cookie or "")
+    assert shown["holds"] == {"user": "str"}
+    assert shown["node"] in ("n1", "n2")
+    msm("delete", browser.cookie or "")
+    assert browser.read() == {}
