@@ -102,8 +102,13 @@ class SessionManager(Operations):
         return self.save(session)
 
     def ask_nodes(self) -> list[NodeStatus]:
-        """Ask every node for an answer now, all at once, and return what `nodes` returns then."""
-        self._driver.run(ask(self._ctx), self._end_of_one_exchange())
+        """Ask every node for an answer now, all at once, and return what `nodes` returns then.
+
+        As often as it takes to find a node down that hangs.
+        """
+        for _ in range(self.settings.breaker.timeouts):
+            if self._driver.run(ask(self._ctx), self._end_of_one_exchange()):
+                break
         return self.nodes()
 
     def close(self, timeout: float = 5.0) -> None:

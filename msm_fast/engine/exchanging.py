@@ -70,9 +70,10 @@ def wait_before_retry(ctx: Context, attempt: int) -> float:
     return longest * (0.5 + ctx.rng.random())
 
 
-def ask(ctx: Context) -> Flow[list[Outcome]]:
-    """Ask every node that is not down for an answer, all at once; their health tells then."""
-    return (yield from exchange(ctx, [Batch(node, [wire.noop()]) for node in ctx.topology.nodes]))
+def ask(ctx: Context) -> Flow[bool]:
+    """Ask every node that is not down for an answer, all at once; return whether all gave one."""
+    outcomes = yield from exchange(ctx, [Batch(node, [wire.noop()]) for node in ctx.topology.nodes])
+    return not any(isinstance(outcome, NodeFailure) for outcome in outcomes)
 
 
 def probe(ctx: Context, node: str) -> Flow[bool]:
