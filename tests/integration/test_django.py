@@ -15,6 +15,7 @@ from django.core.management.base import CommandError
 from msm_fast import SessionId, SessionManager, Timeouts
 from tests.adversity.proxy import FaultProxy
 from tests.django_site import OUR_WAYS, WAYS, Browser, Site, serve
+from tests.django_site.urls import during
 from tests.integration.conftest import Nodes
 
 pytestmark = pytest.mark.memcached
@@ -81,7 +82,55 @@ def test_a_request_costs_what_it_must(site: Site) -> None:
     assert site.round_trips() == before
 
 
+# -- what a session keeps
+
+
+@in_ways(list(WAYS))
+def test_nested_changes_are_stored(site: Site) -> None:
+    browser = with_session(site)
+    for item in ("apple", "pear"):
+        browser.post("append", item=item)
+    site.new_worker()
+    assert browser.read() == {"user": "ada", "cart": ["apple", "pear"]}
+
+
+@in_ways(list(WAYS))
+def test_a_planted_id_is_not_adopted_and_a_login_leaves_it_behind(site: Site) -> None:
+    planted = "0123456789abcdef0123456789abcdef-n1"
+    browser = site.browser(planted)
+    browser.post("append", item="apple")
+    before_login = browser.cookie
+    assert before_login != planted
+    browser.post("enter")
+    assert browser.cookie not in (planted, before_login)
+    site.new_worker()
+    assert browser.read()["cart"] == ["apple"]
+    for dead in (planted, before_login):
+        assert site.browser(dead).read() == {}
+
+
+@in_ways(OURS_AND_DJANGOS)
+def test_a_slow_reader_rolls_nothing_back(site: Site, nodes: Nodes) -> None:
+    browser = with_session(site)
+    during["read"] = lambda: write_elsewhere(nodes, browser.cookie)
+    assert browser.read() == {"user": "ada"}
+    assert browser.read() == {"user": "ada", "theirs": 1}
+
+
 # -- other workers
+
+
+def elsewhere(nodes: Nodes) -> SessionManager:
+    """Return the manager of another worker, which reaches the nodes directly."""
+    return SessionManager(",".join(f"{name}:{nodes[name].address}" for name in ("n1", "n2")))
+
+
+def write_elsewhere(nodes: Nodes, cookie: str | None) -> None:
+    with elsewhere(nodes) as manager:
+        session = manager.load(cookie or "")
+        assert session is not None
+        session["theirs"] = 1
+        manager.save(session)
 
 
 @in_ways(OURS_AND_DJANGOS)
@@ -92,32 +141,20 @@ def test_another_worker_finds_the_session(site: Site) -> None:
 
 
 @in_ways(OURS_AND_DJANGOS)
-def test_a_worker_that_writes_slowly_keeps_what_another_wrote(site: Site, nodes: Nodes) -> None:
-    from tests.django_site.urls import during
-
+def test_two_overlapping_writers_keep_both_keys(site: Site, nodes: Nodes) -> None:
     browser = with_session(site)
-
-    def write_elsewhere() -> None:
-        with SessionManager(",".join(f"{name}:{nodes[name].address}" for name in ("n1", "n2"))) as manager:
-            session = manager.load(browser.cookie or "")
-            assert session is not None
-            session["theirs"] = 1
-            manager.save(session)
-
-    during["put"] = write_elsewhere
+    during["put"] = lambda: write_elsewhere(nodes, browser.cookie)
     browser.post("put", ours="2")
     assert browser.read() == {"user": "ada", "theirs": 1, "ours": "2"}
 
 
 @in_ways(OURS_AND_DJANGOS)
-def test_a_worker_that_writes_slowly_does_not_bring_back_what_another_ended(site: Site, nodes: Nodes) -> None:
-    from tests.django_site.urls import during
-
+def test_a_logout_is_not_undone_by_a_request_on_its_way(site: Site, nodes: Nodes) -> None:
     browser = with_session(site)
     cookie = browser.cookie
 
     def log_out_elsewhere() -> None:
-        with SessionManager(",".join(f"{name}:{nodes[name].address}" for name in ("n1", "n2"))) as manager:
+        with elsewhere(nodes) as manager:
             session = manager.load(cookie or "")
             assert session is not None
             manager.invalidate(session)

@@ -6,16 +6,20 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from django.conf import settings as django_settings
 from starlette.testclient import TestClient
 
 from msm_fast import Settings, Tls
+from tests.django_site import serve
 from tests.unit.integrations.test_wsgi import Browser
 
 README = (Path(__file__).parents[2] / "README.md").read_text()
 
 
 NODES = '"n1:10.0.0.1:11211,n2:10.0.0.2:11211"'
-EXAMPLE, ASYNC_EXAMPLE, FLASK_EXAMPLE, ASGI_EXAMPLE = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+EXAMPLE, ASYNC_EXAMPLE, DJANGO_EXAMPLE, FLASK_EXAMPLE, ASGI_EXAMPLE = re.findall(
+    r"```python\n(.*?)```", README, re.DOTALL
+)
 
 
 def test_the_example_counts_visits() -> None:
@@ -34,6 +38,17 @@ def test_the_asyncio_example_stores_a_session() -> None:
     code = ASYNC_EXAMPLE.replace(NODES, "") + "        assert (await manager.load(session.id))['cart'] == [1, 2]\n"
     exec(code, namespace)
     asyncio.run(namespace["main"]())
+
+
+def test_the_django_example_keeps_a_cart() -> None:
+    assert NODES in DJANGO_EXAMPLE
+    settings: dict[str, Any] = {}
+    exec(DJANGO_EXAMPLE.replace(NODES, '""'), {}, settings)
+    settings["MIDDLEWARE"].remove(...)
+    assert settings.pop("INSTALLED_APPS")[-1] in django_settings.INSTALLED_APPS
+    with serve("threads", **settings) as site:
+        browser = site.browser()
+        assert [browser.post("append", item=item).content for item in ("apple", "pear")] == [b"1", b"2"]
 
 
 def test_the_flask_example_keeps_a_cart() -> None:
