@@ -26,6 +26,11 @@ def test_no_test_fails_on_the_page() -> None:
 
 def test_the_section_of_one_framework_leaves_the_others_as_they_are(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
-    for title, text in (("Flask", "old"), ("Django", "d1\n\nd2"), ("Flask", "new\n\n| a | b |")):
+    for title, text in (
+        ("Flask", "old"),
+        ("Django", "d0"),
+        ("Flask", "new\n\n| a | b |"),
+        *[("Django", "d1\n\nd2")] * 3,
+    ):
         Section(title, text, summary="", is_passed=True).write(page)
     assert page.read_text().partition("## ")[2] == "Django\n\nd1\n\nd2\n\n## Flask\n\nnew\n\n| a | b |\n"

@@ -27,9 +27,9 @@ class Section:
     def write(self, page: Path) -> None:
         """Put the section on the page, in the place of the one with its title; sections stand in alphabetical order."""
         old = page.read_text() if page.exists() else ""
-        sections = dict(re.findall(r"^## (.*?)\n\n(.*?)\n(?=^## |\Z)", old, re.MULTILINE | re.DOTALL))
-        sections[self.title] = self.text.strip() + "\n"
-        parts = [f"## {title}\n\n{text}" for title, text in sorted(sections.items())]
+        sections = dict(re.findall(r"^## (.*?)\n\n(.*?)(?=^## |\Z)", old, re.MULTILINE | re.DOTALL))
+        sections[self.title] = self.text
+        parts = [f"## {title}\n\n{text.strip()}\n" for title, text in sorted(sections.items())]
         page.write_text("\n".join([_HEAD, *parts]))
 
 
