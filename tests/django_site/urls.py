@@ -7,6 +7,7 @@ from typing import Any
 
 from django.contrib.auth import alogin, alogout, login, logout
 from django.contrib.auth.models import User
+from django.contrib.sessions.backends.signed_cookies import SessionStore as SignedSession
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.urls import path
 
@@ -86,6 +87,12 @@ def expire(request: HttpRequest) -> HttpResponse:
     return HttpResponse("expires")
 
 
+def other_engine(request: HttpRequest) -> HttpResponse:
+    request.session = SignedSession()
+    request.session["user"] = "ada"
+    return HttpResponse("another")
+
+
 def refuse(request: HttpRequest) -> HttpResponse:
     request.session["refused"] = True
     return HttpResponse("no", status=500)
@@ -145,7 +152,7 @@ async def _arefuse(request: HttpRequest) -> HttpResponse:
     return HttpResponse("no", status=500)
 
 
-TASKS = [put, append, read, nothing, enter, enter_and_fail, leave, rotate, empty, spoil, expire, refuse]
+TASKS = [put, append, read, nothing, enter, enter_and_fail, leave, rotate, empty, spoil, expire, other_engine, refuse]
 AWAITING = {
     "put": _aput,
     "append": _aappend,

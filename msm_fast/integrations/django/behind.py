@@ -49,7 +49,8 @@ class SessionBehind(SessionBase):
         self._modified: bool | None = None
 
     @property
-    def _is_found(self) -> bool:
+    def is_found(self) -> bool:
+        """Whether the session behind was looked up, and used."""
         return self._scope is not None and not self._is_preloaded
 
     def _open(self, manager: SessionManager | AsyncSessionManager, key: str | None) -> _Scope:

@@ -70,20 +70,25 @@ class SessionMiddleware(DjangoSessionMiddleware):  # type: ignore[misc, unused-i
         begun = self._begin(request, in_threads=False)
         try:
             await begun.preload()
-            response = await self.get_response(request)
-            store = getattr(request, "session", None)
-            if not isinstance(store, SessionStore):
-                return await sync_to_async(self.process_response)(request, response)
-            try:
-                if _is_to_be_saved(store, response):
-                    await store.asave()
-            except UpdateError as error:
-                raise _interrupted() from error
-            except UNREACHABLE as error:
-                return _refusal(error)
-            return _with_session(response, store, request)
-        finally:
+            response = await self._answer_in_loop(request)
             await begun.aclose()
+        finally:
+            begun.abandon()
+        return response
+
+    async def _answer_in_loop(self, request: HttpRequest) -> Any:
+        response = await self.get_response(request)
+        store = getattr(request, "session", None)
+        if not isinstance(store, SessionStore):
+            return await sync_to_async(self.process_response)(request, response)
+        try:
+            if _is_to_be_saved(store, response):
+                await store.asave()
+        except UpdateError as error:
+            raise _interrupted() from error
+        except UNREACHABLE as error:
+            return _refusal(error)
+        return _with_session(response, store, request)
 
     def process_exception(self, request: HttpRequest, exception: BaseException) -> HttpResponse | None:
         """Answer 503 when the view could not have its session."""
@@ -134,7 +139,7 @@ def _needs_cookie(response: HttpResponse, store: SessionStore, presented: str | 
         return False
     if response.status_code >= 500:
         return store.was_stored and store.session_key != presented
-    return store.was_stored or store.modified or settings.SESSION_SAVE_EVERY_REQUEST
+    return store.was_stored or store.modified or (settings.SESSION_SAVE_EVERY_REQUEST and store.is_found)
 
 
 def _set_cookie(response: HttpResponse, store: SessionStore) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from django.contrib.sessions.backends.base import CreateError
 
+from msm_fast.errors import ApplicationStopped
 from msm_fast.integrations.django.behind import SessionBehind
 from msm_fast.integrations.django.managers import managers
 from msm_fast.request_scope import AsyncRequestScope, RequestScope
@@ -43,36 +44,42 @@ class SessionStore(SessionBehind):
 
     async def preload(self) -> None:
         """Look the session up, so that synchronous code in an event loop need not wait; what fails is raised later."""
-        if self.session_key is not None and not self._stays_in_threads:
+        if self.session_key is None or self._stays_in_threads:
+            return
+        try:
             scope = self._open(managers().for_loop(), self.session_key)
             assert isinstance(scope, AsyncRequestScope)
-            await scope.load()
             self._is_preloaded = True
+            await scope.load()
+        except ApplicationStopped as error:
+            self._failure = error
 
     def close(self) -> None:
         """End the request, however it went."""
         if isinstance(self._scope, RequestScope):
             self._scope.close()
-        elif self._scope is not None:
-            self._scope.abandon()
+        else:
+            self.abandon()
 
     async def aclose(self) -> None:
-        """As close."""
+        """End the request; if it was broken off, abandon it instead."""
         scope = self._scope
-        if scope is None:
-            return
-        try:
-            if self._is_preloaded and isinstance(scope, AsyncRequestScope):
+        if isinstance(scope, AsyncRequestScope):
+            if self._is_preloaded:
                 await scope.save()  # stores nothing, but its rules learn that it was looked up in vain
-            if isinstance(scope, AsyncRequestScope):
-                await scope.close()
-        finally:
-            scope.abandon()
+            await scope.close()
+        else:
+            self.abandon()
+
+    def abandon(self) -> None:
+        """End the request without waiting: what is left to do is done in the background."""
+        if self._scope is not None:
+            self._scope.abandon()
 
     @property
     def may_have_changed(self) -> bool:
         """Whether there may be something to store; to save it tells for certain, at the price of finding out once."""
-        return self._modified is True or (self._modified is None and self._is_found)
+        return self._modified is True or (self._modified is None and self.is_found)
 
     # -- what Django's own code uses
 
@@ -137,7 +144,7 @@ class SessionStore(SessionBehind):
         content = self.__dict__.get("_session_cache")
         if must_create or self.session_key is None:
             self._begin_new()
-        elif not self._is_found:
+        elif not self.is_found:
             key = self.session_key
             if self._take_preloaded() is None:
                 self.load()
@@ -156,7 +163,7 @@ class SessionStore(SessionBehind):
         content = self.__dict__.get("_session_cache")
         if must_create or self.session_key is None:
             self._begin_new()
-        elif not self._is_found:
+        elif not self.is_found:
             key = self.session_key
             if self._take_preloaded() is None:
                 await self.aload()
@@ -168,7 +175,7 @@ class SessionStore(SessionBehind):
     def delete(self, session_key: str | None = None) -> None:
         """End the session of that key, or this one, at once; a slower request cannot bring it back."""
         if session_key is None or session_key == self.session_key:
-            if self.session_key is not None and not self._is_found and self._take_preloaded() is None:
+            if self.session_key is not None and not self.is_found and self._take_preloaded() is None:
                 self.load()
             if self.session_key is not None:
                 self._end()
@@ -186,7 +193,7 @@ class SessionStore(SessionBehind):
             await asyncio.to_thread(self.delete, session_key)
             return
         if session_key is None or session_key == self.session_key:
-            if self.session_key is not None and not self._is_found and self._take_preloaded() is None:
+            if self.session_key is not None and not self.is_found and self._take_preloaded() is None:
                 await self.aload()
             if self.session_key is not None:
                 self._end()
@@ -201,7 +208,7 @@ class SessionStore(SessionBehind):
     def cycle_key(self) -> None:
         """Give the session another key at once, with all it holds; the old one is dead. Django does so at login."""
         self._get_session()
-        if self.session_key is not None and self._is_found:
+        if self.session_key is not None and self.is_found:
             self._rotate()
             self.save()
         else:
@@ -212,7 +219,7 @@ class SessionStore(SessionBehind):
     async def acycle_key(self) -> None:
         """As cycle_key."""
         await self._aget_session()
-        if self.session_key is not None and self._is_found:
+        if self.session_key is not None and self.is_found:
             self._rotate()
             await self.asave()
         else:

@@ -159,6 +159,7 @@ def test_saving_every_request_sets_the_cookie_each_time_but_makes_no_session() -
             assert browser.get("nothing").cookies["sessionid"].value == browser.cookie
             stale = site.browser("0123456789abcdef0123456789abcdef").get("nothing")
             assert stale.status_code == 200
+            assert "sessionid" not in stale.cookies
 
 
 def test_the_cookie_is_as_the_settings_say() -> None:
@@ -191,6 +192,29 @@ def test_an_ignored_request_changes_nothing_and_sets_no_cookie() -> None:
             for task in ("append", "rotate", "leave"):
                 assert "sessionid" not in browser.get(task, item="apple").cookies, (way, task)
             assert site.browser(cookie).read() == {"user": "ada"}
+
+
+def test_a_stopped_application_still_serves_what_needs_no_session(our_site: Site) -> None:
+    browser = our_site.browser()
+    browser.get("put", user="ada")
+    assert browser.get("spoil").status_code == 500
+    assert browser.get("nothing").status_code == 200
+    response = browser.get("read")
+    assert response.status_code == 500
+    assert "sessionid" not in response.cookies
+
+
+def test_a_view_may_put_another_engines_session_in_place(our_site: Site) -> None:
+    response = our_site.browser().get("other_engine")
+    assert response.status_code == 200
+    assert ":" in response.cookies["sessionid"].value, "signed by Django"
+
+
+def test_with_another_engine_the_middleware_is_djangos() -> None:
+    with serve("threads", SESSION_ENGINE="django.contrib.sessions.backends.signed_cookies") as site:
+        browser = site.browser()
+        browser.get("put", user="ada")
+        assert browser.read() == {"user": "ada"}
 
 
 def test_what_a_view_sets_modified_to_counts(make_store: Callable[..., object]) -> None:
