@@ -142,3 +142,25 @@ def test_a_request_is_a_block_that_saves_at_its_end(manager: SessionManager) -> 
     with manager.request(None, method="POST") as session:
         session["user"] = "ada"
     assert loaded(manager, session.id)["user"] == "ada"
+
+
+def test_a_session_may_be_given_a_lifetime_of_its_own(manager: SessionManager) -> None:
+    session_id = store(manager, user="ada")
+    with manager.request(session_id, "POST") as session:
+        assert session.absolute_lifetime is None
+        session.absolute_lifetime = 60
+    assert loaded(manager, session_id).absolute_lifetime == 60
+    with pytest.raises(ValueError, match="absolute_lifetime"):
+        session.absolute_lifetime = 0
+
+
+def test_an_empty_session_is_stored_if_that_is_asked_for(manager: SessionManager) -> None:
+    with manager.request(None) as session:
+        session.store_anyway()
+    assert dict(loaded(manager, session.id)) == {}
+
+
+def test_a_manager_that_was_stopped_refuses_all(manager: SessionManager) -> None:
+    manager.stop()
+    with pytest.raises(ApplicationStopped):
+        manager.create()
