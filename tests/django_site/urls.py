@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any
 
 from django.contrib.auth import alogin, alogout, login, logout
@@ -10,6 +11,8 @@ from django.contrib.auth.models import User
 from django.contrib.sessions.backends.signed_cookies import SessionStore as SignedSession
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.urls import path
+
+from msm_fast import MsmError
 
 BACKEND = "django.contrib.auth.backends.ModelBackend"
 
@@ -93,6 +96,19 @@ def other_engine(request: HttpRequest) -> HttpResponse:
     return HttpResponse("another")
 
 
+def touch(request: HttpRequest) -> HttpResponse:
+    request.session.modified = True
+    return HttpResponse("touched")
+
+
+def read_twice(request: HttpRequest) -> HttpResponse:
+    """Look at the session once more after that has failed."""
+    for _ in range(2):
+        with suppress(MsmError):
+            return HttpResponse(str(request.session.get("user")))
+    return HttpResponse("neither time")
+
+
 def refuse(request: HttpRequest) -> HttpResponse:
     request.session["refused"] = True
     return HttpResponse("no", status=500)
@@ -152,7 +168,23 @@ async def _arefuse(request: HttpRequest) -> HttpResponse:
     return HttpResponse("no", status=500)
 
 
-TASKS = [put, append, read, nothing, enter, enter_and_fail, leave, rotate, empty, spoil, expire, other_engine, refuse]
+TASKS = [
+    put,
+    append,
+    read,
+    nothing,
+    enter,
+    enter_and_fail,
+    leave,
+    rotate,
+    empty,
+    spoil,
+    expire,
+    other_engine,
+    touch,
+    read_twice,
+    refuse,
+]
 AWAITING = {
     "put": _aput,
     "append": _aappend,

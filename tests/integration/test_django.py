@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import time
@@ -13,6 +14,7 @@ from django.core.management import call_command
 from django.core.management.base import CommandError
 
 from msm_fast import SessionId, SessionManager, Timeouts
+from msm_fast.integrations.django import SessionStore, managers
 from tests.adversity.proxy import FaultProxy
 from tests.django_site import OUR_WAYS, WAYS, Browser, Site, serve
 from tests.django_site.urls import during
@@ -165,16 +167,85 @@ def test_a_logout_is_not_undone_by_a_request_on_its_way(site: Site, nodes: Nodes
     assert site.browser(cookie).read() == {}
 
 
-@in_ways(["threads", "loop"], locking="all")
+@in_ways(OUR_WAYS, locking="all")
 def test_requests_with_a_lock_let_it_go_whatever_they_do(site: Site) -> None:
     browser = with_session(site)
-    for task in ("read", "nothing", "refuse", "enter_and_fail", "append", "rotate"):
-        browser.post(task, item="apple")
     started = time.monotonic()
+    for task in ("read", "nothing", "refuse", "enter_and_fail", "append", "rotate", "enter"):
+        assert browser.post(task, item="apple").status_code != 503, task
     site.new_worker()
     browser.post("append", item="pear")
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < 4, "nobody has waited for a lock"
     assert browser.read()["cart"] == ["apple", "pear"]
+
+
+@in_ways(["loop"], locking="all")
+def test_a_lock_is_gone_when_the_response_is_there(site: Site, nodes: Nodes) -> None:
+    browser = with_session(site)
+    browser.post("nothing")
+    with nodes["n1"].client() as one, nodes["n2"].client() as two:
+        assert [client.get(f"msm:lock:{plain_of(browser)}") for client in (one, two)] == [None, None]
+
+
+@in_ways(["loop"], locking="all")
+def test_a_request_that_is_broken_off_lets_its_lock_go(site: Site, nodes: Nodes) -> None:
+    def break_off() -> None:
+        raise asyncio.CancelledError
+
+    browser = with_session(site)
+    during["read"] = break_off
+    with pytest.raises(asyncio.CancelledError):
+        browser.get("read")
+    started = time.monotonic()
+    assert browser.post("append", item="apple").status_code == 200
+    assert time.monotonic() - started < 4
+
+
+@in_ways(["loop"], locking="auto")
+def test_a_request_that_never_looks_at_its_session_is_soon_given_no_lock(site: Site) -> None:
+    def locks() -> int:
+        return sum(manager.statistics().locks for manager in managers.managers()._all())
+
+    browser = with_session(site)
+    for _ in range(2):
+        browser.get("nothing")
+    before = locks()
+    browser.get("nothing")
+    assert locks() == before
+
+
+@in_ways(["threads"], locking="all")
+def test_a_session_may_be_looked_up_again_in_a_request_that_has_its_lock(site: Site) -> None:
+    store = SessionStore(with_session(site).cookie)
+    store.begin_request("GET", "/", in_threads=True)
+    for _ in range(2):
+        assert store.load()["user"] == "ada"
+    store.close()
+
+
+@in_ways(["Django's middleware", "Django's middleware, in a loop"], locking="all")
+def test_with_djangos_middleware_there_are_no_locks(site: Site) -> None:
+    browser = with_session(site)
+    browser.read()
+    assert [manager.statistics().locks for manager in managers.managers()._all()] in ([0], [0, 0])
+
+
+@in_ways(["loop"])
+def test_in_an_event_loop_no_view_waits_for_memcached_in_it(site: Site) -> None:
+    browser = with_session(site)
+    for item in ("apple", "pear"):
+        browser.post("append", item=item)
+    assert managers.process_manager().statistics().round_trips == 0
+
+
+@in_ways(["threads"])
+def test_a_store_that_is_used_for_long_does_not_run_out_of_time(site: Site) -> None:
+    store = SessionStore(with_session(site).cookie)
+    store["colour"] = "red"
+    store._scope.left_s = 0.0
+    store.save()
+    site.new_worker()
+    assert SessionStore(store.session_key)["colour"] == "red"
 
 
 # -- memcached fails
@@ -197,18 +268,18 @@ def test_the_loss_of_a_node_loses_no_session(site: Site, proxies: dict[str, Faul
 @in_ways(OURS_AND_DJANGOS)
 def test_an_outage_logs_nobody_out(site: Site, proxies: dict[str, FaultProxy]) -> None:
     browser = with_session(site)
-    cookie = browser.cookie
+    plain = plain_of(browser)
     for proxy in proxies.values():
         proxy.refuse()
     assert browser.read() == {"user": "ada"}, "from what this worker has seen"
     site.new_worker()
     assert browser.get("read").status_code == 200
     assert browser.post("put", colour="red").status_code == 200
-    assert browser.cookie == cookie
+    assert plain_of(browser) == plain
     for proxy in proxies.values():
         proxy.heal()
     site.wait_until(lambda: browser.read().get("user") == "ada")
-    assert browser.cookie == cookie
+    assert plain_of(browser) == plain
 
 
 @in_ways(OUR_WAYS, on_cluster_lost="error")
@@ -216,7 +287,7 @@ def test_where_an_outage_is_an_error_the_answer_is_503_and_the_cookie_stays(
     site: Site, proxies: dict[str, FaultProxy]
 ) -> None:
     browser = with_session(site)
-    cookie = browser.cookie
+    plain = plain_of(browser)
     for proxy in proxies.values():
         proxy.refuse()
     for task in ("read", "put", "enter", "leave"):
@@ -228,8 +299,17 @@ def test_where_an_outage_is_an_error_the_answer_is_503_and_the_cookie_stays(
     for proxy in proxies.values():
         proxy.heal()
     site.wait_until(lambda: browser.get("read").status_code == 200)
-    assert browser.cookie == cookie
+    assert plain_of(browser) == plain
     assert browser.read() == {"user": "ada"}
+
+
+@in_ways(["loop"], on_cluster_lost="error")
+def test_what_could_not_be_had_is_not_tried_again_in_the_loop(site: Site, proxies: dict[str, FaultProxy]) -> None:
+    browser = with_session(site)
+    for proxy in proxies.values():
+        proxy.refuse()
+    assert browser.get("read_twice").content == b"neither time"
+    assert managers.process_manager().statistics().unavailable == 0
 
 
 @in_ways(["Django's middleware", "Django's middleware, in a loop"], on_cluster_lost="error")
@@ -248,7 +328,7 @@ def test_nodes_that_hang_hold_a_request_up_no_longer_than_the_settings_say(
     site: Site, proxies: dict[str, FaultProxy]
 ) -> None:
     browser = with_session(site)
-    cookie = browser.cookie
+    plain = plain_of(browser)
     for proxy in proxies.values():
         proxy.black_hole()
     site.new_worker()
@@ -259,7 +339,7 @@ def test_nodes_that_hang_hold_a_request_up_no_longer_than_the_settings_say(
     for proxy in proxies.values():
         proxy.heal()
     site.wait_until(lambda: browser.read().get("user") == "ada")
-    assert browser.cookie == cookie
+    assert plain_of(browser) == plain
 
 
 # -- bad data

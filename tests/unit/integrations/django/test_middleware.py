@@ -217,6 +217,12 @@ def test_with_another_engine_the_middleware_is_djangos() -> None:
         assert browser.read() == {"user": "ada"}
 
 
+def test_a_view_has_the_cookie_set_again_by_calling_the_session_modified(site: Site) -> None:
+    browser = site.browser()
+    browser.get("put", user="ada")
+    assert browser.get("touch").cookies["sessionid"].value == browser.cookie
+
+
 def test_what_a_view_sets_modified_to_counts(make_store: Callable[..., object]) -> None:
     store = make_store()
     store["cart"] = []
