@@ -96,6 +96,12 @@ def other_engine(request: HttpRequest) -> HttpResponse:
     return HttpResponse("another")
 
 
+def save_now(request: HttpRequest) -> HttpResponse:
+    request.session["saved"] = "now"
+    request.session.save()
+    return HttpResponse("saved")
+
+
 def touch(request: HttpRequest) -> HttpResponse:
     request.session.modified = True
     return HttpResponse("touched")
@@ -181,6 +187,7 @@ TASKS = [
     spoil,
     expire,
     other_engine,
+    save_now,
     touch,
     read_twice,
     refuse,

@@ -171,7 +171,7 @@ def test_a_logout_is_not_undone_by_a_request_on_its_way(site: Site, nodes: Nodes
 def test_requests_with_a_lock_let_it_go_whatever_they_do(site: Site) -> None:
     browser = with_session(site)
     started = time.monotonic()
-    for task in ("read", "nothing", "refuse", "enter_and_fail", "append", "rotate", "enter"):
+    for task in ("read", "save_now", "nothing", "refuse", "enter_and_fail", "append", "rotate", "enter"):
         assert browser.post(task, item="apple").status_code != 503, task
     site.new_worker()
     browser.post("append", item="pear")
@@ -238,14 +238,18 @@ def test_in_an_event_loop_no_view_waits_for_memcached_in_it(site: Site) -> None:
     assert managers.process_manager().statistics().round_trips == 0
 
 
-@in_ways(["threads"])
+@in_ways(["loop"], on_cluster_lost="error")
 def test_a_store_that_is_used_for_long_does_not_run_out_of_time(site: Site) -> None:
-    store = SessionStore(with_session(site).cookie)
-    store["colour"] = "red"
-    store._scope.left_s = 0.0
-    store.save()
-    site.new_worker()
-    assert SessionStore(store.session_key)["colour"] == "red"
+    async def write_when_time_is_over() -> None:
+        await store.aset("colour", "red")
+        store._scope.left_s = -1.0
+        await store.asave()
+
+    browser = with_session(site)
+    store = SessionStore(browser.cookie)
+    assert site.loop is not None
+    site.loop.run_until_complete(write_when_time_is_over())
+    assert browser.read()["colour"] == "red"
 
 
 # -- memcached fails
