@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import io
-import json
 import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from django.core.management import call_command
-from django.core.management.base import CommandError
 
 from msm_fast import SessionId, SessionManager, Timeouts
 from msm_fast.integrations.django import SessionStore, managers
@@ -393,36 +389,3 @@ def test_where_such_a_value_is_an_error_the_cookie_stays(site: Site) -> None:
     assert "sessionid" not in response.cookies
     site.new_worker()
     assert browser.read() == {"user": "ada"}
-
-
-# -- manage.py msm
-
-
-def msm(*arguments: str) -> Any:
-    out = io.StringIO()
-    try:
-        call_command("msm", *arguments, "--json", stdout=out)
-    except CommandError as error:
-        return json.loads(out.getvalue()), str(error)
-    return json.loads(out.getvalue()), None
-
-
-@in_ways(["threads"], **HURRIED)
-def test_the_command_shows_which_nodes_answer(site: Site, nodes: Nodes) -> None:
-    assert msm("status") == ({"state": "distributed", "nodes": 2, "up": 2}, None)
-    nodes["n1"].kill()
-    nodes["n2"].pause()
-    shown, error = msm("nodes")
-    assert [(node["node"], node["state"]) for node in shown] == [("n1", "down"), ("n2", "down")]
-    assert error is not None
-    assert msm("status")[0]["up"] == 0
-
-
-@in_ways(["threads"])
-def test_the_command_shows_and_ends_a_session(site: Site) -> None:
-    browser = with_session(site)
-    shown, _ = msm("inspect", browser.cookie or "")
-    assert shown["holds"] == {"user": "str"}
-    assert shown["node"] in ("n1", "n2")
-    msm("delete", browser.cookie or "")
-    assert browser.read() == {}
