@@ -172,7 +172,6 @@ class ClusterHealth:
         if health is None:
             return
         with self._lock:
-            self.is_quiet = False
             health.failures_in_a_row += 1
             health.last_failure = detail
             is_enough = kind in _OPENS_AT_ONCE or health.failures_in_a_row >= self._breaker.timeouts
@@ -182,6 +181,7 @@ class ClusterHealth:
                 health.probe_wait = self._reconnect.first
                 health.probe_at = now + self._jittered(health.probe_wait)
             health.is_silent = not health.is_up and kind in _SILENT
+            self._take_stock()
         if opens:
             self._on_change(node, False, detail)
 

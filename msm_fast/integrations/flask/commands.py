@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 from dataclasses import asdict
 from datetime import datetime, timezone
@@ -12,9 +11,8 @@ import click
 from flask import current_app
 from flask.cli import AppGroup
 
-from msm_fast._core.session_id import SessionId
 from msm_fast.engine.context import digest
-from msm_fast.errors import MsmError, SessionUnavailable
+from msm_fast.errors import MsmError
 from msm_fast.manager import SessionManager
 from msm_fast.session import Session
 
@@ -30,8 +28,7 @@ _AS_JSON = click.option("--json", "as_json", is_flag=True, help="Write JSON.")
 def show_status(as_json: bool) -> None:
     """Say whether sessions are distributed; the exit status is 1 if not all nodes answer."""
     manager = _manager()
-    _ask_all_nodes(manager)
-    nodes = manager.nodes()
+    nodes = manager.ask_nodes()
     up = sum(node.is_up for node in nodes)
     state = manager.distribution.state.name.lower()
     _write({"state": state, "nodes": len(nodes), "nodes_up": up}, as_json)
@@ -44,8 +41,7 @@ def show_status(as_json: bool) -> None:
 def show_nodes(as_json: bool) -> None:
     """List the nodes, and whether each answers."""
     manager = _manager()
-    _ask_all_nodes(manager)
-    nodes = manager.nodes()
+    nodes = manager.ask_nodes()
     if as_json:
         click.echo(json.dumps([asdict(node) for node in nodes]))
         return
@@ -83,14 +79,6 @@ def delete_session(session_id: str) -> None:
 def _manager() -> SessionManager:
     manager: SessionManager = current_app.extensions["msm_fast"]
     return manager
-
-
-def _ask_all_nodes(manager: SessionManager) -> None:
-    """Have each node asked for sessions that it cannot have, until its breaker would know that it hangs."""
-    for node in manager.nodes():
-        for _ in range(manager.settings.breaker.timeouts):
-            with contextlib.suppress(SessionUnavailable):
-                manager.load(SessionId.generate(node.node_id))
 
 
 def _load(manager: SessionManager, session_id: str) -> Session:
