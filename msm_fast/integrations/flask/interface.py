@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from typing import Any
 
 from flask import Flask, Request, Response
 from flask.sessions import SecureCookieSession, SessionInterface, SessionMixin, session_json_serializer
@@ -119,30 +120,23 @@ class MsmSessionInterface(SessionInterface):
     # -- the cookie
 
     def _set_cookie(self, app: Flask, session: SessionMixin, value: str, response: Response) -> None:
-        response.set_cookie(
-            self.get_cookie_name(app),
-            value,
-            expires=self.get_expiration_time(app, session),
-            httponly=self.get_cookie_httponly(app),
-            domain=self.get_cookie_domain(app),
-            path=self.get_cookie_path(app),
-            secure=self.get_cookie_secure(app),
-            partitioned=self.get_cookie_partitioned(app),
-            samesite=self.get_cookie_samesite(app),
-        )
+        expires = self.get_expiration_time(app, session)
+        response.set_cookie(self.get_cookie_name(app), value, expires=expires, **self._attributes(app))
         _vary(response, sets_cookie=True)
 
     def _delete_cookie(self, app: Flask, response: Response) -> None:
-        response.delete_cookie(
-            self.get_cookie_name(app),
-            httponly=self.get_cookie_httponly(app),
-            domain=self.get_cookie_domain(app),
-            path=self.get_cookie_path(app),
-            secure=self.get_cookie_secure(app),
-            partitioned=self.get_cookie_partitioned(app),
-            samesite=self.get_cookie_samesite(app),
-        )
+        response.delete_cookie(self.get_cookie_name(app), **self._attributes(app))
         _vary(response, sets_cookie=True)
+
+    def _attributes(self, app: Flask) -> dict[str, Any]:
+        return {
+            "httponly": self.get_cookie_httponly(app),
+            "domain": self.get_cookie_domain(app),
+            "path": self.get_cookie_path(app),
+            "secure": self.get_cookie_secure(app),
+            "partitioned": self.get_cookie_partitioned(app),
+            "samesite": self.get_cookie_samesite(app),
+        }
 
 
 def close_session(request: Request) -> None:
