@@ -189,6 +189,8 @@ def exptime(ttl_s, now_s):
     """
     if ttl_s is None or ttl_s == 0:
         return 0
+    if type(ttl_s) is int and 0 < ttl_s <= MAX_RELATIVE_S:
+        return ttl_s
     if not isfinite(ttl_s) or ttl_s < 0:
         raise ValueError(f"ttl_s={ttl_s!r}: 0 or more seconds, or None")
     if ttl_s <= MAX_RELATIVE_S:

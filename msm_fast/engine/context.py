@@ -232,11 +232,12 @@ class Context:
 
     def ttl_s(self, max_inactive_s: int, created_ms: int = 0, absolute_lifetime_s: int = 0) -> int:
         """Return how long an item must live from now, in seconds; 0: for ever."""
-        limits = [max_inactive_s + _TTL_MARGIN_S] if max_inactive_s else []
-        if absolute_lifetime_s:
-            age_s = max(0, self.now_ms() - created_ms) // 1000
-            limits.append(max(absolute_lifetime_s - age_s, 0) + _TTL_MARGIN_S)
-        return min(limits, default=0)
+        idle_s = max_inactive_s + _TTL_MARGIN_S if max_inactive_s else 0
+        if not absolute_lifetime_s:
+            return idle_s
+        age_s = max(0, self.now_ms() - created_ms) // 1000
+        left_s = max(absolute_lifetime_s - age_s, 0) + _TTL_MARGIN_S
+        return min(idle_s or left_s, left_s)
 
     def life_s(self, state: SessionState) -> int:
         """Return how long the session's items must live from now, in seconds, after its last request; 0: for ever."""

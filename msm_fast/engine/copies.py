@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from msm_fast._core import wire
 from msm_fast._core.record import Record
 from msm_fast._core.session_id import SessionId
-from msm_fast.engine.context import Context
+from msm_fast._core.wire import Command
+from msm_fast.engine.context import Context, NearCopy
 from msm_fast.engine.effects import Batch, Replies
 from msm_fast.engine.topology import home_digest
 from msm_fast.engine.versions import cas_of, life_of, version
 from msm_fast.errors import CorruptRecord
-from msm_fast.session import ABSENT, SessionState
+from msm_fast.session import ABSENT, UNKNOWN, SessionState
 
 __all__ = [
     "Copy",
@@ -20,7 +21,9 @@ __all__ = [
     "encode_stored",
     "encode_tombstone",
     "is_over",
+    "last_access_ms",
     "put",
+    "question",
     "read_copy",
     "tell_corrupt",
 ]
@@ -55,6 +58,14 @@ def is_over(ctx: Context, record: Record) -> bool:
     """Whether the session has reached its absolute lifetime, however lately it was used."""
     limit_s = record.absolute_lifetime_s
     return bool(limit_s) and ctx.now_ms() >= record.created_ms + limit_s * 1000
+
+
+def last_access_ms(ctx: Context, record: Record, ttl_s: int) -> int:
+    """Return when the session was last used: as long ago as its item's life, of which ttl_s was left, had run down."""
+    if ttl_s < 0:
+        return record.accessed_ms
+    idle_s = max(ctx.ttl_s(record.max_inactive_s) - ttl_s, 0)
+    return max(record.accessed_ms, ctx.now_ms() - idle_s * 1000)
 
 
 def tell_corrupt(ctx: Context, node: str, error: CorruptRecord) -> None:
@@ -109,8 +120,22 @@ def encode_tombstone(ctx: Context, key: bytes, session_id: SessionId, max_inacti
     )
 
 
+def question(ctx: Context, near: NearCopy | None, node: str, key: bytes, exptime: int) -> Command:
+    """Return the command that asks a node for its copy, without the value if it may be the one that was seen.
+
+    near: what was seen of the session; None if it is known that the node has something else.
+    """
+    seen = near.copies.get(node, UNKNOWN) if near is not None else UNKNOWN
+    if near is not None and seen > 0:
+        if ctx.health.of(node).compares:
+            return wire.get(key, exptime, cas=cas_of(seen))
+        if near.size > ctx.settings.near_cache.validate_over:
+            return wire.get(key, exptime, value=False)
+    return wire.get(key, exptime)
+
+
 def put(node: str, key: bytes, record: bytes, nonce: int, exptime: int, expected: int) -> Batch:
     """Return the batch that writes a node's copy if it is as expected: a version, or ABSENT."""
     if expected == ABSENT:
-        return Batch(node, [wire.store(key, record, nonce, exptime, add=True)])
-    return Batch(node, [wire.store(key, record, nonce, exptime, cas=cas_of(expected))], life_of(expected))
+        return Batch(node, (wire.store(key, record, nonce, exptime, add=True),))
+    return Batch(node, (wire.store(key, record, nonce, exptime, cas=cas_of(expected)),), life_of(expected))

@@ -23,12 +23,27 @@ def exchange(ctx: Context, batches: Sequence[Batch]) -> Flow[list[Outcome]]:
     A command that is retried may have been carried out before: every write here is conditional and carries a nonce,
     so that the second answer tells.
     """
-    is_up = [ctx.health.is_up(batch.node) for batch in batches]
-    asked = batches if all(is_up) else list(compress(batches, is_up))
-    answers: list[Outcome] = []
-    if asked:
-        answers = yield Exchange(asked)
+    if ctx.health.is_quiet:
+        answers: list[Outcome] = yield Exchange(batches)
         ctx.counters.add("round_trips")
+        if ctx.health.all_answered(batches, answers, ctx.clock.monotonic()):
+            return answers
+        is_up, asked = [True] * len(batches), batches
+    else:
+        is_up = [ctx.health.is_up(batch.node) for batch in batches]
+        asked = list(compress(batches, is_up))
+        answers = []
+        if asked:
+            answers = yield Exchange(asked)
+            ctx.counters.add("round_trips")
+    yield from _retry(ctx, asked, answers)
+    _note_health(ctx, asked, answers)
+    in_turn = iter(answers)
+    return [next(in_turn) if was_asked else _DOWN for was_asked in is_up]
+
+
+def _retry(ctx: Context, asked: Sequence[Batch], answers: list[Outcome]) -> Flow[None]:
+    """Ask those again whose connection was lost, as often as may be, and put what they say in place."""
     for attempt in range(ctx.settings.retry.attempts):
         lost = [i for i, answer in enumerate(answers) if _is_lost(answer)]
         if not lost or not ctx.retry_budget.spend(len(lost)):
@@ -40,11 +55,6 @@ def exchange(ctx: Context, batches: Sequence[Batch]) -> Flow[list[Outcome]]:
         ctx.counters.add("round_trips")
         for i, answer in zip(lost, again, strict=True):
             answers[i] = answer
-    _note_health(ctx, asked, answers)
-    if asked is batches:
-        return answers
-    in_turn = iter(answers)
-    return [next(in_turn) if was_asked else _DOWN for was_asked in is_up]
 
 
 def _is_lost(outcome: Outcome) -> bool:

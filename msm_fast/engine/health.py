@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 import random
 import threading
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 
-from msm_fast.engine.effects import FailureKind
+from msm_fast.engine.effects import Batch, FailureKind, NodeFailure, Outcome
 from msm_fast.policies import Breaker, Reconnect
 
 __all__ = ["ClusterHealth", "NodeHealth"]
@@ -115,6 +115,19 @@ class ClusterHealth:
         """
         returned_at = self.of(node).returned_at
         return returned_at is not None and (seconds is None or now - returned_at < seconds)
+
+    def all_answered(self, batches: Sequence[Batch], outcomes: Sequence[Outcome], now: float) -> bool:
+        """Whether every node answered its batch, in the life that it was in before; if so, note that, else nothing."""
+        nodes = self._nodes
+        healths = []
+        for batch, outcome in zip(batches, outcomes, strict=True):
+            health = nodes.get(batch.node)
+            if health is None or isinstance(outcome, NodeFailure) or outcome.life != health.life:
+                return False
+            healths.append(health)
+        for health in healths:
+            health.answered_at = now
+        return not any(health.failures_in_a_row for health in healths)
 
     def succeeded(self, node: str, life: int, now: float, compares: bool = False) -> None:
         """Note that the node answered a request, in this life; compares: what it can do in it.

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from msm_fast._core import wire
 from msm_fast._core.session_id import SessionId
-from msm_fast._core.wire import Command
+from msm_fast.engine import as_usual
 from msm_fast.engine.context import Context, NearCopy, digest
-from msm_fast.engine.copies import Copy, is_over, read_copy, tell_corrupt
+from msm_fast.engine.copies import Copy, is_over, last_access_ms, question, read_copy, tell_corrupt
 from msm_fast.engine.effects import Batch, Flow, NodeFailure, Outcome, Replies
 from msm_fast.engine.exchanging import exchange
 from msm_fast.engine.relocation import follow_home, move_home
 from msm_fast.engine.serialization import decode_attributes
-from msm_fast.engine.versions import cas_of, version
+from msm_fast.engine.versions import version
 from msm_fast.errors import CorruptRecord, SessionUnavailable, UnknownFormat
-from msm_fast.session import ABSENT, UNKNOWN, SessionState, Stored
+from msm_fast.session import ABSENT, SessionState, Stored
 
 __all__ = ["load", "was_ended"]
 
@@ -47,6 +48,13 @@ class _Findings:
         self.away: set[str] = set()
 
 
+class _First(NamedTuple):
+    """The first round trip, in which the home was asked for its copy."""
+
+    batches: Sequence[Batch]
+    outcomes: Sequence[Outcome]
+
+
 def load(ctx: Context, session_id: SessionId, expect_write: bool) -> Flow[SessionState | None]:
     """Return the session, its life extended by this request, or None if there is none.
 
@@ -66,8 +74,17 @@ def load(ctx: Context, session_id: SessionId, expect_write: bool) -> Flow[Sessio
     near = ctx.near_copy(key)
     max_inactive_s = near.max_inactive_s if near else ctx.default_max_inactive_s
     ask_backups = expect_write or ctx.must_ask_backups(near)
-    findings = _start(ctx, near)
-    yield from _find(ctx, findings, key, session_id.plain, home, ctx.ttl_s(max_inactive_s), ask_backups)
+    ttl_s = ctx.ttl_s(max_inactive_s)
+    first = None
+    if home in ctx.topology.nodes and ctx.health.is_calm(ctx.settings.max_inactive, ctx.clock.monotonic()):
+        batches = as_usual.questions(ctx, session_id.plain, key, home, near, ttl_s, ask_backups)
+        outcomes = yield from exchange(ctx, batches)
+        state = as_usual.found(ctx, session_id, key, home, near, max_inactive_s, batches, outcomes)
+        if state is not None:
+            return state
+        first = _First(batches, outcomes)
+    findings = _start(ctx, near, is_calm=first is not None)
+    yield from _find(ctx, findings, key, session_id.plain, home, ttl_s, ask_backups, first)
     best = _best(ctx, findings)
     if best is None:
         _check_that_there_is_none(ctx, session_id, home, findings)
@@ -91,22 +108,32 @@ def was_ended(ctx: Context, session_id: SessionId) -> Flow[bool]:
     if home is None:
         return False
     key = ctx.storage_key(session_id)
-    findings = _start(ctx, ctx.near_copy(key))
+    findings = _start(ctx, ctx.near_copy(key), is_calm=False)
     yield from _find(ctx, findings, key, session_id.plain, home, ctx.ttl_s(ctx.default_max_inactive_s), False)
     return any(copy.record.is_tombstone for copy in findings.copies.values())
 
 
-def _start(ctx: Context, near: NearCopy | None) -> _Findings:
-    findings = _Findings(near, is_calm=ctx.health.is_calm(ctx.settings.max_inactive, ctx.clock.monotonic()))
-    if not findings.is_calm:
+def _start(ctx: Context, near: NearCopy | None, *, is_calm: bool) -> _Findings:
+    findings = _Findings(near, is_calm=is_calm)
+    if not is_calm:
         findings.away.update(ctx.health.down())
     return findings
 
 
 def _find(
-    ctx: Context, findings: _Findings, key: bytes, plain: str, home: str, ttl_s: int, ask_backups: bool
+    ctx: Context,
+    findings: _Findings,
+    key: bytes,
+    plain: str,
+    home: str,
+    ttl_s: int,
+    ask_backups: bool,
+    first: _First | None = None,
 ) -> Flow[None]:
-    """Ask the home, and where it has no answer that can be trusted, the nodes that a backup may be on."""
+    """Ask the home, and where it has no answer that can be trusted, the nodes that a backup may be on.
+
+    first: the answers of the home, if it was asked already.
+    """
     is_calm = findings.is_calm
     ranked = ctx.topology.ranked_with_failover(plain, None if is_calm else ctx.health.is_up)
     others = [node for node in ranked if node != home]
@@ -115,7 +142,9 @@ def _find(
     backups = others[: ctx.settings.replicas]
     others = others[: ctx.settings.replicas + 1]
     findings.wanted = {home, *backups}
-    if ctx.health.is_up(home):
+    if first is not None:
+        yield from _take(ctx, findings, key, ttl_s, first.batches, 1, first.outcomes)
+    elif ctx.health.is_up(home):
         peeks = others if _is_doubted(ctx, findings, home) else backups if ask_backups else []
         yield from _ask(ctx, findings, key, ttl_s, [home], peeks)
     found = findings.copies.get(home)
@@ -166,15 +195,28 @@ def _ask(
     """
     exptime = ctx.exptime(ttl_s)
     near = findings.near
-    batches = [Batch(node, (_question(ctx, findings, node, key, exptime),)) for node in values]
-    n_values = len(batches)
-    if peeks:
-        peek = (wire.get(key, exptime, value=False),)
-        batches += [Batch(node, peek) for node in peeks]
-    if not batches:
-        return
+    # Of a node that was peeked at before it is known that it has another.
+    batches = [
+        Batch(node, (question(ctx, None if node in findings.peeked else near, node, key, exptime),)) for node in values
+    ]
+    batches += [Batch(node, (wire.get(key, exptime, value=False),)) for node in peeks]
+    if batches:
+        outcomes = yield from exchange(ctx, batches)
+        yield from _take(ctx, findings, key, ttl_s, batches, len(values), outcomes)
+
+
+def _take(
+    ctx: Context,
+    findings: _Findings,
+    key: bytes,
+    ttl_s: int,
+    batches: Sequence[Batch],
+    n_values: int,
+    outcomes: Sequence[Outcome],
+) -> Flow[None]:
+    """Note what was answered to the batches, of which the first n_values asked for values."""
+    near = findings.near
     changed = []
-    outcomes = yield from exchange(ctx, batches)
     for i, (batch, outcome) in enumerate(zip(batches, outcomes, strict=True)):
         if near is None or i >= n_values or isinstance(outcome, NodeFailure) or outcome[0].status != "HD":
             _note(ctx, findings, key, batch.node, outcome, is_peek=i >= n_values)
@@ -183,21 +225,6 @@ def _ask(
     if changed:
         findings.near = None
         yield from _ask(ctx, findings, key, ttl_s, changed, [])
-
-
-def _question(ctx: Context, findings: _Findings, node: str, key: bytes, exptime: int) -> Command:
-    """Return the command that asks a node for its copy, without the value if it may be the one that was seen.
-
-    Of a node that was peeked at before it is known that it has another.
-    """
-    near = findings.near
-    seen = near.copies.get(node, UNKNOWN) if near is not None and node not in findings.peeked else UNKNOWN
-    if near is not None and seen > 0:
-        if ctx.health.of(node).compares:
-            return wire.get(key, exptime, cas=cas_of(seen))
-        if near.size > ctx.settings.near_cache.validate_over:
-            return wire.get(key, exptime, value=False)
-    return wire.get(key, exptime)
 
 
 def _note_unchanged(ctx: Context, findings: _Findings, key: bytes, node: str, replies: Replies, near: NearCopy) -> bool:
@@ -320,7 +347,7 @@ def _build_state(ctx: Context, session_id: SessionId, home: str, findings: _Find
         session_id=session_id,
         attributes=decode_attributes(ctx, session_id, record.body),
         created_ms=record.created_ms,
-        accessed_ms=_last_access_ms(ctx, best),
+        accessed_ms=last_access_ms(ctx, record, best.ttl_s),
         max_inactive_s=record.max_inactive_s,
         absolute_lifetime_s=record.absolute_lifetime_s,
         stored=Stored(
@@ -347,14 +374,6 @@ def _is_out_of_step(findings: _Findings, best: Copy) -> bool:
     """Whether a node that should have the copy that was found has none, or another: then it is stored again."""
     other = {node for node, copy in findings.copies.items() if copy.nonce != best.nonce}
     return not findings.wanted.isdisjoint(other | findings.absent | findings.corrupt.keys())
-
-
-def _last_access_ms(ctx: Context, copy: Copy) -> int:
-    """Return when the session was last used: as long ago as its item's life had run down."""
-    if copy.ttl_s < 0:
-        return copy.record.accessed_ms
-    idle_s = max(ctx.ttl_s(copy.record.max_inactive_s) - copy.ttl_s, 0)
-    return max(copy.record.accessed_ms, ctx.now_ms() - idle_s * 1000)
 
 
 def _expectations(findings: _Findings, best: Copy) -> dict[str, int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from functools import partial
 
+from msm_fast.engine import as_usual
 from msm_fast.engine.changes import Base, follow, merge, needs_storing
 from msm_fast.engine.context import Context, NearCopy, digest
 from msm_fast.engine.copies import Copy, encode_state
@@ -105,11 +106,16 @@ def _start(stored: Stored | None, own_nonces: frozenset[int] = frozenset()) -> _
 def _store(ctx: Context, state: SessionState, body: bytes) -> Flow[SaveResult]:
     """Write the record until it is stored, merging and moving as it must."""
     status: SaveStatus = "stored"
-    progress = _start(state.stored, state.own_nonces)
+    if body is state.body:
+        body = fit_item(ctx, state, body)
+    write = as_usual.plan(ctx, state, body)
+    progress: _Progress | None = None
     for attempt in range(_ATTEMPTS):
-        if attempt or body is state.body:
+        if attempt:
             body = fit_item(ctx, state, body)
-        write = _plan(ctx, state, body, progress)
+        if write is None or progress is not None:
+            progress = progress or _start(state.stored, state.own_nonces)
+            write = _plan(ctx, state, body, progress)
         verdict = yield from write_copies(ctx, write)
         if verdict == "stored":
             _commit(ctx, state, write, body)
@@ -121,6 +127,7 @@ def _store(ctx: Context, state: SessionState, body: bytes) -> Flow[SaveResult]:
             return _commit_superseded(ctx, state, write, body, status)
         if verdict == "ended":
             yield from end_copies(ctx, [state.session_id], state.max_inactive_s)  # also where it was not yet known
+        progress = progress or _start(state.stored, state.own_nonces)
         _learn(progress, write)
         if verdict == "gone" and (progress.lost or progress.away):
             raise _unavailable(ctx, state, progress)  # those that cannot be asked may have it
@@ -180,11 +187,8 @@ def _stand_on(progress: _Progress, write: Write, winner: Copy) -> None:
 def _plan(ctx: Context, state: SessionState, body: bytes, progress: _Progress) -> Write:
     """Choose the nodes to write to and make the record."""
     health = ctx.health
-    if health.is_quiet:
-        ranked = ctx.topology.ranked(state.session_id.plain)
-    else:
-        progress.away.update(health.down())
-        ranked = ctx.topology.ranked(state.session_id.plain, health.is_up)
+    progress.away.update(health.down())
+    ranked = ctx.topology.ranked(state.session_id.plain, health.is_up)
     if progress.lost:
         ranked = [node for node in ranked if node not in progress.lost]
     home = ctx.topology.home(state.session_id.node)
@@ -194,8 +198,7 @@ def _plan(ctx: Context, state: SessionState, body: bytes, progress: _Progress) -
         home = ranked[0]
         move_home(ctx, state, home)
     others = [node for node in ranked if node != home]
-    if not health.is_quiet:
-        others.sort(key=lambda node: not health.is_steady(node))
+    others.sort(key=lambda node: not health.is_steady(node))
     unseen = ABSENT if progress.expected is None else UNKNOWN
     known = progress.expected or {}
     left_behind = [
@@ -222,7 +225,7 @@ def _plan(ctx: Context, state: SessionState, body: bytes, progress: _Progress) -
         base_generation=progress.base_generation,
         base_nonce=progress.base_nonce,
         recreates=state.is_live,
-        corrupt=set(progress.corrupt),
+        corrupt=progress.corrupt,
         home=home,
         # What stays on a node that the session leaves must say where it went.
         expected={

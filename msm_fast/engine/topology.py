@@ -77,12 +77,16 @@ class Topology:
                 return up
         return self.ranked_with_failover(plain, is_up) if self.draining else []
 
+    def others(self, plain: str, home: str) -> list[str]:
+        """Return the nodes other than home that plain's copies may be on, in order of preference, while all are up."""
+        return [node for node in self.ranked_with_failover(plain) if node != home]
+
     def ranked_with_failover(self, plain: str, is_up: Callable[[str], bool] | None = None) -> list[str]:
         """Return all nodes for plain that are up, primaries before failover nodes: wherever a copy may be.
 
         is_up: None: all are.
         """
-        everywhere = [*self._rings[0](plain), *self._rings[1](plain)]
+        everywhere = self._rings[0](plain) + self._rings[1](plain)
         return everywhere if is_up is None else [node for node in everywhere if is_up(node)]
 
 

@@ -11,8 +11,7 @@ A write that took several rounds looks once more at what it wrote first: a node 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
 from msm_fast._core import wire
@@ -37,46 +36,89 @@ _ROUNDS = 10
 Verdict = Literal["stored", "superseded", "conflict", "ended", "gone", "home_lost", "unsettled"]
 
 
-@dataclass(slots=True)
 class Write:
     """One attempt to store one record.
 
     lineage: nonces, this write's first. own_nonces: those of all attempts of this save. attempts: of those since its
     changes were last merged with another's, this one included: what stands on one of them has all that this one has.
-    base_generation, base_nonce: of the copy that the record is based on; 0 and None for a new session. expected: per
-    node to write to, its copy's version, ABSENT or UNKNOWN; brought up to date as answers come. spares: nodes for
-    backups whose node fails, best first.
+    base_generation, base_nonce: of the copy that the record is based on; 0 and None for a new session. recreates: it
+    is put back even if no node has a copy any more. expected: per node to write to, its copy's version, ABSENT or
+    UNKNOWN; brought up to date as answers come. spares: nodes for backups whose node fails, best first. deferred:
+    backups that are written behind the request, as `expected`. corrupt: nodes whose copy nobody can read: what it was
+    is as unknown as if it were gone.
+
+    What comes of it. done: what was written: the copy's new version, or UNKNOWN where another write already stands on
+    this one. superseded_by: what stands on this write at its own home: this one had succeeded, and nothing more is to
+    be written. newer: what was stored by others meanwhile, for the caller to merge with. strange: copies that are not
+    the base. fresh: nodes written or looked at since the last write.
     """
 
-    key: bytes
-    record: bytes
-    generation: int
-    lineage: tuple[int, ...]
-    own_nonces: frozenset[int]
-    attempts: frozenset[int]
-    exptime: int
-    base_generation: int
-    base_nonce: int | None
-    recreates: bool
-    home: str
-    expected: dict[str, int]
-    spares: list[str]
-    deferred: dict[str, int] = field(default_factory=dict)
-    """Backups that are written behind the request: as `expected`."""
-    done: dict[str, int] = field(default_factory=dict)
-    """What was written: the copy's new version, or UNKNOWN where another write already stands on this one."""
-    superseded_by: Copy | None = None
-    """What stands on this write at its own home: this one had succeeded, and nothing more is to be written."""
-    failed: set[str] = field(default_factory=set)
-    newer: dict[str, Copy] = field(default_factory=dict)
-    """What was stored by others meanwhile, for the caller to merge with."""
-    strange: dict[str, Copy] = field(default_factory=dict)
-    """Copies that are not the base."""
-    corrupt: set[str] = field(default_factory=set)
-    """Nodes whose copy nobody can read: what it was is as unknown as if it were gone."""
-    has_tombstone: bool = False
-    fresh: set[str] = field(default_factory=set)
-    """Nodes written or looked at since the last write."""
+    __slots__ = (
+        "attempts",
+        "base_generation",
+        "base_nonce",
+        "corrupt",
+        "deferred",
+        "done",
+        "expected",
+        "exptime",
+        "failed",
+        "fresh",
+        "generation",
+        "has_tombstone",
+        "home",
+        "key",
+        "lineage",
+        "newer",
+        "own_nonces",
+        "record",
+        "recreates",
+        "spares",
+        "strange",
+        "superseded_by",
+    )
+
+    def __init__(
+        self,
+        key: bytes,
+        record: bytes,
+        *,
+        generation: int,
+        lineage: tuple[int, ...],
+        own_nonces: frozenset[int],
+        attempts: frozenset[int],
+        exptime: int,
+        base_generation: int,
+        base_nonce: int | None,
+        home: str,
+        expected: dict[str, int],
+        spares: list[str],
+        corrupt: Iterable[str] = (),
+        deferred: dict[str, int] | None = None,
+        recreates: bool = False,
+    ) -> None:
+        self.key = key
+        self.record = record
+        self.generation = generation
+        self.lineage = lineage
+        self.own_nonces = own_nonces
+        self.attempts = attempts
+        self.exptime = exptime
+        self.base_generation = base_generation
+        self.base_nonce = base_nonce
+        self.home = home
+        self.expected = expected
+        self.spares = spares
+        self.corrupt = set(corrupt)
+        self.deferred = deferred or {}
+        self.recreates = recreates
+        self.done: dict[str, int] = {}
+        self.superseded_by: Copy | None = None
+        self.failed: set[str] = set()
+        self.newer: dict[str, Copy] = {}
+        self.strange: dict[str, Copy] = {}
+        self.has_tombstone = False
+        self.fresh: set[str] = set()
 
     @property
     def nonce(self) -> int:
