@@ -40,9 +40,10 @@ unit: setup ## the tests that need neither memcached nor minutes
 lint: setup ## ruff, cython-lint, mypy --strict, and the stubs of the compiled core against the modules
 	$(python) -m ruff check .
 	$(python) -m ruff format --check .
-	PATH="$(CURDIR)/.venv/bin:$$PATH" cython-lint msm_fast/_core
+	PATH="$(CURDIR)/.venv/bin:$$PATH" cython-lint msm_fast
 	$(python) -m mypy --python-version 3.10
-	$(python) -m mypy.stubtest --mypy-config-file pyproject.toml --ignore-disjoint-bases msm_fast._core
+	$(python) -m mypy.stubtest --mypy-config-file pyproject.toml --ignore-disjoint-bases msm_fast._core \
+		msm_fast.drivers.exchange
 
 bench: setup memcached ## the benchmarks, with their rivals beside them; writes bench/report.md unless BENCH_ARGS choose
 	@.ci/prepare bench
@@ -54,7 +55,7 @@ sanitize: setup ## unit and property tests under AddressSanitizer and UndefinedB
 	@[ "$$(uname)" = Linux ] && command -v gcc >/dev/null || { echo "make sanitize needs Linux and gcc."; exit 1; }
 	@mkdir -p $(sanitized)
 	@rm -rf $(sanitized)/tests $(sanitized)/src_c
-	@tar -cf - --exclude='*.so' --exclude='msm_fast/_core/*.c' --exclude=__pycache__ \
+	@tar -cf - --exclude='*.so' --exclude='msm_fast/*/*.c' --exclude=__pycache__ \
 		pyproject.toml setup.py msm_fast src_c tests | tar -xf - -C $(sanitized)
 	cd $(sanitized) && CC=gcc MSM_FAST_BUILD=sanitize $(CURDIR)/$(python) setup.py -q build_ext --inplace
 	cd $(sanitized) && LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libstdc++.so)" \
@@ -80,7 +81,7 @@ wheel: setup ## a wheel of this tree, in dist/
 
 clean: ## remove everything that was made
 	rm -rf .venv build dist .benchmarks .hypothesis .mypy_cache .pytest_cache .ruff_cache *.egg-info
-	rm -f msm_fast/_core/*.c msm_fast/_core/*.so
+	rm -f msm_fast/*/*.c msm_fast/*/*.so
 	find msm_fast tests bench -name __pycache__ -type d -prune -exec rm -rf {} +
 
 setup:

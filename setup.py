@@ -8,6 +8,7 @@ MSM_FAST_BUILD chooses one of three builds:
 
 import os
 import sys
+from collections.abc import Sequence
 from glob import glob
 
 from Cython.Build import cythonize
@@ -41,21 +42,28 @@ compile_args = {
 }[build]
 macros = [("CYTHON_TRACE_NOGIL", "1"), ("CYTHON_USE_SYS_MONITORING", "0")] if build == "trace" else []
 
+
+def extension(name: str, kernels: Sequence[str] = ()) -> Extension:
+    """Return a compiled module of the package, with the C kernels that are linked into it."""
+    return Extension(
+        name,
+        [name.replace(".", "/") + ".pyx", *kernels],
+        include_dirs=["src_c"],
+        # Also what puts them into an sdist that is made without git.
+        depends=[*sorted(glob("msm_fast/*/*.p[yx][xd]")), *sorted(glob("src_c/*.h"))],
+        define_macros=macros,
+        extra_compile_args=compile_args,
+        extra_link_args=SANITIZERS if build == "sanitize" else [],
+    )
+
+
 setup(
     ext_modules=cythonize(
         [
-            Extension(
-                f"msm_fast._core.{module}",
-                [f"msm_fast/_core/{module}.pyx", *(f"src_c/msm_{kernel}.c" for kernel in kernels)],
-                include_dirs=["src_c"],
-                # Also what puts them into an sdist that is made without git.
-                depends=[*sorted(glob("msm_fast/_core/*.p[yx][xd]")), *sorted(glob("src_c/*.h"))],
-                define_macros=macros,
-                extra_compile_args=compile_args,
-                extra_link_args=SANITIZERS if build == "sanitize" else [],
-            )
+            extension(f"msm_fast._core.{module}", [f"src_c/msm_{kernel}.c" for kernel in kernels])
             for module, kernels in KERNELS.items()
-        ],
+        ]
+        + [extension("msm_fast.drivers.exchange")],
         compiler_directives={
             "language_level": 3,
             "boundscheck": build == "sanitize",

@@ -1,7 +1,9 @@
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import final
 
 from msm_fast._core.wire import Command
+
+__all__ = ["ProtocolError", "Replies", "Reply", "ReplyParser"]
 
 class ProtocolError(Exception):
     reason: str
@@ -32,8 +34,16 @@ class Reply:
     def text(self) -> str: ...
 
 @final
+class Replies(list[Reply]):
+    def __init__(self, replies: Iterable[Reply] = (), life: int = 1, compares: bool = False) -> None: ...
+    @property
+    def life(self) -> int: ...
+    @property
+    def compares(self) -> bool: ...
+
+@final
 class ReplyParser:
-    def __new__(cls, commands: Sequence[Command], first_opaque: int) -> ReplyParser: ...
+    def __init__(self, commands: Sequence[Command], first_opaque: int) -> None: ...
     @property
     def replies(self) -> list[Reply]: ...
     def feed(self, data: bytes) -> bool: ...

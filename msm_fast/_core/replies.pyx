@@ -5,13 +5,14 @@ Source: doc/protocol.txt of memcached.
 
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from cpython.object cimport PyObject
 from cpython.ref cimport Py_XDECREF
-from libc.stdint cimport UINT64_MAX, int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport UINT64_MAX, uint8_t, uint32_t, uint64_t
 from libc.string cimport memchr, memcpy
 
 from msm_fast._core.c_wire cimport *
 from msm_fast._core.wire cimport Command, checked_commands, checked_number, has_opaque
+
+__all__ = ["ProtocolError", "Replies", "Reply", "ReplyParser"]
 
 cdef extern from "Python.h":
     # These two keep the one reference in a pointer, which Cython's own declarations cannot say.
@@ -60,13 +61,6 @@ cdef class Reply:
     Thread-safety: immutable.
     """
 
-    cdef readonly str status
-    cdef readonly bytes value
-    cdef readonly uint64_t cas
-    cdef readonly uint32_t client_flags
-    cdef readonly int64_t ttl_s
-    cdef readonly str text
-
     def __init__(self, str status not None, bytes value=None, cas=0, client_flags=0, ttl_s=-1, str text not None=""):
         if self.status is not None:
             raise TypeError("a reply does not change")
@@ -80,6 +74,29 @@ cdef class Reply:
     def __repr__(self):
         size = "" if self.value is None else f" {len(self.value)} bytes"
         return f"<Reply {self.status}{size} cas={self.cas} ttl_s={self.ttl_s}{self.text and ' '}{self.text}>"
+
+
+@cython.final
+cdef class Replies(list):
+    """The replies to one batch.
+
+    life: of the node that gave them; it grows each time the node loses its memory. compares: the node leaves out a
+    value that has not changed, if a command says which CAS value is known (memcached 1.6.40).
+    """
+
+    def __init__(self, replies=(), life=1, compares=False):
+        list.__init__(self, replies)
+        self.life = life
+        self.compares = compares
+
+
+cdef Replies new_replies(list replies, object life, bint compares):
+    """Return Replies(replies, life, compares)."""
+    cdef Replies made = Replies.__new__(Replies)
+    made.extend(replies)
+    made.life = life
+    made.compares = compares
+    return made
 
 
 cdef str _printable(const uint8_t *text, size_t n):
@@ -102,22 +119,15 @@ cdef class ReplyParser:
     Thread-safety: none; it belongs to one exchange.
     """
 
-    cdef readonly list replies
-    cdef tuple _commands
-    cdef Py_ssize_t _turn           # index of the command whose reply is next
-    cdef uint64_t _opaque           # and its opaque
-    cdef bytes _carry               # the start of a head line whose end has not arrived
-    cdef Reply _reply               # VA: its value has not fully arrived
-    cdef PyObject *_value           # that value as far as it goes: bytes that nobody else has seen
-    cdef size_t _filled
-    cdef size_t _value_len
-    cdef str _failure
-
-    def __cinit__(self, commands, first_opaque):
-        self._commands = checked_commands(commands)
-        self._opaque = checked_number("first_opaque", first_opaque, UINT64_MAX)
+    def __cinit__(self):
         self._carry = b""
         self.replies = []
+
+    def __init__(self, commands, first_opaque):
+        if self._commands is not None:
+            raise TypeError("a parser reads the replies to one batch")
+        self._commands = checked_commands(commands)
+        self._opaque = checked_number("first_opaque", first_opaque, UINT64_MAX)
 
     def __dealloc__(self):
         Py_XDECREF(self._value)
@@ -129,18 +139,43 @@ cdef class ReplyParser:
         Raises:  ProtocolError, now and in every later call: the connection is poisoned.
         Cost:    linear in the stream; a value that arrives whole is copied once.
         """
+        return self.take(<const uint8_t *>PyBytes_AS_STRING(data), <size_t>PyBytes_GET_SIZE(data))
+
+    cdef bint take(self, const uint8_t *text, size_t n) except -1:
+        """Do what `feed` does."""
         if self._failure is not None:
             raise ProtocolError(self._failure)
         try:
-            self._read(data)
+            self._read(text, n)
         except BaseException as error:
             self._failure = error.reason if isinstance(error, ProtocolError) else "reading was broken off"
             raise
         return self._turn == len(self._commands)
 
-    cdef int _read(self, bytes data) except -1:
-        cdef const uint8_t *text = <const uint8_t *>PyBytes_AS_STRING(data)
-        cdef size_t n = <size_t>PyBytes_GET_SIZE(data)
+    cdef uint8_t *room(self, size_t *n) except? NULL:
+        """Return where the next bytes of a value that is arriving may be written, and how many; NULL: none is."""
+        cdef size_t capacity
+        if self._reply is None or self._failure is not None:
+            return NULL
+        capacity = <size_t>PyBytes_GET_SIZE(<object>self._value)
+        if self._filled == capacity:
+            capacity = min(capacity * 2, self._value_len + 2)
+            _PyBytes_Resize(&self._value, <Py_ssize_t>capacity)
+        n[0] = capacity - self._filled
+        return <uint8_t *>bytes_start(self._value) + self._filled
+
+    cdef bint take_filled(self, size_t n) except -1:
+        """Take n bytes that were written where `room` said. True: as for `feed`."""
+        self._filled += n
+        try:
+            if self._filled == self._value_len + 2:
+                self._end_value()
+        except BaseException as error:
+            self._failure = error.reason if isinstance(error, ProtocolError) else "reading was broken off"
+            raise
+        return self._turn == len(self._commands)
+
+    cdef int _read(self, const uint8_t *text, size_t n) except -1:
         cdef size_t at = 0
         while at < n:
             if self._turn == len(self._commands):
@@ -202,26 +237,25 @@ cdef class ReplyParser:
 
     cdef size_t _read_value(self, const uint8_t *text, size_t n) except? 0:
         """Take what text has of the value that is arriving, with its line end. Returns how much that was."""
-        cdef size_t wanted = self._value_len + 2
-        cdef size_t capacity = <size_t>PyBytes_GET_SIZE(<object>self._value)
-        cdef size_t taken
-        cdef const char *end
-        if self._filled == capacity:
-            capacity = min(capacity * 2, wanted)
-            _PyBytes_Resize(&self._value, <Py_ssize_t>capacity)
-        taken = min(n, capacity - self._filled)
-        memcpy(bytes_start(self._value) + self._filled, text, taken)
+        cdef size_t taken = 0
+        cdef uint8_t *at = self.room(&taken)
+        taken = min(n, taken)
+        memcpy(at, text, taken)
         self._filled += taken
-        if self._filled == wanted:
-            end = bytes_start(self._value) + self._value_len
-            _check_value_end(<uint8_t>end[0], <uint8_t>end[1])
-            _PyBytes_Resize(&self._value, <Py_ssize_t>self._value_len)
-            self._reply.value = <bytes>self._value
-            Py_XDECREF(self._value)
-            self._value = NULL
-            self._end_turn(self._reply)
-            self._reply = None
+        if self._filled == self._value_len + 2:
+            self._end_value()
         return taken
+
+    cdef int _end_value(self) except -1:
+        cdef const char *end = bytes_start(self._value) + self._value_len
+        _check_value_end(<uint8_t>end[0], <uint8_t>end[1])
+        _PyBytes_Resize(&self._value, <Py_ssize_t>self._value_len)
+        self._reply.value = <bytes>self._value
+        Py_XDECREF(self._value)
+        self._value = NULL
+        self._end_turn(self._reply)
+        self._reply = None
+        return 0
 
     cdef int _check_turn(self, const msm_wire_head_t *head, const uint8_t *text) except -1:
         """Refuse a head that cannot answer the command whose turn it is."""
@@ -243,6 +277,14 @@ cdef class ReplyParser:
         self._turn += 1
         self._opaque += 1
         return 0
+
+
+cdef ReplyParser new_parser(tuple commands, uint64_t first_opaque):
+    """Return ReplyParser(commands, first_opaque) for commands that were checked before."""
+    cdef ReplyParser parser = ReplyParser.__new__(ReplyParser)
+    parser._commands = commands
+    parser._opaque = first_opaque
+    return parser
 
 
 cdef int _check_value_end(uint8_t first, uint8_t second) except -1:

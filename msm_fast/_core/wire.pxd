@@ -18,9 +18,17 @@ cdef class Command:
     cdef bytes _value       # None: no data block
 
 
+@cython.final
+cdef class Batch:
+    cdef readonly str node
+    cdef readonly tuple commands
+    cdef readonly object life
+
+
 cdef inline bint has_opaque(Verb verb) noexcept:
     return verb <= MD
 
 
 cdef tuple checked_commands(object commands)
 cdef uint64_t checked_number(str name, object number, uint64_t maximum) except? 0
+cdef bytes encode_checked(tuple commands, uint64_t first_opaque)

@@ -1,7 +1,7 @@
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NoReturn, final
 
-__all__ = ["Command", "delete", "encode", "exptime", "get", "noop", "store", "version"]
+__all__ = ["Batch", "Command", "delete", "encode", "exptime", "get", "noop", "store", "version"]
 
 @final
 class Command:
@@ -10,6 +10,16 @@ class Command:
     def verb(self) -> str: ...
     @property
     def key(self) -> bytes: ...
+
+@final
+class Batch:
+    def __init__(self, node: str, commands: Iterable[Command], life: int | None = None) -> None: ...
+    @property
+    def node(self) -> str: ...
+    @property
+    def commands(self) -> tuple[Command, ...]: ...
+    @property
+    def life(self) -> int | None: ...
 
 def get(key: bytes, exptime: int | None = None, value: bool = True, cas: int | None = None) -> Command: ...
 def store(

@@ -14,7 +14,7 @@ from msm_fast._core.c_wire cimport MSM_WIRE_MAX_VALUE_LEN
 
 from math import ceil, isfinite
 
-__all__ = ["Command", "delete", "encode", "exptime", "get", "noop", "store", "version"]
+__all__ = ["Batch", "Command", "delete", "encode", "exptime", "get", "noop", "store", "version"]
 
 cdef enum:
     MAX_KEY_LEN = 250
@@ -209,6 +209,27 @@ cdef tuple checked_commands(object commands):
     return checked
 
 
+@cython.final
+@cython.freelist(16)
+cdef class Batch:
+    """Commands for one node, written together.
+
+    life: send them only if the node has not lost its memory since this life: CAS values from before mean nothing after.
+    Raises:  TypeError for what is no command.
+    Thread-safety: immutable.
+    """
+
+    def __init__(self, str node not None, commands, life=None):
+        if self.node is not None:
+            raise TypeError("a batch does not change")
+        self.commands = checked_commands(commands)
+        self.life = life
+        self.node = node
+
+    def __repr__(self):
+        return f"<Batch for {self.node}: {', '.join([command.verb for command in self.commands])}>"
+
+
 def encode(commands, first_opaque):
     """Return the bytes of one batch: one write to one node.
 
@@ -216,12 +237,16 @@ def encode(commands, first_opaque):
     Raises:  TypeError for what is no command, ValueError for first_opaque.
     Cost:    each value is copied once.
     """
-    cdef tuple batch = checked_commands(commands)
-    cdef uint64_t opaque = checked_number("first_opaque", first_opaque, UINT64_MAX)
+    return encode_checked(checked_commands(commands), checked_number("first_opaque", first_opaque, UINT64_MAX))
+
+
+cdef bytes encode_checked(tuple commands, uint64_t first_opaque):
+    """Do what `encode` does with commands that were checked before."""
+    cdef uint64_t opaque = first_opaque
     cdef Py_ssize_t size = 0
     cdef Command command
     cdef uint8_t[24] token
-    for command in batch:
+    for command in commands:
         size += PyBytes_GET_SIZE(command._head) + 2
         if has_opaque(command._verb):
             size += _put_number(token, b" O", 2, opaque) - token
@@ -231,8 +256,8 @@ def encode(commands, first_opaque):
 
     cdef bytes encoded = PyBytes_FromStringAndSize(NULL, size)
     cdef uint8_t *at = <uint8_t *>PyBytes_AS_STRING(encoded)
-    opaque -= <uint64_t>len(batch)
-    for command in batch:
+    opaque = first_opaque
+    for command in commands:
         at = _put(at, PyBytes_AS_STRING(command._head), <size_t>PyBytes_GET_SIZE(command._head))
         if has_opaque(command._verb):
             at = _put_number(at, b" O", 2, opaque)

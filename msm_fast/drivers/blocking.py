@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TypeVar
 
 from msm_fast.drivers.access import OPEN_ACCESS, Access, Credentials
 from msm_fast.drivers.addresses import AddressBook
 from msm_fast.drivers.connection import Connection
+from msm_fast.drivers.exchange import exchange, give_back, take
 from msm_fast.drivers.failures import NOT_CONFIGURED, OUT_OF_TIME, RESTARTED, ConnectionFailed
 from msm_fast.drivers.greeting import Greeting, greet
 from msm_fast.drivers.node_lives import NodeLives
@@ -63,8 +64,7 @@ class BlockingDriver:
             gone = [connection for name, idle in self._idle.items() if name not in kept for connection in idle]
             self._idle = {name: self._idle[name] if name in kept else [] for name in nodes}
         self._addresses.keep_only(nodes.values())
-        for connection in gone:
-            connection.close()
+        _close(gone)
 
     def look_up(self, node: str) -> None:
         """Look up again where a node is, and wait for that no longer than a connection may take."""
@@ -83,8 +83,7 @@ class BlockingDriver:
             self._is_closed = True
             idle = [connection for connections in self._idle.values() for connection in connections]
             self._idle = {node: [] for node in self._nodes}
-        for connection in idle:
-            connection.close()
+        _close(idle)
 
     def abandon_connections(self) -> None:
         """Forget connections that a forked child shares with its parent, and the lock another thread may have held."""
@@ -97,35 +96,79 @@ class BlockingDriver:
 
     def _exchange(self, effect: Exchange, deadline: float) -> list[Outcome]:
         """Write every batch, then wait for every reply: a single round trip, however many nodes."""
-        open_connections: dict[int, Connection] = {}
-        outcomes: list[Outcome | None] = [None] * len(effect.batches)
+        batches = effect.batches
+        with self._lock:
+            idle, turn = self._idle, self.lives.turn
+            taken = take(idle, batches)
+        if taken is None:
+            return self._exchange_one_by_one(batches, deadline)
+        in_use = taken
+        until = min(deadline, time.monotonic() + self._timeouts.operation)
         try:
-            for i, batch in enumerate(effect.batches):
+            outcomes = exchange(batches, taken, until)
+            if outcomes is not None and None not in outcomes:
+                with self._lock:
+                    if self._idle is idle and self.lives.turn == turn:
+                        in_use = give_back(idle, batches, taken, _MOST_IDLE)
+                return outcomes
+            in_use = []
+        finally:
+            _close(in_use)  # too many, or of nodes that were changed, or an exception came between
+        if outcomes is None:
+            for batch, connection in zip(batches, taken, strict=True):
+                self._release(batch.node, connection)
+            return self._exchange_one_by_one(batches, deadline)
+        return self._finish(batches, outcomes, dict(enumerate(taken)), until, deadline)
+
+    def _exchange_one_by_one(self, batches: Sequence[Batch], deadline: float) -> list[Outcome]:
+        """Do what `_exchange` does where a connection must be made first, or is none for `exchange`."""
+        in_use: dict[int, Connection] = {}
+        outcomes: list[Outcome | None] = [None] * len(batches)
+        try:
+            for i, batch in enumerate(batches):
                 try:
                     connection = self._acquire(batch.node, deadline)
                     if batch.life not in (None, connection.life):
                         self._release(batch.node, connection)
                         outcomes[i] = RESTARTED
                         continue
-                    open_connections[i] = connection
+                    in_use[i] = connection
                     connection.start(batch.commands)
                 except ConnectionFailed as failure:
-                    outcomes[i] = self._fail(batch, open_connections.pop(i, None), failure, deadline)
-            until = min(deadline, time.monotonic() + self._timeouts.operation)
-            for i, connection in list(open_connections.items()):
-                batch = effect.batches[i]
-                try:
-                    outcomes[i] = connection.finish(until)
-                except ConnectionFailed as failure:
-                    outcomes[i] = self._fail(batch, connection, failure, deadline)
-                else:
+                    outcomes[i] = self._fail(batch, in_use.pop(i, None), failure, deadline)
+        except BaseException:
+            _close(in_use.values())
+            raise
+        until = min(deadline, time.monotonic() + self._timeouts.operation)
+        return self._finish(batches, outcomes, in_use, until, deadline)
+
+    def _finish(
+        self,
+        batches: Sequence[Batch],
+        outcomes: Sequence[Outcome | None],
+        in_use: dict[int, Connection],
+        until: float,
+        deadline: float,
+    ) -> list[Outcome]:
+        """Wait for the replies that outcomes do not have yet. in_use: the connections on which they come, by index."""
+        complete: list[Outcome] = []
+        try:
+            for i, (batch, outcome) in enumerate(zip(batches, outcomes, strict=True)):
+                connection = in_use.get(i)
+                if outcome is None:
+                    assert connection is not None
+                    try:
+                        outcome = connection.finish(until)
+                    except ConnectionFailed as failure:
+                        outcome = self._fail(batch, connection, failure, deadline)
+                        connection = None
+                complete.append(outcome)
+                if connection is not None:
                     self._release(batch.node, connection)
-                del open_connections[i]
+                in_use.pop(i, None)
         finally:
-            # Only after an exception of any kind is something left; replies may still come on it.
-            for connection in open_connections.values():
-                connection.close()
-        return [outcome for outcome in outcomes if outcome is not None]
+            _close(in_use.values())  # only after an exception of any kind is something left; replies may still come
+        return complete
 
     def _acquire(self, node: str, deadline: float) -> Connection:
         while True:
@@ -210,8 +253,12 @@ class BlockingDriver:
         """Close the node's idle connections: what broke one has most likely broken all."""
         with self._lock:
             idle, self._idle[node] = self._idle.get(node, []), []
-        for connection in idle:
-            connection.close()
+        _close(idle)
+
+
+def _close(connections: Iterable[Connection]) -> None:
+    for connection in connections:
+        connection.close()
 
 
 def _sleep(effect: Sleep, deadline: float) -> bool:

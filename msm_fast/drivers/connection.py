@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _socket
 import math
 import select
 import socket
@@ -16,6 +17,7 @@ from msm_fast._core.replies import ProtocolError, ReplyParser
 from msm_fast._core.wire import Command
 from msm_fast.drivers.access import OPEN_ACCESS, Access
 from msm_fast.drivers.addresses import Address
+from msm_fast.drivers.exchange import PlainConnection
 from msm_fast.drivers.failures import ConnectionFailed, cannot_connect, handshake_failed
 from msm_fast.drivers.greeting import FIRST_FREE_OPAQUE
 from msm_fast.drivers.secure_socket import SecureSocket, UnshakenContext
@@ -29,7 +31,7 @@ _CHUNK = 65536
 _READABLE = select.POLLIN | select.POLLHUP | select.POLLERR
 
 
-class Connection:
+class Connection(PlainConnection):
     """A socket to one node on which one batch at a time is written and answered.
 
     Deadlines are values of time.monotonic(). Each failure, and each exception of whatever kind between a write and
@@ -37,21 +39,18 @@ class Connection:
     Thread-safety: one user at a time.
     """
 
-    __slots__ = ("_client", "_opaque", "_parser", "_poller", "_sock", "_unsent", "address", "compares", "life", "node")
+    __slots__ = ("_client", "_poller", "_sock", "address", "node")
 
     def __init__(self, node: Node, client: Client, address: Address | None, secured: SecureSocket | None) -> None:
         self.node = node
         self.address = address
-        self.life = 0
-        """The number of the life that the node is in, which the driver gives."""
-        self.compares = False
-        """Whether it leaves out values that have not changed, which the driver learns from its greeting."""
+        self.life = 0  # the driver learns it, and what the node compares, from the greeting
         self._client = client
         self._sock: socket.socket | SecureSocket = secured or client.sock
         self._poller: select.poll | SecureSocket = secured or _poller_of(client.sock)
-        self._opaque = FIRST_FREE_OPAQUE
-        self._parser: ReplyParser | None = None
-        self._unsent: memoryview | None = None
+        self.opaque = FIRST_FREE_OPAQUE
+        if isinstance(self._sock, _socket.socket):  # nothing has patched it
+            self.fd = self._sock.fileno()
 
     @classmethod
     def open(cls, node: Node, address: Address | None, timeout_s: float, access: Access = OPEN_ACCESS) -> Connection:
@@ -90,11 +89,11 @@ class Connection:
 
     def start(self, commands: Sequence[Command]) -> None:
         """Write a batch as far as the socket takes it at once. Raises: ConnectionFailed."""
-        data = wire.encode(commands, self._opaque)
+        data = wire.encode(commands, self.opaque)
         if isinstance(self._sock, SecureSocket):
-            self._sock.cut(lengths_of_writes(data, commands, self._opaque))
-        self._parser = ReplyParser(commands, self._opaque)
-        self._opaque += len(commands)
+            self._sock.cut(lengths_of_writes(data, commands, self.opaque))
+        self.parser = ReplyParser(commands, self.opaque)
+        self.opaque += len(commands)
         self.write(data)
 
     def write(self, data: bytes) -> None:
@@ -106,25 +105,25 @@ class Connection:
         except OSError as error:
             raise ConnectionFailed("reset", True, f"connection lost while writing: {error}") from error
         if n < len(data):
-            self._unsent = memoryview(data)[n:]
-            self._poller.modify(self._sock, _READABLE | select.POLLOUT)
+            self.unsent = memoryview(data)[n:]
 
     def finish(self, deadline: float) -> Replies:
         """Wait for the batch's replies, writing what is left of it meanwhile. Raises: ConnectionFailed.
 
         Replies that are there already are taken even after the deadline: another node may have used up the time.
         """
-        parser = self._parser
+        parser = self.parser
         assert parser is not None
+        data = b""  # something may be read already, and make no sense
         while True:
-            data = self.read(deadline)
             try:
                 is_complete = parser.feed(data)
             except ProtocolError as error:
                 raise ConnectionFailed("protocol", True, f"the answer makes no sense: {error.reason}") from error
             if is_complete:
-                self._parser = None
+                self.parser = None
                 return Replies(parser.replies, self.life, self.compares)
+            data = self.read(deadline)
 
     def read(self, deadline: float) -> bytes:
         """Wait for what the server says next, writing what is left meanwhile; at least one byte.
@@ -132,12 +131,14 @@ class Connection:
         Raises: ConnectionFailed.
         """
         while True:
+            if self.unsent is not None:
+                self._poller.modify(self._sock, _READABLE | select.POLLOUT)
             wait_s = max(deadline - time.monotonic(), 0)
             if not self._poller.poll(math.ceil(wait_s * 1000)):
                 raise ConnectionFailed("timeout", True, "no answer in time")
             try:
-                if self._unsent is not None:
-                    self._send_rest(self._unsent)
+                if self.unsent is not None:
+                    self._send_rest(self.unsent)
                 data = self._sock.recv(_CHUNK)
             except BlockingIOError:
                 continue
@@ -152,8 +153,8 @@ class Connection:
             n = self._sock.send(unsent)
         except BlockingIOError:
             return
-        self._unsent = unsent[n:] if n < len(unsent) else None
-        if self._unsent is None:
+        self.unsent = unsent[n:] if n < len(unsent) else None
+        if self.unsent is None:
             self._poller.modify(self._sock, _READABLE)
 
     def is_stale(self) -> bool:
@@ -162,6 +163,7 @@ class Connection:
 
     def close(self) -> None:
         """Close the socket; may be called again."""
+        self.fd = -1
         self._client.close()
 
 

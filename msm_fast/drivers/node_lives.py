@@ -13,6 +13,8 @@ class NodeLives:
     def __init__(self) -> None:
         self._known: dict[str, tuple[bytes | None, int]] = {}
         self._lock = threading.Lock()
+        self.turn = 0
+        """How often a life has begun."""
 
     def number(self, node: str, token: bytes | None) -> int:
         """Return the number of the node's life, from 1 on; a node that gives no token begins a new one each time."""
@@ -21,6 +23,7 @@ class NodeLives:
             if token is None or token != known:
                 life += 1
                 self._known[node] = (token, life)
+                self.turn += 1
             return life
 
     def is_current(self, node: str, life: int) -> bool:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias, TypeVar
 
-from msm_fast._core.replies import Reply
-from msm_fast._core.wire import Command
+from msm_fast._core.replies import Replies
+from msm_fast._core.wire import Batch
 
 __all__ = [
     "Batch",
@@ -33,33 +33,6 @@ server is no memcached, too old, does not accept our password, or has no certifi
 request's own time was over; says nothing about the node. restarted: the node is up, but not in the life that the batch
 was for; nothing was sent.
 """
-
-
-@dataclass(slots=True)
-class Batch:
-    """Commands for one node, written together.
-
-    life: send them only if the node has not lost its memory since this life: CAS values from before mean nothing after.
-    """
-
-    node: str
-    commands: Sequence[Command]
-    life: int | None = None
-
-
-class Replies(list[Reply]):
-    """The replies to one batch.
-
-    life: of the node that gave them; it grows each time the node loses its memory. compares: the node leaves out a
-    value that has not changed, if a command says which CAS value is known (memcached 1.6.40).
-    """
-
-    __slots__ = ("compares", "life")
-
-    def __init__(self, replies: Iterable[Reply] = (), life: int = 1, compares: bool = False) -> None:
-        super().__init__(replies)
-        self.life = life
-        self.compares = compares
 
 
 @dataclass(slots=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import TypeVar
 
 from msm_fast._core.replies import Reply
@@ -50,7 +49,8 @@ def ride(
             continue
         has_ridden = True
         batches, own = list(seats), list(seats[seat].commands)
-        batches[seat] = replace(seats[seat], commands=[command, *own] if goes_first else [*own, command])
+        commands = [command, *own] if goes_first else [*own, command]
+        batches[seat] = Batch(seats[seat].node, commands, seats[seat].life)
         try:
             result = yield Exchange(batches)
         except GeneratorExit:

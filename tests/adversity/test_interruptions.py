@@ -78,6 +78,7 @@ def fuse(monkeypatch: pytest.MonkeyPatch) -> Iterator[Fuse]:
         make(self, *args)
         self._sock = Fused(self._sock, fuse)
         self._poller = Fused(self._poller, fuse)
+        self.fd = -1
 
     monkeypatch.setattr(Connection, "__init__", make_fused)
     return fuse

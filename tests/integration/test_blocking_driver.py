@@ -10,6 +10,7 @@ import pytest
 
 from msm_fast import Node, Timeouts
 from msm_fast._core import wire
+from msm_fast.drivers import blocking
 from msm_fast.drivers.blocking import BlockingDriver
 from msm_fast.engine.effects import Batch, Exchange, Flow, NodeFailure, Outcome, Sleep
 from tests.integration.conftest import Nodes
@@ -19,8 +20,11 @@ pytestmark = pytest.mark.memcached
 MARGIN_S = 0.1
 
 
-@pytest.fixture
-def driver(nodes: Nodes) -> Iterator[BlockingDriver]:
+@pytest.fixture(params=["at_once", "one_by_one"])
+def driver(nodes: Nodes, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[BlockingDriver]:
+    """At once, as plain sockets are used, or one connection after the other, as TLS and gevent are."""
+    if request.param == "one_by_one":
+        monkeypatch.setattr(blocking, "take", lambda idle, batches: None)
     driver = BlockingDriver({name: Node(name, "127.0.0.1", server.port) for name, server in nodes.items()}, Timeouts())
     yield driver
     driver.close()

@@ -303,23 +303,22 @@ class _Interrupt(BaseException):
 def test_an_interruption_at_any_moment_never_leaves_a_reply_for_the_next_request(
     manager: SessionManager, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from msm_fast._core.replies import ReplyParser
-    from msm_fast.drivers import connection
+    from msm_fast.drivers import blocking
+    from msm_fast.drivers.connection import Connection
 
+    monkeypatch.setattr(blocking, "take", lambda idle, batches: None)
     ids = [store(manager, n=n) for n in range(6)]
+    read = Connection.read
 
-    class InterruptingParser:
-        def __init__(self, commands: object, first_opaque: int) -> None:
-            pass
-
-        def feed(self, data: bytes) -> bool:
-            raise _Interrupt
+    def read_and_break_off(self: Connection, deadline: float) -> bytes:
+        read(self, deadline)
+        raise _Interrupt
 
     for n, session_id in enumerate(ids):
-        monkeypatch.setattr(connection, "ReplyParser", InterruptingParser)
+        monkeypatch.setattr(Connection, "read", read_and_break_off)
         with pytest.raises(_Interrupt):
             manager.load(session_id)
-        monkeypatch.setattr(connection, "ReplyParser", ReplyParser)
+        monkeypatch.setattr(Connection, "read", read)
         for m, other in enumerate(ids):
             assert loaded(manager, other)["n"] == m, n
 

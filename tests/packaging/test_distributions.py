@@ -86,7 +86,8 @@ def copy_tree(target):
 
     def ignore(directory, names):
         ignored = shutil.ignore_patterns(*NOT_SOURCES)(directory, names)
-        return ignored | ({name for name in names if name.endswith(".c")} if directory.endswith("_core") else set())
+        is_built = directory.endswith(("_core", "drivers"))
+        return ignored | ({name for name in names if name.endswith(".c")} if is_built else set())
 
     return shutil.copytree(ROOT, target, ignore=ignore, symlinks=True)
 
@@ -146,9 +147,9 @@ def test_the_sdist_builds_and_works_in_a_clean_environment(jobs, minor):
 def test_a_wheel_has_stubs_and_modules_and_no_sources(jobs):
     for minor in INTERPRETERS:
         _, names = jobs["wheel", minor].result()
-        modules = {path.stem for path in (ROOT / "msm_fast/_core").glob("*.pyx")}
-        assert {name.split("/")[-1].split(".")[0] for name in names if name.endswith(".so")} == modules
-        assert {f"msm_fast/_core/{module}.pyi" for module in modules} <= set(names)
+        modules = {str(path.relative_to(ROOT).with_suffix("")) for path in (ROOT / "msm_fast").glob("*/*.pyx")}
+        assert {name.partition(".")[0] for name in names if name.endswith(".so")} == modules
+        assert {f"{module}.pyi" for module in modules} <= set(names)
         assert "msm_fast/py.typed" in names
         assert not [name for name in names if name.endswith((".c", ".h", ".pyx", ".pxd"))]
         assert not [name for name in names if not name.startswith(("msm_fast/", "msm_fast-"))]
@@ -158,7 +159,7 @@ def test_the_sdist_has_all_that_a_build_needs_and_nothing_built(sdist):
     with tarfile.open(sdist) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
     needed = [
-        *(ROOT / "msm_fast/_core").glob("*.py[xdi]*"),
+        *(ROOT / "msm_fast").glob("*/*.py[xdi]*"),
         *(ROOT / "src_c").glob("*.[ch]"),
         *(ROOT / name for name in ("LICENSE", "README.md", "CHANGELOG.md", "pyproject.toml", "setup.py")),
     ]

@@ -87,6 +87,14 @@ def test_the_compiled_core_imports_nothing_above_it() -> None:
                 assert words[1].split(".")[1] in ("_core", "errors"), f"{path}: {line}"
 
 
+def test_the_compiled_driver_imports_only_the_compiled_core() -> None:
+    for path in PACKAGE.glob("drivers/*.pyx"):
+        for line in path.read_text().splitlines():
+            words = line.split()
+            if words[:1] in (["import"], ["from"], ["cimport"]) and words[1].startswith("msm_fast."):
+                assert words[1].split(".")[1] == "_core", f"{path}: {line}"
+
+
 def test_the_engine_imports_no_io_and_no_clock() -> None:
     for path in PACKAGE.glob("engine/*.py"):
         for name in _imports(path):

@@ -27,7 +27,7 @@ def test_a_kernel_compiles_without_a_warning(kernel, compiler, tmp_path):
 def test_what_cython_makes_compiles_without_a_warning():
     if shutil.which("gcc") is None:
         pytest.skip("gcc is not installed")
-    modules = sorted(str(path.with_suffix(".c")) for path in (ROOT / "msm_fast" / "_core").glob("*.pyx"))
+    modules = sorted(str(path.with_suffix(".c")) for path in (ROOT / "msm_fast").glob("*/*.pyx"))
     # Whether signs fit is checked for the kernels; Cython converts lengths of objects as it sees fit.
     warnings = ["-Wall", "-Wextra", "-Wconversion", "-Wno-sign-conversion", "-Werror"]
     # Python's own headers are not ours to mend.
