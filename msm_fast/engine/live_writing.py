@@ -192,6 +192,8 @@ class LiveWriter:
             ctx.local.delete(key, view.local_generation)
             if state.local_generation == view.local_generation:  # else a request has kept more here since
                 state.local_generation = 0
+                if state.local_kind == "local":
+                    state.local_kind = None
 
     def _touch(self, key: bytes, state: SessionState) -> Flow[bool]:
         """Extend the lives of the copies of a session that was only read.

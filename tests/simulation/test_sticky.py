@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from msm_fast import DistributionState, Reconnect, Session, SessionId
+from msm_fast.engine.effects import Exchange
 from tests.simulation.driver import SimulatedDriver
 from tests.simulation.sticky_worker import StickyWorker
 from tests.simulation.test_loading import holders, home_of, key_of
@@ -412,3 +413,32 @@ def test_after_it_what_was_kept_is_stored_with_the_policy_replay(
     for id_, expected in ((session_id, {"n": 1}), (unwritten, {"n": 7}), (login.id, {"user": "ada"})):
         assert dict(loaded(worker, id_)) == expected
         assert dict(Worker(driver, worker.ctx.settings).load(id_)) == expected  # type: ignore[arg-type]
+
+
+def test_a_session_that_a_request_changed_during_its_replay_is_still_there_when_the_cluster_is_lost_again_at_once(
+    driver: SimulatedDriver, make_worker: MakeWorker
+) -> None:
+    worker = make_worker(route="w1", reconnect=Reconnect(on_reconnect="replay"))
+    session_id = worker.store(n=0)
+    worker.catch_up()
+    change(worker, session_id, n=1)
+    fail(driver, "timeout")
+    job = worker.next_job()
+    assert job is not None
+    assert not worker.do(job)  # what became of it is unknown: the replay tries it again as it was, before anything newer
+    lose(driver, worker)
+    assert change(worker, session_id, n=2) == "local"
+
+    def meanwhile(exchange: Exchange) -> None:
+        if any(command.verb == "ms" for batch in exchange.batches for command in batch.commands):
+            driver.before_exchange = None
+            assert change(worker, session_id, n=3) == "local"
+
+    driver.before_exchange = meanwhile
+    heal(driver, worker)
+    assert driver.before_exchange is None
+    lose(driver, worker)
+    assert loaded(worker, session_id)["n"] == 3
+    assert change(worker, session_id, n=4) == "local"
+    heal(driver, worker)
+    assert stored(driver, worker, session_id) == {"n": 4}
