@@ -7,7 +7,7 @@ import math
 import os
 import time
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextlib import closing
 from typing import Any, ParamSpec, TypeVar
 
@@ -149,7 +149,10 @@ class AsyncSessionManager(Operations):
         session_id = self._parse(text)
         if session_id is None:
             return None
-        found = await self._here(self._find_here, session_id)
+        if self._looks_into_file:
+            found = await self._threads.call(self._find_here, session_id)
+        else:
+            found = self._find_here(session_id)
         if found is not ELSEWHERE:
             return found
         while True:
@@ -162,7 +165,10 @@ class AsyncSessionManager(Operations):
 
     async def _save(self, state: SessionState, budget: TimeBudget, lock: SessionLock | None = None) -> SaveResult:
         self._home.enter()
-        result = await self._here(self._store_here, state)
+        if self._looks_into_file:
+            result = await self._threads.call(self._store_here, state)
+        else:
+            result = self._store_here(state)
         return await self._run(self._storing(state, lock), budget) if result is ELSEWHERE else result
 
     async def _release(self, lock: SessionLock, budget: TimeBudget) -> None:
@@ -180,11 +186,10 @@ class AsyncSessionManager(Operations):
 
     # -- inside
 
-    async def _here(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Call what looks on this host only, in a thread while that is where sessions are kept, in a file."""
-        if not self._is_local_in_file or self._ctx.distribution.is_on:
-            return function(*args, **kwargs)
-        return await self._threads.call(function, *args, **kwargs)
+    @property
+    def _looks_into_file(self) -> bool:
+        """Whether sessions are on this host now, in a file: then a look at them is for a thread."""
+        return self._is_local_in_file and not self._ctx.distribution.is_on
 
     async def _run(self, flow: Flow[T], budget: TimeBudget) -> T:
         started = time.monotonic()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from msm_fast.drivers.dialing import Dialer
 from msm_fast.drivers.failures import NOT_CONFIGURED, OUT_OF_TIME, ConnectionFailed
 from msm_fast.drivers.multiplexed import MultiplexedConnection, PendingBatch
 from msm_fast.drivers.node_lives import NodeLives
+from msm_fast.drivers.round_trip import RoundTrip, Watch
 from msm_fast.drivers.threads import Threads
 from msm_fast.engine.effects import Batch, Effect, Exchange, Flow, NodeFailure, Outcome, Sleep
 from msm_fast.node import Node
@@ -22,11 +22,6 @@ from msm_fast.policies import Timeouts
 __all__ = ["AsyncDriver"]
 
 T = TypeVar("T")
-
-_HELD_UP_S = 0.01
-_LAST_LOOK_S = 0.001
-"""A loop that was held up may look at its timers before it reads what has come meanwhile (uvloop does): so much later
-it has read it."""
 
 
 class AsyncDriver:
@@ -49,6 +44,7 @@ class AsyncDriver:
         self._threads = threads
         self._dialer = Dialer(timeouts, learn_item_limit, access)
         self._links = {name: self._link(node) for name, node in nodes.items()}
+        self._watch: Watch | None = None
         self._former: set[_Link] = set()
         self._abandoned: list[object] = []
 
@@ -62,7 +58,15 @@ class AsyncDriver:
         threads = self._threads
         try:
             while True:
-                step = _advance(flow, result) if threads is None else await threads.call(_advance, flow, result)
+                step: Effect | _Returned[T]
+                if threads is not None:
+                    step = await threads.call(_advance, flow, result)
+                else:
+                    try:
+                        step = flow.send(result)
+                    except StopIteration as stop:
+                        value: T = stop.value
+                        return value
                 if isinstance(step, Exchange):
                     result = await self._exchange(step.batches, deadline)
                 elif isinstance(step, Sleep):
@@ -119,20 +123,27 @@ class AsyncDriver:
             self._abandoned.append([self._links, self._former])
             self._dialer.renew_after_fork()
         self._links = {name: self._link(link.node) for name, link in self._links.items()}
+        self._watch = None
         self._former = set()
 
     async def _exchange(self, batches: Sequence[Batch], deadline: float) -> list[Outcome]:
         """Write every batch, then wait for every reply: a single round trip, however many nodes."""
         if time.monotonic() >= deadline:
             return [NodeFailure("deadline", False, OUT_OF_TIME) for _ in batches]
-        round_trip = _RoundTrip(batches, deadline, self._timeouts.operation)
-        for pending in round_trip.pending:
-            link = self._links.get(pending.batch.node)
-            if link is None:
-                pending.fail(ConnectionFailed("refused", False, NOT_CONFIGURED))
-            else:
-                link.submit(pending)
-        return await round_trip.outcomes()
+        if self._watch is None:
+            self._watch = Watch(asyncio.get_running_loop())
+        round_trip = RoundTrip(batches, deadline, self._timeouts.operation, self._watch)
+        try:
+            for pending in round_trip.pending:
+                link = self._links.get(pending.batch.node)
+                if link is None:
+                    pending.fail(ConnectionFailed("refused", False, NOT_CONFIGURED))
+                else:
+                    link.submit(pending)
+            await round_trip.has_ended
+        finally:
+            round_trip.close()
+        return [pending.outcome for pending in round_trip.pending if pending.outcome is not None]
 
     def _link(self, node: Node) -> _Link:
         return _Link(node, self._dialer, self._timeouts.operation)
@@ -143,108 +154,6 @@ class _Returned(Generic[T]):
     """What a flow has returned: a future cannot carry a StopIteration."""
 
     value: T
-
-
-class _RoundTrip:
-    """The batches of one exchange, and who waits for them.
-
-    The time for an answer begins when all of them are sent; what is not has a connection to wait for, which has limits
-    of its own.
-    """
-
-    def __init__(self, batches: Sequence[Batch], deadline: float, operation_s: float) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._deadline = deadline
-        self._operation_s = operation_s
-        self._sent_at = time.monotonic()
-        self._n_unsent = self._n_open = len(batches)
-        self._waiter: asyncio.Future[None] = self._loop.create_future()
-        self._timer: asyncio.TimerHandle | None = None
-        self._timer_at = math.inf
-        self._is_last_look = False
-        self._waits_for_connection = False
-        self.pending = [PendingBatch(batch, self) for batch in batches]
-
-    async def outcomes(self) -> list[Outcome]:
-        """Return what became of each batch. Broken off, it wants none of them any more."""
-        try:
-            if self._n_open:
-                self._set_timer(self._answer_due())
-                await self._waiter
-        finally:
-            if self._timer is not None:
-                self._timer.cancel()
-            for pending in self.pending:
-                pending.abandon()
-        return [pending.outcome for pending in self.pending if pending.outcome is not None]
-
-    def batch_sent(self) -> None:
-        """Note that one of the batches was written."""
-        self._n_unsent -= 1
-        self._begin_to_count()
-
-    def batch_ended(self, was_sent: bool) -> None:
-        """Note that one of the batches has an outcome."""
-        self._n_open -= 1
-        if not self._n_open:
-            if not self._waiter.done():
-                self._waiter.set_result(None)
-        elif not was_sent:
-            self._n_unsent -= 1
-            self._begin_to_count()
-
-    def _begin_to_count(self) -> None:
-        if not self._n_unsent:
-            self._sent_at = time.monotonic()
-            if self._waits_for_connection:
-                self._set_timer(self._answer_due())
-
-    def _answer_due(self) -> float:
-        return min(self._sent_at + self._operation_s, self._deadline)
-
-    def _set_timer(self, at: float) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer_at = at
-        self._timer = None if math.isinf(at) else self._loop.call_later(max(at - time.monotonic(), 0), self._expire)
-
-    def _expire(self) -> None:
-        """Give up what has no answer, once there was time for one."""
-        now = time.monotonic()
-        if now > self._timer_at + _HELD_UP_S and not self._is_last_look:
-            self._is_last_look = True
-            self._set_timer(now + _LAST_LOOK_S)
-            return
-        self._is_last_look = False
-        self._waits_for_connection = self._n_unsent > 0
-        next_at = math.inf
-        for pending in self.pending:
-            if pending.is_over:
-                continue
-            due = self._deadline if self._waits_for_connection else self._due(pending)
-            if now < due:
-                next_at = min(next_at, due)
-            else:
-                self._give_up(pending, is_deadline=now >= self._deadline)
-        self._set_timer(next_at)
-
-    def _due(self, pending: PendingBatch) -> float:
-        """Return when a batch is given up: when its node has said nothing for so long.
-
-        On a connection that many share, it is no sign of a node that hangs if others are answered first.
-        """
-        answered_at = pending.connection.answered_at if pending.connection is not None else 0.0
-        return min(max(self._sent_at, answered_at) + self._operation_s, self._deadline)
-
-    @staticmethod
-    def _give_up(pending: PendingBatch, *, is_deadline: bool) -> None:
-        connection = pending.connection
-        if is_deadline:
-            pending.end(NodeFailure("deadline", connection is not None, OUT_OF_TIME))
-            return
-        if connection is not None:
-            connection.suspect()
-        pending.end(NodeFailure("timeout", connection is not None, "no answer in time"))
 
 
 class _Link:

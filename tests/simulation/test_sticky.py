@@ -425,7 +425,9 @@ def test_a_session_that_a_request_changed_during_its_replay_is_still_there_when_
     fail(driver, "timeout")
     job = worker.next_job()
     assert job is not None
-    assert not worker.do(job)  # what became of it is unknown: the replay tries it again as it was, before anything newer
+    assert not worker.do(
+        job
+    )  # its outcome is unknown, so the replay tries it again before anything newer
     lose(driver, worker)
     assert change(worker, session_id, n=2) == "local"
 
