@@ -19,7 +19,7 @@ from pathlib import Path
 
 from msm_fast.cli.demo import guardian
 
-__all__ = ["DemoError", "Family", "MemcachedNode", "ShopWorker", "find_memcached"]
+__all__ = ["HOST", "DemoError", "Family", "MemcachedNode", "Server", "ShopWorker", "find_memcached", "wait_until"]
 
 OLDEST_MEMCACHED = (1, 6, 18)
 # Servers are often installed where an ordinary user's PATH does not look.
@@ -130,13 +130,18 @@ class Family:
             self._guardian.stdin.flush()
 
 
-class _Server:
-    """A server of the demo that can be killed while it runs."""
+class Server:
+    """A server that can be killed while it runs, and is started again on the port it had."""
 
-    def __init__(self, family: Family) -> None:
+    def __init__(self, family: Family, name: str) -> None:
+        self.name = name
         self.port = 0
         self.process: subprocess.Popen[bytes] | None = None
         self._family = family
+
+    def start(self) -> None:
+        """Start it, and wait until it serves. Raises: DemoError if it does not."""
+        raise NotImplementedError
 
     def kill(self) -> int:
         """Kill it with its own children (SIGKILL), and return the process id it had."""
@@ -147,31 +152,30 @@ class _Server:
         return pid
 
 
-class MemcachedNode(_Server):
+class MemcachedNode(Server):
     """One memcached process on the loopback interface; it keeps its port when it is started again."""
 
     def __init__(self, family: Family, path: str, node_id: str) -> None:
-        super().__init__(family)
-        self.node_id = node_id
+        super().__init__(family, node_id)
         self._path = path
 
     @property
     def address(self) -> str:
         """The node as SessionManager takes it: id:host:port."""
-        return f"{self.node_id}:{HOST}:{self.port}"
+        return f"{self.name}:{HOST}:{self.port}"
 
     def start(self) -> None:
         """Start it, on a port of the kernel's choice the first time, and wait until it answers."""
-        port_file = self._port_directory() / self.node_id
-        log = self._family.directory / f"{self.node_id}.log"
+        port_file = self._port_directory() / self.name
+        log = self._family.directory / f"{self.name}.log"
         command = [self._path, "-l", f"{HOST}:{self.port or -1}", "-m", "64", "-t", "2"]
         if os.geteuid() == 0:
             command += ["-u", "nobody"]
         self.process = self._family.start(command, log, {"MEMCACHED_PORT_FILENAME": str(port_file)})
         if not self.port:
-            _wait_until(port_file.exists, self.process, self.node_id, log)
+            wait_until(port_file.exists, self.process, self.name, log)
             self.port = int(port_file.read_text().rpartition(":")[2])
-        _wait_until(self._answers, self.process, self.node_id, log)
+        wait_until(self._answers, self.process, self.name, log)
 
     def _port_directory(self) -> Path:
         directory = self._family.directory / "ports"
@@ -191,15 +195,14 @@ class MemcachedNode(_Server):
             return False
 
 
-class ShopWorker(_Server):
+class ShopWorker(Server):
     """One gunicorn with one worker process.
 
     It listens on a socket of its own, where the demo's balancer finds it, and on the public one that all workers share.
     """
 
     def __init__(self, family: Family, name: str, nodes: str, public: socket.socket) -> None:
-        super().__init__(family)
-        self.name = name
+        super().__init__(family, name)
         self._nodes = nodes
         self._public = public
 
@@ -219,7 +222,7 @@ class ShopWorker(_Server):
             command = [sys.executable, "-m", "gunicorn", "--config", "python:msm_fast.cli.demo.serving"]
             command.append("msm_fast.cli.demo.shop:create_app()")
             self.process = self._family.start(command, log, environment, fds)
-        _wait_until(self._answers, self.process, self.name, log)
+        wait_until(self._answers, self.process, self.name, log)
 
     def _answers(self) -> bool:
         connection = http.client.HTTPConnection(HOST, self.port, timeout=5)
@@ -232,7 +235,8 @@ class ShopWorker(_Server):
             connection.close()
 
 
-def _wait_until(is_ready: Callable[[], bool], process: subprocess.Popen[bytes], name: str, log: Path) -> None:
+def wait_until(is_ready: Callable[[], bool], process: subprocess.Popen[bytes], name: str, log: Path) -> None:
+    """Wait until a process that was started is ready. Raises: DemoError with its last words if it is not in time."""
     deadline = time.monotonic() + START_LIMIT_S
     while not is_ready():
         if process.poll() is not None or time.monotonic() > deadline:

@@ -111,7 +111,7 @@ class Story:
     def _invite(self) -> None:
         self._say(f"The shop stays open at [bold]http://127.0.0.1:{self._public.getsockname()[1]}/[/bold]")
         if self._nodes:
-            children = [(node.node_id, node.process) for node in self._nodes]
+            children = [(node.name, node.process) for node in self._nodes]
             children += [(worker.name, worker.process) for worker in self._workers]
             pids = ", ".join(f"{name} {process.pid}" for name, process in children if process)
             self._say(f"Kill what you like and reload the page: {pids}. Ctrl-C ends it all.")
@@ -123,7 +123,7 @@ class Story:
         for node in self._nodes:
             node.start()
             assert node.process is not None
-            self._say(f"memcached {node.node_id} listens on port {node.port} (process {node.process.pid})")
+            self._say(f"memcached {node.name} listens on port {node.port} (process {node.process.pid})")
         addresses = ",".join(node.address for node in self._nodes)
         for name in WORKER_NAMES if self._nodes else WORKER_NAMES[:1]:
             worker = ShopWorker(self._family, name, addresses, self._public)
@@ -135,22 +135,22 @@ class Story:
     def _lose_a_node(self) -> None:
         """Kill the node that holds most sessions, check them all, and bring it back empty."""
         held = self.load.nodes()
-        victim = max(self._nodes, key=lambda node: held.get(node.node_id, 0))
+        victim = max(self._nodes, key=lambda node: held.get(node.name, 0))
 
         def kill(phase: Phase) -> None:
             self.load.enter(phase)
             pid = victim.kill()
             self._say(
-                f"[bold]{victim.node_id} (process {pid}) was killed[/bold], with {held.get(victim.node_id, 0)} sessions"
+                f"[bold]{victim.name} (process {pid}) was killed[/bold], with {held.get(victim.name, 0)} sessions"
             )
 
         def restart(phase: Phase) -> None:
             victim.start()
             self.load.enter(phase)
-            self._say(f"[bold]{victim.node_id} is back[/bold], on its old port, empty")
+            self._say(f"[bold]{victim.name} is back[/bold], on its old port, empty")
 
-        self._phase(f"{victim.node_id} killed", kill)
-        self._phase(f"{victim.node_id} back", restart)
+        self._phase(f"{victim.name} killed", kill)
+        self._phase(f"{victim.name} back", restart)
 
     def _lose_a_worker(self) -> None:
         victim = self._workers[0]
