@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -14,11 +13,11 @@ from collections.abc import Iterable, Sequence
 from types import FrameType
 from typing import NoReturn
 
-from examples.servers import SHOPS, Nginx, Shop, ShopServer
+from examples.servers import SHOPS, Nginx, Shop, ShopServer, find_nginx
 from msm_fast.cli.demo.processes import HOST, DemoError, Family, MemcachedNode, Server, find_memcached
 
 REST_S = 3.0
-"""How long what has ended stays away: long enough to see what is like without it."""
+"""How long what has ended stays away: long enough to see what it is like without it."""
 
 ACCOUNT = {
     "DJANGO_SUPERUSER_USERNAME": "ada",
@@ -95,15 +94,11 @@ def start_nodes(family: Family) -> list[MemcachedNode]:
 
 def start_balancers(family: Family, workers: Sequence[ShopServer], cookie: str) -> list[Nginx]:
     """Start nginx before sticky workers, if it is installed."""
-    path = shutil.which("nginx", path=os.pathsep.join((os.environ.get("PATH", os.defpath), *SERVERS_PATH)))
+    path = find_nginx()
     balancers = [Nginx(family, path, workers, cookie)] if path else []
     for balancer in balancers:
         balancer.start()
     return balancers
-
-
-SERVERS_PATH = ("/usr/sbin", "/usr/local/sbin", "/opt/homebrew/bin")
-"""Where servers are often installed, and an ordinary user's PATH does not look."""
 
 
 def invite(

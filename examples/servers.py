@@ -6,15 +6,16 @@ import getpass
 import http.client
 import os
 import re
+import shutil
 import socket
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from msm_fast.cli.demo.processes import HOST, Family, Server, wait_until
+from msm_fast.cli.demo.processes import HOST, MORE_DIRECTORIES, Family, Server, wait_until
 
-__all__ = ["SHOPS", "Nginx", "Shop", "ShopServer"]
+__all__ = ["SHOPS", "Nginx", "Shop", "ShopServer", "find_nginx"]
 
 DEPLOY_PAGE = Path(__file__).parents[1] / "docs" / "deploy.md"
 
@@ -80,6 +81,11 @@ class ShopServer(Server):
 
     def _is_complete(self) -> bool:
         return len(self.worker_pids()) == self._n_workers and _answers(self.port)
+
+
+def find_nginx() -> str | None:
+    """Return the path of nginx, if it is installed."""
+    return shutil.which("nginx", path=os.pathsep.join((os.environ.get("PATH", os.defpath), *MORE_DIRECTORIES)))
 
 
 class Nginx(Server):

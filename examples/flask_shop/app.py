@@ -15,8 +15,9 @@ CUSTOMERS = {"ada": "countess"}  # a shop that is open has hashes of the passwor
 NODES = os.environ.get("MSM_FAST_NODES")  # "n1:10.0.0.1:11211,n2:10.0.0.2:11211"; none: in this process only
 ROUTE = os.environ.get("MSM_FAST_ROUTE")  # this worker's name, where the balancer goes by it
 
-NON_STICKY = {"nodes": NODES}
-STICKY = {"nodes": NODES, "sticky": True, "route": ROUTE, "backup": "sync"}
+# A cart that cannot be reached is answered by 503, not by an empty one.
+NON_STICKY = {"nodes": NODES, "on_cluster_lost": "error"}
+STICKY = {**NON_STICKY, "sticky": True, "route": ROUTE, "backup": "sync"}
 
 app = Flask(__name__)
 app.config.update(

@@ -19,7 +19,17 @@ from pathlib import Path
 
 from msm_fast.cli.demo import guardian
 
-__all__ = ["HOST", "DemoError", "Family", "MemcachedNode", "Server", "ShopWorker", "find_memcached", "wait_until"]
+__all__ = [
+    "HOST",
+    "MORE_DIRECTORIES",
+    "DemoError",
+    "Family",
+    "MemcachedNode",
+    "Server",
+    "ShopWorker",
+    "find_memcached",
+    "wait_until",
+]
 
 OLDEST_MEMCACHED = (1, 6, 18)
 # Servers are often installed where an ordinary user's PATH does not look.
