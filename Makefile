@@ -8,6 +8,7 @@ PYTHON ?=
 TEST_ARGS ?=
 BENCH_ARGS ?=
 DEMO_ARGS ?=
+EXAMPLE ?= flask
 FUZZ_ARGS ?=
 SECONDS ?= 60
 MINUTES ?= 10
@@ -21,7 +22,7 @@ export PYTHON
 python = .venv/bin/python
 sanitized = build/sanitize
 
-.PHONY: help demo test unit lint bench sanitize fuzz simulate soak conformance wheel clean setup memcached
+.PHONY: help demo example test unit lint bench sanitize fuzz simulate soak conformance wheel clean setup memcached
 .DEFAULT_GOAL = help
 
 help: ## list the targets
@@ -30,6 +31,10 @@ help: ## list the targets
 demo: setup ## show sessions outliving a node and a worker; DEMO_ARGS=--once ends after the story
 	@.ci/prepare memcached || true
 	@$(python) -m msm_fast demo $(DEMO_ARGS)
+
+example: setup ## open a shop to try: EXAMPLE=flask, django or fastapi, "flask --sticky" for sticky sessions
+	@[ -n "$$MSM_FAST_NODES" ] || .ci/prepare memcached
+	@$(python) -m examples $(EXAMPLE)
 
 test: lint memcached ## the whole test suite, after lint
 	$(python) -m pytest $(TEST_ARGS)
@@ -82,7 +87,7 @@ wheel: setup ## a wheel of this tree, in dist/
 clean: ## remove everything that was made
 	rm -rf .venv build dist .benchmarks .hypothesis .mypy_cache .pytest_cache .ruff_cache *.egg-info
 	rm -f msm_fast/*/*.c msm_fast/*/*.so
-	find msm_fast tests bench -name __pycache__ -type d -prune -exec rm -rf {} +
+	find msm_fast tests bench examples -name __pycache__ -type d -prune -exec rm -rf {} +
 
 setup:
 	@.ci/prepare python

@@ -161,6 +161,7 @@ def test_the_sdist_has_all_that_a_build_needs_and_nothing_built(sdist):
     needed = [
         *(ROOT / "msm_fast").glob("*/*.py[xdi]*"),
         *(ROOT / "src_c").glob("*.[ch]"),
+        *(path for path in (ROOT / "examples").rglob("*") if path.suffix in (".py", ".html", ".md")),
         *(ROOT / name for name in ("LICENSE", "README.md", "CHANGELOG.md", "pyproject.toml", "setup.py")),
     ]
     missing = {str(path.relative_to(ROOT)) for path in needed if path.exists()} - names
