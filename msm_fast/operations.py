@@ -15,6 +15,7 @@ from msm_fast.drivers.asynchronous import AsyncDriver
 from msm_fast.drivers.background import ProberTask
 from msm_fast.drivers.blocking import BlockingDriver
 from msm_fast.drivers.prober import Prober
+from msm_fast.drivers.process_end import end_process
 from msm_fast.drivers.sqlite_store import SqliteStore
 from msm_fast.engine.context import Clock, Context
 from msm_fast.engine.effects import Flow
@@ -248,8 +249,15 @@ class Operations:
         elif event.kind == "application_stopped":
             with self._stop_lock:
                 is_first, self._was_stopped = not self._was_stopped, True
-            if is_first and self.settings.on_stop is not None:
-                self.settings.on_stop()
+            if is_first:
+                self._call_on_stop()
+
+    def _call_on_stop(self) -> None:
+        on_stop = self.settings.on_stop
+        if callable(on_stop):
+            on_stop()
+        elif on_stop is not None:
+            end_process()
 
     def _renew_locks_after_fork(self) -> None:
         self._stop_lock, self._change_lock = threading.Lock(), threading.Lock()

@@ -8,7 +8,7 @@ import re
 import ssl
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from msm_fast._core.record_format import RecordFormat
 from msm_fast._core.serializers import resolve_serializers
@@ -63,7 +63,7 @@ class Settings:
     on_cluster_lost: str = "local"
     on_corrupt: str = "local"
     on_unserializable: str = "stop_application"
-    on_stop: Callable[[], None] | None = None
+    on_stop: Callable[[], None] | Literal["end_process"] | None = None
     blacklist_path: str | None = None
     serializer: Any = "native"
     secrets: tuple[str | bytes, ...] = field(default=(), repr=False)
@@ -110,8 +110,10 @@ class Settings:
         for name in ("attribute_filter", "ignore_requests"):
             _check_pattern(name, getattr(self, name))
         _check_locking(self.locking)
-        if self.on_stop is not None and not callable(self.on_stop):
-            raise ConfigurationError("on_stop", self.on_stop, "something that can be called with no argument")
+        if self.on_stop not in (None, "end_process") and not callable(self.on_stop):
+            raise ConfigurationError(
+                "on_stop", self.on_stop, "something to be called with no argument, or 'end_process'"
+            )
         self._check_record_format()
 
     def _check_record_format(self) -> None:
