@@ -22,11 +22,12 @@ export PYTHON
 python = .venv/bin/python
 sanitized = build/sanitize
 
-.PHONY: help demo example test unit lint bench sanitize fuzz simulate soak conformance wheel clean setup memcached
+.PHONY: help demo example test unit lint bench bench-whole sanitize fuzz simulate soak conformance wheel clean setup \
+	memcached
 .DEFAULT_GOAL = help
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
 
 demo: setup ## show sessions outliving a node and a worker; DEMO_ARGS=--once ends after the story
 	@.ci/prepare memcached || true
@@ -54,6 +55,10 @@ bench: setup memcached ## the benchmarks, with their rivals beside them; writes 
 	@.ci/prepare bench
 	$(python) -m pytest bench -o python_files='bench_*.py' --benchmark-only --benchmark-quiet -q \
 		$(or $(BENCH_ARGS),--report)
+
+bench-whole: setup memcached ## whole requests of web servers under load, 20 minutes; writes bench/whole_requests.md
+	@.ci/prepare bench wrk
+	$(python) -m bench.whole_requests $(or $(BENCH_ARGS),--report)
 
 # A copy of the tree, so that the sanitizers' modules never stand in for the release build's. Linux with gcc.
 sanitize: setup ## unit and property tests under AddressSanitizer and UndefinedBehaviorSanitizer

@@ -72,8 +72,8 @@ def markdown(results: Results) -> str:
     for target in results.not_measured():
         parts.append(f"- Not measured: {target.group}; {target.contender or OURS}: target {_limit(target)}.\n")
     for group in results.groups:
-        parts.append(f"\n## {group[0].upper()}{group[1:]}\n\n{_table(COLUMNS, map(_cells, results.rows(group)))}")
-    parts.append(f"\n## Measured with\n\n{_table(('', 'version'), _versions())}")
+        parts.append(f"\n## {group[0].upper()}{group[1:]}\n\n{table(COLUMNS, map(_cells, results.rows(group)))}")
+    parts.append(f"\n## Measured with\n\n{table(('', 'version'), versions(PACKAGES))}")
     return "".join(parts)
 
 
@@ -120,18 +120,20 @@ def _aligned(cells: Iterable[str]) -> str:
     return "  ".join(f"{cell:<{width}}" for cell, width in zip(cells, WIDTHS, strict=True)).rstrip()
 
 
-def _table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+def table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    """Return a table in Markdown."""
     columns = list(header)
     lines = [columns, ["---"] * len(columns), *rows]
     return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
 
 
-def _versions() -> Iterator[tuple[str, str]]:
+def versions(packages: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """Yield what the figures depend on: the interpreter, the system, memcached, and these packages."""
     yield platform.python_implementation(), platform.python_version()
     yield "system", f"{platform.system()} {platform.machine()}, {os.cpu_count()} processors"
     output = subprocess.run([find_memcached(), "-V"], capture_output=True, text=True, check=True).stdout
     yield "memcached", output.split()[-1]
-    for package in PACKAGES:
+    for package in packages:
         try:
             yield package, metadata.version(package)
         except metadata.PackageNotFoundError:

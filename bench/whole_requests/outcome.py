@@ -1,0 +1,136 @@
+"""What was measured, and what it says of us: ratios within turns, since a machine's speed drifts from turn to turn."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+from bench.results import Spread
+from bench.whole_requests.contenders import ALL_OURS, BASE, DJANGO_ON_PYMEMCACHE
+from bench.whole_requests.wire import Traffic
+
+READ, WRITE = "read only", "one write"
+METHODS = {READ: "GET", WRITE: "POST"}
+
+THROUGHPUT = "requests per second, beside the best rival"
+COST_OF_FASTEST = "own CPU time, beside the cheapest rival"
+COST_OF_DJANGO = "own CPU time, beside Django on pymemcache"
+TARGETS = {THROUGHPUT: 1.0, COST_OF_FASTEST: 2 / 3, COST_OF_DJANGO: 1 / 3}
+"""Of requests per second at least so many times the rival's; of CPU time at most so many times."""
+
+
+class Case(NamedTuple):
+    """What requests were made: of which framework's application, of sessions of which size, reading or writing."""
+
+    framework: str
+    size: str
+    kind: str
+
+
+class Sample(NamedTuple):
+    """One turn of one contender. cpu_s: the worker's CPU time per request."""
+
+    throughput: float
+    p99_s: float
+    cpu_s: float
+
+
+class Row(NamedTuple):
+    """A contender in a case. own_cpu_s: its CPU time without the base's; traffic: None where there is none."""
+
+    contender: str
+    throughput: Spread
+    p99_s: float
+    cpu_s: float
+    own_cpu_s: float
+    traffic: Traffic | None
+
+
+class Comparison(NamedTuple):
+    """How one of our ways compares with a rival, and what was promised of that."""
+
+    ours: str
+    what: str
+    rival: str
+    ratio: Spread
+
+    @property
+    def is_held(self) -> bool:
+        """Whether the median of the turns is what was promised."""
+        limit = TARGETS[self.what]
+        return self.ratio.median >= limit if self.what == THROUGHPUT else self.ratio.median <= limit
+
+
+class Outcome:
+    """All samples and counts of a run. left_out: contenders that could not take part, and why."""
+
+    def __init__(self) -> None:
+        self._samples: dict[Case, dict[str, list[Sample]]] = {}
+        self._traffic: dict[Case, dict[str, Traffic]] = {}
+        self.left_out: dict[str, str] = {}
+
+    def add(self, case: Case, contender: str, sample: Sample) -> None:
+        """Take one turn's sample; each contender of a case has one in each turn."""
+        self._samples.setdefault(case, {}).setdefault(contender, []).append(sample)
+
+    def add_traffic(self, case: Case, contender: str, traffic: Traffic) -> None:
+        """Take what a request of the contender's moves."""
+        self._traffic.setdefault(case, {})[contender] = traffic
+
+    def cases(self, framework: str) -> list[Case]:
+        """Return the framework's cases, as they were measured."""
+        return [case for case in self._samples if case.framework == framework]
+
+    @property
+    def frameworks(self) -> list[str]:
+        """In the order in which they were measured."""
+        return list(dict.fromkeys(case.framework for case in self._samples))
+
+    def rows(self, case: Case) -> list[Row]:
+        """Return the case's rows, in the order in which contenders are listed."""
+        return [self._row(case, contender) for contender in self._samples[case]]
+
+    def comparisons(self, case: Case) -> Iterator[Comparison]:
+        """Yield what is promised of each of our ways, with the rival that it is hardest to keep against."""
+        contenders = self._samples[case]
+        rivals = [name for name in contenders if name != BASE and name not in ALL_OURS]
+        if not rivals:
+            return
+        fastest = max(rivals, key=lambda name: _median(sample.throughput for sample in contenders[name]))
+        cheapest = min(rivals, key=lambda name: _median(self._own_cpu_s(case, name)))
+        for ours in (name for name in ALL_OURS if name in contenders):
+            pairs = zip(contenders[ours], contenders[fastest], strict=True)
+            throughput = Spread.over(own.throughput / other.throughput for own, other in pairs)
+            yield Comparison(ours, THROUGHPUT, fastest, throughput)
+            yield self._cost(case, ours, COST_OF_FASTEST, cheapest)
+            if DJANGO_ON_PYMEMCACHE in rivals:
+                yield self._cost(case, ours, COST_OF_DJANGO, DJANGO_ON_PYMEMCACHE)
+
+    def _cost(self, case: Case, ours: str, what: str, rival: str) -> Comparison:
+        pairs = zip(self._own_cpu_s(case, ours), self._own_cpu_s(case, rival), strict=True)
+        # Noise may leave a rival no cost at all in some turn: that turn speaks against us.
+        return Comparison(
+            ours, what, rival, Spread.over(own / other if other > 0 else math.inf for own, other in pairs)
+        )
+
+    def _row(self, case: Case, contender: str) -> Row:
+        samples = self._samples[case][contender]
+        return Row(
+            contender,
+            Spread.over(sample.throughput for sample in samples),
+            _median(sample.p99_s for sample in samples),
+            _median(sample.cpu_s for sample in samples),
+            _median(self._own_cpu_s(case, contender)),
+            self._traffic.get(case, {}).get(contender),
+        )
+
+    def _own_cpu_s(self, case: Case, contender: str) -> list[float]:
+        """Return by turn what a request costs with the session minus what it costs without."""
+        samples = self._samples[case]
+        return [own.cpu_s - base.cpu_s for own, base in zip(samples[contender], samples[BASE], strict=True)]
+
+
+def _median(values: Iterable[float]) -> float:
+    return statistics.median(values)
