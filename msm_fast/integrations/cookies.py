@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from msm_fast._core.session_id import SessionId
 from msm_fast.errors import ConfigurationError
 
-__all__ = ["CookieSettings", "is_never_stored", "read_cookie", "vary_by_cookie"]
+__all__ = [
+    "CookieSettings",
+    "is_never_stored",
+    "never_stored",
+    "read_cookie",
+    "varied_by_cookie",
+    "vary_by_cookie",
+]
 
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _ATTRIBUTE = re.compile(r"[ -:<-~]*")
@@ -83,7 +90,11 @@ def read_cookie(header: str, name: str) -> str | None:
     Nothing is unquoted: an id has no character that would need it, and a quoted control character must stay one text.
     """
     first: str | None = None
-    for value in _values(header, name):
+    for pair in header.split(";"):
+        key, equals, value = pair.partition("=")
+        if not equals or key.strip() != name:
+            continue
+        value = value.strip()
         if SessionId.parse(value) is not None:
             return value
         if first is None:
@@ -91,29 +102,34 @@ def read_cookie(header: str, name: str) -> str | None:
     return first
 
 
-def _values(header: str, name: str) -> Iterator[str]:
-    for pair in header.split(";"):
-        key, equals, value = pair.partition("=")
-        if equals and key.strip() == name:
-            yield value.strip()
-
-
 def vary_by_cookie(headers: list[tuple[str, str]], *, sets_cookie: bool) -> None:
-    """Add to headers what keeps a shared cache from handing one user's page, or cookie, to another.
-
-    Vary names Cookie once the session was looked at. A response that sets the cookie must not be stored at all: a
-    Cache-Control of the application's stays only if it says as much.
-    """
-    vary = [value for key, value in headers if key.lower() == "vary"]
-    names = {name.strip().lower() for value in vary for name in value.split(",")}
-    if not names & {"cookie", "*"}:
-        headers[:] = [(key, value) for key, value in headers if key.lower() != "vary"]
-        headers.append(("Vary", ", ".join([*vary, "Cookie"])))
+    """Add to headers what keeps a shared cache from handing one user's page, or cookie, to another."""
+    _replace(headers, "Vary", varied_by_cookie([value for key, value in headers if key.lower() == "vary"]))
     if sets_cookie:
-        control = ", ".join(value for key, value in headers if key.lower() == "cache-control")
-        if not is_never_stored(control):
-            headers[:] = [(key, value) for key, value in headers if key.lower() != "cache-control"]
-            headers.append(("Cache-Control", "no-store"))
+        controls = [value for key, value in headers if key.lower() == "cache-control"]
+        _replace(headers, "Cache-Control", never_stored(controls))
+
+
+def _replace(headers: list[tuple[str, str]], name: str, value: str | None) -> None:
+    if value is not None:
+        headers[:] = [(key, other) for key, other in headers if key.lower() != name.lower()]
+        headers.append((name, value))
+
+
+def varied_by_cookie(values: Sequence[str]) -> str | None:
+    """Return what Vary is to say once the session was looked at, or None: what it says is enough."""
+    for value in values:
+        if not {name.strip().lower() for name in value.split(",")}.isdisjoint(("cookie", "*")):
+            return None
+    return ", ".join([*values, "Cookie"])
+
+
+def never_stored(values: Sequence[str]) -> str | None:
+    """Return what Cache-Control is to say of a response that sets the cookie, or None: what it says is enough.
+
+    Such a response must not be stored at all; what the application says stays only if it says as much.
+    """
+    return None if is_never_stored(", ".join(values)) else "no-store"
 
 
 def is_never_stored(cache_control: str) -> bool:

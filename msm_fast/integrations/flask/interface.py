@@ -8,10 +8,9 @@ from typing import Any
 
 from flask import Flask, Request, Response
 from flask.sessions import SecureCookieSession, SessionInterface, SessionMixin, session_json_serializer
-from werkzeug.datastructures import Headers
 
 from msm_fast.errors import MsmError
-from msm_fast.integrations.cookies import read_cookie, vary_by_cookie
+from msm_fast.integrations.cookies import never_stored, read_cookie, varied_by_cookie
 from msm_fast.integrations.flask.session import FlaskSession
 from msm_fast.integrations.session_headers import REFUSAL, REFUSAL_HEADERS, UNREACHABLE, cookie_value
 from msm_fast.manager import SessionManager
@@ -168,12 +167,14 @@ def _was_emptied(session: FlaskSession) -> bool:
 
     What stands for a session that cannot be reached is empty, but nobody knows what that one holds.
     """
-    return session.modified and not session and session.engine_session.state.local_kind != "provisional"
+    return not session and session.modified and session.engine_session.state.local_kind != "provisional"
 
 
 def _vary(response: Response, *, sets_cookie: bool) -> None:
-    headers: list[tuple[str, str]] = response.headers.to_wsgi_list()
-    before = list(headers)
-    vary_by_cookie(headers, sets_cookie=sets_cookie)
-    if headers != before:
-        response.headers = Headers(headers)
+    """Do as `vary_by_cookie`, without a copy of the headers."""
+    headers = response.headers
+    vary = varied_by_cookie(headers.getlist("Vary"))
+    if vary is not None:
+        headers["Vary"] = vary
+    if sets_cookie and (control := never_stored(headers.getlist("Cache-Control"))) is not None:
+        headers["Cache-Control"] = control

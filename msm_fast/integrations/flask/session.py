@@ -60,10 +60,16 @@ class FlaskSession(SessionMapping, SessionMixin):
 
     def save(self, permanent_lifetime_s: float, lifetime_s: float | None) -> SaveResult:
         """Store what changed. permanent_lifetime_s, lifetime_s: how long it lives unused, if it is permanent or not."""
-        self._was_modified = self.modified
-        if self.engine_session.is_at_hand:
-            if self.permanent:
-                self.engine_session.max_inactive = permanent_lifetime_s
-            elif self.has_new_lifetime:
-                self.engine_session.max_inactive = lifetime_s
-        return self.scope.save()
+        session = self.engine_session
+        if not session.is_at_hand:
+            return self.scope.save()
+        if self.permanent:
+            session.max_inactive = permanent_lifetime_s
+        elif self.has_new_lifetime:
+            session.max_inactive = lifetime_s
+        state = session.state
+        self._was_modified |= not state.attributes and state.attributes.is_changed  # what it held is gone with the save
+        before = state.body
+        result = self.scope.save()
+        self._was_modified |= session.state.body is not before
+        return result
