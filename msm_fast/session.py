@@ -114,6 +114,11 @@ class SessionState(_WeaklyReferable):
         """Whether there is a session of this id, stored in the cluster or kept here."""
         return self.stored is not None or self.is_live or self.local_generation > 0
 
+    @property
+    def may_need_saving(self) -> bool:
+        """Whether there is something that a save would store; what is not kept may have it in vain."""
+        return self.must_store or bool(self.retired) or self.attributes.is_changed
+
 
 class Session(MutableMapping[str, Any]):
     """A dict of the session's attributes, with what a request may ask of and do to the session itself.
@@ -154,6 +159,7 @@ class Session(MutableMapping[str, Any]):
     def _look_up(self) -> SessionState:
         self.was_used = True
         self._state = (self._find and self._find()) or self._mint()
+        self._find = None  # the scope's, which refers to this session: a cycle would be left to the garbage collector
         return self._state
 
     # -- what it is

@@ -27,6 +27,8 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 Headers = list[tuple[bytes, bytes]]
 
+_CHANGED = frozenset({b"vary", b"cache-control"})
+"""Headers of the application's to which a session may add."""
 _STARTS = frozenset({"http.response.start", "websocket.accept", "websocket.http.response.start"})
 
 
@@ -164,7 +166,7 @@ class _Response:
 
     async def end(self) -> None:
         """Store what app wrote after it had started its response."""
-        if self._has_started and self._scope.session.was_used:
+        if self._has_started and self._scope.session.was_used and self._scope.session.state.may_need_saving:
             self._headers.note_late_save(await self._scope.save(), _log)
 
     async def refuse(self, error: BaseException) -> None:
@@ -182,9 +184,15 @@ class _Response:
             await self._send({"type": "http.response.body", "body": REFUSAL})
 
     def _with_session(self, raw_headers: Iterable[tuple[bytes, bytes]], result: SaveResult) -> Headers:
-        headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in raw_headers]
-        self._headers.add_to(headers, result)
-        return _encoded(headers)
+        others: Headers = []
+        ours: list[tuple[str, str]] = []
+        for name, value in raw_headers:
+            if name.lower() in _CHANGED:
+                ours.append((name.decode("latin-1"), value.decode("latin-1")))
+            else:
+                others.append((name, value))
+        self._headers.add_to(ours, result)
+        return others + _encoded(ours)
 
 
 def _cookie_header(scope: Scope) -> str:

@@ -87,9 +87,9 @@ class _Response:
 
     def end(self) -> None:
         """Store what the app wrote after it had started the response."""
-        if not self.has_started or not self._scope.session.was_used:
-            return
-        self._session_headers.note_late_save(self._scope.save(), _log)
+        session = self._scope.session
+        if self.has_started and session.was_used and session.state.may_need_saving:
+            self._session_headers.note_late_save(self._scope.save(), _log)
 
     def close(self) -> None:
         """End the request, however it went."""

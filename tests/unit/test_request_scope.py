@@ -1,5 +1,7 @@
 """What a request's scope does with its session, without nodes; with locks see tests/integration/test_locking.py."""
 
+import gc
+import weakref
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -111,3 +113,16 @@ def test_a_session_that_is_stored_again_for_its_own_sake_is_not_changed_by_the_r
         session.state.must_store = True  # as when a copy of it is missing
     assert manager.statistics().stored == 1
     assert is_learned(manager, "/page")
+
+
+def test_what_a_request_had_of_its_session_is_gone_with_it(manager: SessionManager, session_id: str) -> None:
+    gc.disable()
+    try:
+        scope = manager.request(session_id)
+        scope.session["user"] = "grace"
+        scope.save()
+        state = weakref.ref(scope.session.state)
+        del scope
+        assert state() is None
+    finally:
+        gc.enable()

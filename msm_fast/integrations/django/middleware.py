@@ -134,12 +134,15 @@ def _with_session(response: HttpResponse, store: SessionStore, request: HttpRequ
 
 
 def _needs_cookie(response: HttpResponse, store: SessionStore, presented: str | None) -> bool:
-    """Whether the client's cookie is to be set, as Django has it: with each change. Also when the id is another."""
+    """Whether the client's cookie is to be set, as Django has it: with each change. Also when the id is another.
+
+    After the save: what was changed inside a value is stored by then.
+    """
     if store.session_key is None or store.is_empty():
         return False
     if response.status_code >= 500:
         return store.was_stored and store.session_key != presented
-    return store.was_stored or store.modified or (settings.SESSION_SAVE_EVERY_REQUEST and store.is_found)
+    return store.was_stored or store.is_marked or (settings.SESSION_SAVE_EVERY_REQUEST and store.is_found)
 
 
 def _set_cookie(response: HttpResponse, store: SessionStore) -> None:

@@ -81,6 +81,11 @@ class SessionStore(SessionBehind):
         """Whether there may be something to store; to save it tells for certain, at the price of finding out once."""
         return self._modified is True or (self._modified is None and self.is_found)
 
+    @property
+    def is_marked(self) -> bool:
+        """Whether one of its methods, or the view, has marked it as modified; what was changed in a value does not."""
+        return self._modified is True
+
     # -- what Django's own code uses
 
     @property

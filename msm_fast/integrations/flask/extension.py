@@ -46,7 +46,8 @@ class MsmFast:
         manager = self._manager or SessionManager(_settings_of(app))
         app.extensions["msm_fast"] = manager
         app.session_interface = MsmSessionInterface(manager)
-        app.teardown_request(_close_session)
+        if manager.settings.locking not in ("merge", "none"):  # it lets the lock go
+            app.teardown_request(_close_session)
         for kind in UNREACHABLE:
             app.error_handler_spec[None][None].setdefault(kind, refusal)
         app.cli.add_command(commands)

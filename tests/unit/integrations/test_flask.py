@@ -504,9 +504,10 @@ def test_a_streamed_response_that_is_refused_is_closed(
     assert closed == [True]
 
 
-def test_the_scope_is_closed_however_the_request_ends(
-    app: Flask, client: FlaskClient, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_scope_that_may_hold_a_lock_is_closed_however_the_request_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    app = make_app(MSM_FAST={"locking": "all"})
+    client = app.test_client()
+
     @app.get("/fail")
     def fail() -> str:
         raise ZeroDivisionError
