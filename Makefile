@@ -56,7 +56,7 @@ bench: setup memcached ## the benchmarks, with their rivals beside them; writes 
 	$(python) -m pytest bench -o python_files='bench_*.py' --benchmark-only --benchmark-quiet -q \
 		$(or $(BENCH_ARGS),--report)
 
-bench-whole: setup memcached ## whole requests of web servers under load, 20 minutes; writes bench/whole_requests.md
+bench-whole: setup memcached ## whole requests of web servers under load, a quarter of an hour; writes bench/whole_requests.md
 	@.ci/prepare bench wrk
 	$(python) -m bench.whole_requests $(or $(BENCH_ARGS),--report)
 

@@ -20,7 +20,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="bench.whole_requests", description=__doc__)
     parser.add_argument("--framework", choices=names, action="append", help="only this one; may be given again")
     parser.add_argument("--size", choices=SIZES, action="append", help="only sessions of this size; may be given again")
-    parser.add_argument("--turns", type=int, default=9, help="turns of each contender in each case (default: 9)")
+    parser.add_argument("--turns", type=int, default=5, help="turns of each contender in each case (default: 5)")
     parser.add_argument("--seconds", type=int, default=1, help="length of a turn (default: 1)")
     parser.add_argument("--check", action="store_true", help="measure nothing: see that all contenders answer rightly")
     parser.add_argument("--report", action="store_true", help="write bench/whole_requests.md")
