@@ -6,17 +6,18 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 from msm_fast.drivers.event_loop import LoopHome
 from msm_fast.drivers.prober import has_work
-from msm_fast.drivers.write_behind import SWEPT_AT_ONCE, SWEPT_EVERY_S, finish, give_up
+from msm_fast.drivers.write_behind import GATHERED_FOR_S, SWEPT_AT_ONCE, SWEPT_EVERY_S, Outcomes, finish, give_up
 from msm_fast.engine.behind import Job
 from msm_fast.engine.context import Context
 from msm_fast.engine.effects import Flow
 from msm_fast.engine.kept_locks import KeptLocks
 from msm_fast.engine.locking import SessionLock, release, renew
+from msm_fast.engine.together import together
 
 __all__ = ["LockKeeperTask", "ProberTask", "WriterTask"]
 
@@ -135,10 +136,9 @@ class ProberTask:
 
 
 class WriterTask:
-    """Carries out the jobs of a context's queue behind the requests, one after the other.
+    """Carries out the jobs of a context's queue behind the requests, those that come together in shared round trips.
 
-    run: carries out the flow of one job until a deadline of time.monotonic(), and returns whether it is done. sweep:
-    as for WriteBehind.
+    run: carries a flow out until a deadline of time.monotonic(). sweep: as for WriteBehind.
     Thread-safety: wake may be called from any thread.
     """
 
@@ -146,7 +146,7 @@ class WriterTask:
         self,
         ctx: Context,
         home: LoopHome,
-        run: Callable[[Flow[bool], float], Coroutine[Any, Any, bool]],
+        run: Callable[[Flow[Outcomes], float], Coroutine[Any, Any, Outcomes]],
         sweep: Callable[[int], None] | None = None,
     ) -> None:
         self._ctx = ctx
@@ -176,6 +176,7 @@ class WriterTask:
             give_up(self._ctx)
 
     async def _work(self) -> None:
+        await asyncio.sleep(GATHERED_FOR_S)
         await self._write(math.inf, self._task.pause)
 
     async def _write(self, until: float, wait: Callable[[float], Coroutine[Any, Any, None]]) -> None:
@@ -186,9 +187,9 @@ class WriterTask:
         is_task = math.isinf(until)
         while self._ctx.distribution.is_on and not (is_task and self._task.is_closing):
             now = time.monotonic()
-            job = self._ctx.behind.take(now) if now < until else None
-            if job is not None:
-                await self._carry_out(job, min(now + self._ctx.settings.timeouts.request, until))
+            jobs = self._ctx.behind.take(now) if now < until else []
+            if jobs:
+                await self._carry_out(jobs, min(now + self._ctx.settings.timeouts.request, until))
             else:
                 next_at = self._ctx.behind.next_at()
                 if next_at is None or next_at >= until or now >= until:
@@ -198,14 +199,14 @@ class WriterTask:
                 self._swept_at = now
                 self._sweep(SWEPT_AT_ONCE)
 
-    async def _carry_out(self, job: Job, deadline: float) -> None:
-        is_done = False
+    async def _carry_out(self, jobs: Sequence[Job], deadline: float) -> None:
+        outcomes = None
         try:
-            is_done = await self._run(job.run(), deadline)
+            outcomes = await self._run(together([job.run() for job in jobs]), deadline)
         except Exception:  # noqa: BLE001 - whatever it was: without this task nothing would be written any more
-            _log.exception("a session could not be written; it is tried again")
+            _log.exception("sessions could not be written; they are tried again")
         finally:
-            finish(self._ctx, job, is_done=is_done)
+            finish(self._ctx, jobs, outcomes)
 
 
 class LockKeeperTask:

@@ -6,27 +6,37 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from queue import Empty, SimpleQueue
+from typing import TypeAlias
 
 from msm_fast.engine.behind import Job
 from msm_fast.engine.context import Context
 from msm_fast.engine.effects import Flow
 from msm_fast.engine.exchanging import wait_before_retry
+from msm_fast.engine.together import together
 
-__all__ = ["SWEPT_AT_ONCE", "SWEPT_EVERY_S", "WriteBehind", "finish", "give_up"]
+__all__ = ["GATHERED_FOR_S", "SWEPT_AT_ONCE", "SWEPT_EVERY_S", "Outcomes", "WriteBehind", "finish", "give_up"]
+
+Outcomes: TypeAlias = "list[bool | Exception]"
 
 _log = logging.getLogger("msm_fast.write_behind")
 _IDLE_S = 1.0
 """How long the thread waits for more before it ends; a new one costs more than the wait."""
+GATHERED_FOR_S = 0.005
+"""How long what is to be written waits for more of it. Requests have the processor meanwhile, a session that is changed
+again is written once, and several sessions share a round trip."""
 SWEPT_EVERY_S = 1.0
 SWEPT_AT_ONCE = 500
 
 
-def finish(ctx: Context, job: Job, *, is_done: bool) -> None:
-    """Note the end of a job; one that is not done is tried again, later each time."""
-    retry_at = None if is_done else time.monotonic() + wait_before_retry(ctx, job.attempts)
-    ctx.behind.finish(job, retry_at)
+def finish(ctx: Context, jobs: Sequence[Job], outcomes: Sequence[bool | Exception] | None) -> None:
+    """Note the end of jobs; one that is not done is tried again, later each time. outcomes: None: nobody knows."""
+    for job, outcome in zip(jobs, outcomes or [False] * len(jobs), strict=True):
+        if isinstance(outcome, Exception):
+            _log.error("a session could not be written; it is tried again", exc_info=outcome)
+        retry_at = None if outcome is True else time.monotonic() + wait_before_retry(ctx, job.attempts)
+        ctx.behind.finish(job, retry_at)
 
 
 def give_up(ctx: Context) -> None:
@@ -38,15 +48,18 @@ def give_up(ctx: Context) -> None:
 
 
 class WriteBehind:
-    """Carries out the jobs of a context's queue in the background, one after the other.
+    """Carries out the jobs of a context's queue in the background, those that come together in shared round trips.
 
-    run: carries out the flow of one job until a deadline of time.monotonic(), and returns whether it is done. sweep:
-    looks at so many live sessions and drops those that have expired; called about once a second while there is work.
+    run: carries a flow out until a deadline of time.monotonic(). sweep: looks at so many live sessions and drops those
+    that have expired; called about once a second while there is work.
     Thread-safety: wake and close may be called from any thread.
     """
 
     def __init__(
-        self, ctx: Context, run: Callable[[Flow[bool], float], bool], sweep: Callable[[int], None] | None = None
+        self,
+        ctx: Context,
+        run: Callable[[Flow[Outcomes], float], Outcomes],
+        sweep: Callable[[int], None] | None = None,
     ) -> None:
         self._ctx = ctx
         self._run = run
@@ -105,9 +118,9 @@ class WriteBehind:
 
     def _work(self) -> None:
         while not self._is_closing and self._thread is threading.current_thread():
-            job = self._ctx.behind.take(time.monotonic()) if self._can_write() else None
-            if job is not None:
-                self._carry_out(job, time.monotonic() + self._ctx.settings.timeouts.request)
+            jobs = self._ctx.behind.take(time.monotonic()) if self._can_write() else []
+            if jobs:
+                self._carry_out(jobs, time.monotonic() + self._ctx.settings.timeouts.request)
             elif not self._wait():
                 return
             if self._sweep is not None and time.monotonic() - self._swept_at >= SWEPT_EVERY_S:
@@ -118,9 +131,9 @@ class WriteBehind:
         """Do what is in the queue until it is empty, the deadline has come, or the cluster is not used any more."""
         while self._can_write():
             now = time.monotonic()
-            job = self._ctx.behind.take(now) if now < deadline else None
-            if job is not None:
-                self._carry_out(job, min(now + self._ctx.settings.timeouts.request, deadline))
+            jobs = self._ctx.behind.take(now) if now < deadline else []
+            if jobs:
+                self._carry_out(jobs, min(now + self._ctx.settings.timeouts.request, deadline))
                 continue
             next_at = self._ctx.behind.next_at()
             if next_at is None or next_at >= deadline or now >= deadline:
@@ -130,13 +143,13 @@ class WriteBehind:
     def _can_write(self) -> bool:
         return self._ctx.distribution.is_on
 
-    def _carry_out(self, job: Job, deadline: float) -> None:
-        is_done = False
+    def _carry_out(self, jobs: Sequence[Job], deadline: float) -> None:
+        outcomes = None
         try:
-            is_done = self._run(job.run(), deadline)
+            outcomes = self._run(together([job.run() for job in jobs]), deadline)
         except Exception:  # noqa: BLE001 - whatever it was: without this thread nothing would be written any more
-            _log.exception("a session could not be written; it is tried again")
-        finish(self._ctx, job, is_done=is_done)
+            _log.exception("sessions could not be written; they are tried again")
+        finish(self._ctx, jobs, outcomes)
 
     def _wait(self) -> bool:
         """Wait for something to do; return whether to go on."""
@@ -146,6 +159,7 @@ class WriteBehind:
             return True
         with contextlib.suppress(Empty):
             self._alarms.get(timeout=wait_s)
+            time.sleep(0 if self._is_closing else GATHERED_FOR_S)
             return True
         with self._lock:
             if len(self._ctx.behind) or self._thread is not threading.current_thread():

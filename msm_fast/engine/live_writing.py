@@ -40,7 +40,7 @@ class LiveWriter:
 
     def queue(self, key: bytes, state: SessionState) -> bool:
         """Let the session be written behind the request; return whether there was room for that."""
-        return self._ctx.behind.add(key, partial(self._write_behind, state))
+        return self._ctx.behind.add(key, partial(self._write_behind, state), size=len(state.body))
 
     def queue_touch(self, key: bytes, state: SessionState) -> bool:
         """Let the lives of the session's copies be extended behind the request; return whether there was room."""

@@ -119,7 +119,9 @@ def _store(ctx: Context, state: SessionState, body: bytes) -> Flow[SaveResult]:
         verdict = yield from write_copies(ctx, write)
         if verdict == "stored":
             _commit(ctx, state, write, body)
-            if write.deferred and not ctx.behind.add(write.key, partial(write_deferred, ctx, write)):
+            if write.deferred and not ctx.behind.add(
+                write.key, partial(write_deferred, ctx, write), size=len(write.record)
+            ):
                 yield from write_deferred(ctx, write)
             backups = tuple(node for node in write.done if node != write.home)
             return SaveResult(status, write.home or None, backups)

@@ -40,7 +40,7 @@ class StickyWorker(Worker):
 
     def next_job(self) -> Job | None:
         """Take the next job that is due."""
-        return self.ctx.behind.take(self.driver.clock.monotonic())
+        return next(iter(self.ctx.behind.take(self.driver.clock.monotonic(), 1)), None)
 
     def do(self, job: Job) -> bool:
         """Carry a job out; one that fails is due again a second later."""

@@ -328,14 +328,14 @@ def test_without_sticky_sessions_asynchronous_backups_follow_the_request(
     session = plain.create(n=0)
     assert plain.save(session).backups == ()
     assert holders(driver, session.id) == {home_of(session.id)}
-    job = plain.ctx.behind.take(math.inf)
-    assert job is not None
+    (job,) = plain.ctx.behind.take(math.inf)
     assert driver.run(job.run())
     assert len(holders(driver, session.id)) == 2
     again = plain.load(session.id)
     assert isinstance(again, Session)
     again["n"] = 1
     plain.save(again)
-    driver.run(plain.ctx.behind.take(math.inf).run())  # type: ignore[union-attr]
+    (job,) = plain.ctx.behind.take(math.inf)
+    driver.run(job.run())
     driver.nodes[home_of(session.id)].fault = "refused"
     assert stored(driver, worker, session.id) == {"n": 1}

@@ -93,8 +93,7 @@ def test_requests_at_once_share_the_live_session(worker: StickyWorker) -> None:
 def test_what_changes_while_it_is_written_is_written_too(driver: SimulatedDriver, worker: StickyWorker) -> None:
     session_id = worker.store(n=0)
     driver.before_exchange = lambda effect: change(worker, session_id, late=True) and None  # type: ignore[func-returns-value]
-    job = worker.ctx.behind.take(0)
-    assert job is not None
+    (job,) = worker.ctx.behind.take(0)
     worker.driver.run(job.run())
     worker.ctx.behind.finish(job, None)
     driver.before_exchange = None
@@ -400,8 +399,7 @@ def test_after_it_what_was_kept_is_stored_with_the_policy_replay(
 ) -> None:
     worker = make_worker(route="w1", reconnect=Reconnect(on_reconnect="replay"))
     session_id, unwritten = worker.store(n=0), worker.store(n=7)
-    job = worker.ctx.behind.take(math.inf)
-    assert job is not None
+    (job,) = worker.ctx.behind.take(math.inf, 1)
     driver.run(job.run())
     worker.ctx.behind.finish(job, None)
     lose(driver, worker)
@@ -425,9 +423,7 @@ def test_a_session_that_a_request_changed_during_its_replay_is_still_there_when_
     fail(driver, "timeout")
     job = worker.next_job()
     assert job is not None
-    assert not worker.do(
-        job
-    )  # its outcome is unknown, so the replay tries it again before anything newer
+    assert not worker.do(job)  # its outcome is unknown, so the replay tries it again before anything newer
     lose(driver, worker)
     assert change(worker, session_id, n=2) == "local"
 

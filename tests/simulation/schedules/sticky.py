@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from msm_fast import SessionId
 from msm_fast.engine.behind import Job
+from msm_fast.engine.together import together
 from tests.simulation.schedules.profiles import Profile
 from tests.simulation.schedules.schedule import WORKERS, Browser, Running, Schedule
 from tests.simulation.sticky_worker import StickyWorker
@@ -55,19 +56,23 @@ class StickySchedule(Schedule):
 
     def _work_behind(self) -> None:
         for number, worker in enumerate(self.workers):
-            job = worker.next_job() if number not in self._are_busy and self.rng.random() < 0.4 else None
-            if job is not None:
+            is_idle = number not in self._are_busy and self.rng.random() < 0.4
+            jobs = worker.ctx.behind.take(self.clock.monotonic()) if is_idle else []
+            if jobs:
                 self._are_busy.add(number)
-                self._resume(number, self._do(number, worker, job))
+                self._resume(number, self._do(number, worker, jobs))
         if self.rng.random() < self.profile.deaths:
             self._let_die(self.rng.randrange(WORKERS))
 
-    def _do(self, number: int, worker: StickyWorker, job: Job) -> Running:
+    def _do(self, number: int, worker: StickyWorker, jobs: list[Job]) -> Running:
         self._note(f"worker {number} writes behind")
-        is_done = yield from job.run()
-        worker.ctx.behind.finish(job, None if is_done else self.clock.monotonic() + _RETRY_S)
+        outcomes = yield from together([job.run() for job in jobs])
+        for job, outcome in zip(jobs, outcomes, strict=True):
+            if isinstance(outcome, Exception):
+                raise outcome
+            worker.ctx.behind.finish(job, None if outcome else self.clock.monotonic() + _RETRY_S)
+            self._note(f"worker {number} has {'' if outcome else 'not '}written behind")
         self._are_busy.discard(number)
-        self._note(f"worker {number} has {'' if is_done else 'not '}written behind")
 
     def _let_die(self, number: int) -> None:
         super()._let_die(number)

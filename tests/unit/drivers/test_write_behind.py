@@ -12,7 +12,7 @@ import pytest
 
 from msm_fast import Event, Retry, Settings
 from msm_fast.drivers import write_behind
-from msm_fast.drivers.write_behind import WriteBehind
+from msm_fast.drivers.write_behind import Outcomes, WriteBehind
 from msm_fast.engine.context import Clock, Context
 from msm_fast.engine.effects import Flow
 from tests.integration.test_manager import wait_until
@@ -33,11 +33,12 @@ def done() -> list[str]:
 
 @pytest.fixture
 def writer(ctx: Context) -> Iterator[WriteBehind]:
-    def run(flow: Flow[bool], deadline: float) -> bool:
+    def run(flow: Flow[Outcomes], deadline: float) -> Outcomes:
         try:
             next(flow)
         except StopIteration as stop:
-            return bool(stop.value)
+            outcomes: Outcomes = stop.value
+            return outcomes
         raise AssertionError("a job of these tests does not wait")
 
     writer = WriteBehind(ctx, run)
@@ -140,7 +141,7 @@ def test_while_the_cluster_is_not_used_nothing_is_tried_and_all_is_done_after(
 
 def test_the_live_sessions_are_swept_while_there_is_work(ctx: Context) -> None:
     swept: list[int] = []
-    writer = WriteBehind(ctx, lambda flow, deadline: True, swept.append)
+    writer = WriteBehind(ctx, lambda flow, deadline: [True], swept.append)
     try:
         ctx.behind.add(b"a", job(lambda: True))
         wait_until(lambda: len(swept) > 0)

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from msm_fast.engine.behind import Job, WorkBehind
+from msm_fast.engine.behind import MOST_BYTES, MOST_JOBS, Job, WorkBehind
 from msm_fast.engine.effects import Flow
 
 Run = Callable[[], Flow[bool]]
@@ -22,17 +22,17 @@ def work(name: str) -> Run:
 
 
 def taken(queue: WorkBehind, now: float = 0.0) -> Job:
-    job = queue.take(now)
-    assert job is not None
+    (job,) = queue.take(now, 1)
     return job
 
 
 def drain(queue: WorkBehind, now: float = 0.0) -> list[str]:
     """Do all that is due; return the names."""
     names = []
-    while (job := queue.take(now)) is not None:
-        names.append(job.run.__name__)
-        queue.finish(job, None)
+    while jobs := queue.take(now):
+        for job in jobs:
+            names.append(job.run.__name__)
+            queue.finish(job, None)
     return names
 
 
@@ -75,7 +75,7 @@ def test_what_failed_comes_back_when_it_is_time_and_counts_how_often(queue: Work
     queue.add(b"a", work("a"))
     queue.finish(taken(queue), 5.0)
     assert queue.next_at() == 5.0
-    assert queue.take(4.9) is None
+    assert queue.take(4.9) == []
     again = taken(queue, 5.0)
     assert (again.run.__name__, again.attempts) == ("a", 1)
 
@@ -85,7 +85,7 @@ def test_a_write_that_came_while_the_one_before_it_failed_is_what_is_tried_again
     job = taken(queue)
     queue.add(b"a", work("new"))
     queue.finish(job, 5.0)
-    assert queue.take(4.9) is None, "it waits as long as what failed"
+    assert queue.take(4.9) == [], "it waits as long as what failed"
     assert drain(queue, 5.0) == ["new"]
 
 
@@ -104,6 +104,14 @@ def test_one_that_waits_for_its_next_attempt_holds_nothing_else_up(queue: WorkBe
     assert queue.next_at() == 0.0
     assert drain(queue, 1.0) == ["b"]
     assert queue.next_at() == 5.0
+
+
+def test_no_more_is_taken_at_once_than_can_be_written_in_time() -> None:
+    queue = WorkBehind(MOST_JOBS + 9)
+    for n, size in enumerate((MOST_BYTES + 1, MOST_BYTES // 2, MOST_BYTES // 2, 1, *[0] * MOST_JOBS)):
+        queue.add(b"%d" % n, work(str(n)), size=size)
+    assert [len(queue.take(0.0)) for _ in range(5)] == [1, 2, MOST_JOBS, 1, 0]
+    assert len(queue) == MOST_JOBS + 4
 
 
 def test_a_job_that_was_discarded_is_not_done(queue: WorkBehind) -> None:
