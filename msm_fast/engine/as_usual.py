@@ -111,7 +111,8 @@ def found(
 def plan(ctx: Context, state: SessionState, body: bytes) -> Write | None:
     """Return what stores the session on the node that its id names and on its backups, all in one round trip."""
     settings, topology, stored = ctx.settings, ctx.topology, state.stored
-    if not ctx.health.is_quiet or topology.draining or state.has_moved or settings.sticky or settings.backup != "sync":
+    is_deferring = settings.backup == "async" and not settings.sticky
+    if not ctx.health.is_quiet or topology.draining or state.has_moved or state.own_nonces or is_deferring:
         return None
     session_id = state.session_id
     home = topology.home(session_id.node)
@@ -129,6 +130,8 @@ def plan(ctx: Context, state: SessionState, body: bytes) -> Write | None:
     key = ctx.storage_key(session_id)
     generation, lineage = base_generation + 1, (ctx.nonce(), *stands_on)[:LINEAGE]
     nonces = frozenset(lineage[:1])
+    if state.is_live:
+        state.own_nonces = nonces
     return Write(
         key=key,
         record=encode_state(ctx, key, state, body, generation, lineage),
@@ -143,4 +146,5 @@ def plan(ctx: Context, state: SessionState, body: bytes) -> Write | None:
         expected=expected,
         spares=others[settings.replicas :],
         corrupt=stored.corrupt if stored is not None else (),
+        recreates=state.is_live,
     )
