@@ -210,8 +210,10 @@ class Session(MutableMapping[str, Any]):
         if seconds is not None and not 1 <= seconds < 2**32:
             raise ValueError(f"max_inactive is 1 second or more, or None: not {seconds!r}")
         whole = 0 if seconds is None else int(seconds)
-        self.state.must_store |= whole != self.state.max_inactive_s and self.state.is_kept
-        self.state.max_inactive_s = whole
+        state = self.state
+        if whole != state.max_inactive_s:
+            state.must_store |= state.is_kept
+            state.max_inactive_s = whole
 
     @property
     def absolute_lifetime(self) -> float | None:
@@ -223,8 +225,10 @@ class Session(MutableMapping[str, Any]):
         if seconds is not None and not 1 <= seconds < 2**32:
             raise ValueError(f"absolute_lifetime is 1 second or more, or None: not {seconds!r}")
         whole = 0 if seconds is None else int(seconds)
-        self.state.must_store |= whole != self.state.absolute_lifetime_s and self.state.is_kept
-        self.state.absolute_lifetime_s = whole
+        state = self.state
+        if whole != state.absolute_lifetime_s:
+            state.must_store |= state.is_kept
+            state.absolute_lifetime_s = whole
 
     # -- what may be done to it
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 from typing import Any, cast
 
 from asgiref.sync import iscoroutinefunction, sync_to_async
@@ -43,11 +44,16 @@ class SessionMiddleware(DjangoSessionMiddleware):  # type: ignore[misc, unused-i
     sync_capable = True
     async_capable = True
 
+    def __init__(self, get_response: Callable[[HttpRequest], Any]) -> None:
+        super().__init__(get_response)
+        self._is_in_loop = iscoroutinefunction(self)
+        self._is_ours = issubclass(self.SessionStore, SessionStore)
+
     def __call__(self, request: HttpRequest) -> Any:
         """Serve one request; in an event loop, return what is to be awaited."""
-        if not issubclass(self.SessionStore, SessionStore):
+        if not self._is_ours:
             return super().__call__(request)
-        if iscoroutinefunction(self):
+        if self._is_in_loop:
             return self._serve_in_loop(request)
         begun = self._begin(request, in_threads=True)
         try:
