@@ -19,27 +19,13 @@ from pathlib import Path
 
 import pytest
 
+from examples.servers import NGINX
 from tests.integration.conftest import Nodes
 
 pytestmark = pytest.mark.memcached
 
 PAGE = (Path(__file__).parents[2] / "docs" / "deploy.md").read_text()
 PATIENCE_S = 20.0
-NGINX = """{user}
-daemon off;
-pid {folder}/nginx.pid;
-error_log stderr;
-events {{}}
-http {{
-    access_log off;
-    client_body_temp_path {folder}/body;
-    proxy_temp_path {folder}/proxy;
-    fastcgi_temp_path {folder}/fastcgi;
-    uwsgi_temp_path {folder}/uwsgi;
-    scgi_temp_path {folder}/scgi;
-{servers}
-}}
-"""
 
 
 class Worker:

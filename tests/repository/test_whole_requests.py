@@ -1,5 +1,6 @@
 """The benchmark of whole requests: its contenders do what is measured, and its page says what was."""
 
+import importlib.util
 import json
 import shutil
 import subprocess
@@ -108,7 +109,8 @@ def test_one_turn_under_load_fills_every_row() -> None:
     )
     assert run.returncode == 0, run.stdout + run.stderr
     assert "### Starlette, 1 KB, one write" in run.stdout
-    assert run.stdout.count("| msm_fast, sticky |") == 4
+    has_rival = all(importlib.util.find_spec(name) for name in ("aiomcache", "starsessions"))
+    assert run.stdout.count("| msm_fast, sticky |") == (4 if has_rival else 2)  # without one there is no verdict
 
 
 def test_a_round_trip_counts_when_it_is_answered_however_many_connections_it_takes() -> None:
