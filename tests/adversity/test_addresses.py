@@ -91,10 +91,13 @@ def test_row_05_a_name_server_that_hangs_keeps_no_sticky_request_waiting(
 ) -> None:
     name_server.answers.clear()
     worker = cluster.worker_on(with_named_n1(cluster), sticky=True, timeouts=HURRIED, reconnect=NO_PROBES)
-    visitors = [cluster.visitor(worker) for _ in range(20)]
-    for n, visitor in enumerate(visitors):
-        assert visitor.post(n=n).status == "queued"
-    settle(worker)
+    visitors = []
+    for _ in range(worker.settings.breaker.timeouts):  # what is written together finds a node silent once
+        newcomers = [cluster.visitor(worker) for _ in range(20)]
+        for n, visitor in enumerate(newcomers, len(visitors)):
+            assert visitor.post(n=n).status == "queued"
+        settle(worker)
+        visitors += newcomers
     for n, visitor in enumerate(visitors):
         assert visitor.get() == {"n": n}
         assert home_of(visitor.cookie) != "n1"

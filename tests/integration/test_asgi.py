@@ -127,7 +127,7 @@ class Uvicorn:
         ]
         self._process = subprocess.Popen(
             [sys.executable, "-m", *command],
-            env={**os.environ, "MSM_FAST_NODES": nodes},
+            env={**os.environ, "MSM_FAST_NODES": nodes, **UNHURRIED},
             pass_fds=[fd],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -144,6 +144,10 @@ def uvicorn(nodes: Nodes) -> Iterator[Uvicorn]:
     server = Uvicorn(as_text(nodes))
     yield server
     server.close()
+
+
+UNHURRIED = {f"MSM_FAST_TIMEOUTS_{name}": "5" for name in ("CONNECT", "OPERATION", "REQUEST")}
+"""On a machine that is busy with other things no worker is to keep a cart to itself."""
 
 
 class Shopper:
