@@ -43,16 +43,17 @@ class PendingBatch:
         self.connection: MultiplexedConnection | None = None
         self.outcome: Outcome | None = None
         self.is_over = False
-        self._owner = owner
+        self._owner: BatchOwner | None = owner
 
     def sent_on(self, connection: MultiplexedConnection) -> None:
         """Note that it was written; from now on a failure leaves it unknown whether it was carried out."""
         self.connection = connection
-        self._owner.batch_sent()
+        if self._owner is not None:
+            self._owner.batch_sent()
 
     def end(self, outcome: Outcome) -> None:
         """Give the outcome; a second one is dropped."""
-        if not self.is_over:
+        if self._owner is not None and not self.is_over:
             self.is_over = True
             self.outcome = outcome
             self._owner.batch_ended(self.connection is not None)
@@ -64,6 +65,7 @@ class PendingBatch:
     def abandon(self) -> None:
         """Want no outcome any more: not sent yet, it never is; else its replies are read and dropped."""
         self.is_over = True
+        self._owner = None  # it refers to this one: a cycle would be left to the garbage collector
 
 
 class _Group:

@@ -126,6 +126,22 @@ def test_500_tasks_share_one_connection_and_its_writes(proxy: CountingProxy, run
     run(test())
 
 
+def test_what_requests_had_is_gone_with_them_and_not_left_to_the_garbage_collector(nodes: Nodes, run: Run) -> None:
+    async def test() -> None:
+        async with AsyncSessionManager(text_of(nodes), replicas=1, timeouts=UNHURRIED) as manager:
+            cookies = [await put(manager, cart=[n]) for n in range(50)]
+            gc.collect()
+            gc.disable()
+            try:
+                await asyncio.gather(*(put(manager, cookie, cart=[]) for cookie in cookies))
+                await asyncio.gather(*(seen(manager, cookie) for cookie in cookies))
+                assert gc.collect() < len(cookies)
+            finally:
+                gc.enable()
+
+    run(test())
+
+
 def test_a_request_that_never_looks_at_its_session_is_not_harmed_by_what_cannot_be_found(
     nodes: Nodes, run: Run
 ) -> None:
