@@ -49,7 +49,7 @@ lint: setup ## ruff, cython-lint, mypy --strict, and the stubs of the compiled c
 	PATH="$(CURDIR)/.venv/bin:$$PATH" cython-lint msm_fast
 	$(python) -m mypy --python-version 3.10
 	$(python) -m mypy.stubtest --mypy-config-file pyproject.toml --ignore-disjoint-bases msm_fast._core \
-		msm_fast.drivers.exchange
+		msm_fast.drivers.exchange msm_fast.drivers.pipeline
 
 bench: setup memcached ## the benchmarks, with their rivals beside them; writes bench/report.md unless BENCH_ARGS choose
 	@.ci/prepare bench

@@ -63,7 +63,7 @@ setup(
             extension(f"msm_fast._core.{module}", [f"src_c/msm_{kernel}.c" for kernel in kernels])
             for module, kernels in KERNELS.items()
         ]
-        + [extension("msm_fast.drivers.exchange")],
+        + [extension("msm_fast.drivers.exchange"), extension("msm_fast.drivers.pipeline")],
         compiler_directives={
             "language_level": 3,
             "boundscheck": build == "sanitize",

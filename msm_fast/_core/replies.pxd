@@ -31,9 +31,10 @@ cdef class ReplyParser:
     cdef str _failure
 
     cdef bint take(self, const uint8_t *text, size_t n) except -1
+    cdef size_t take_own(self, const uint8_t *text, size_t n) except? 0
     cdef uint8_t *room(self, size_t *n) except? NULL
     cdef bint take_filled(self, size_t n) except -1
-    cdef int _read(self, const uint8_t *text, size_t n) except -1
+    cdef size_t _read(self, const uint8_t *text, size_t n) except? 0
     cdef size_t _read_carried(self, const uint8_t *text, size_t n) except? 0
     cdef size_t _read_head(self, const uint8_t *text, size_t n) except? 0
     cdef size_t _read_value(self, const uint8_t *text, size_t n) except? 0

@@ -143,14 +143,20 @@ cdef class ReplyParser:
 
     cdef bint take(self, const uint8_t *text, size_t n) except -1:
         """Do what `feed` does."""
+        if self.take_own(text, n) < n:
+            self._failure = "bytes after the last reply"
+            raise ProtocolError(self._failure)
+        return self._turn == len(self._commands)
+
+    cdef size_t take_own(self, const uint8_t *text, size_t n) except? 0:
+        """Take what belongs to the batch, and return how much of text that was: all of it, or what its replies end."""
         if self._failure is not None:
             raise ProtocolError(self._failure)
         try:
-            self._read(text, n)
+            return self._read(text, n)
         except BaseException as error:
             self._failure = error.reason if isinstance(error, ProtocolError) else "reading was broken off"
             raise
-        return self._turn == len(self._commands)
 
     cdef uint8_t *room(self, size_t *n) except? NULL:
         """Return where the next bytes of a value that is arriving may be written, and how many; NULL: none is."""
@@ -175,18 +181,16 @@ cdef class ReplyParser:
             raise
         return self._turn == len(self._commands)
 
-    cdef int _read(self, const uint8_t *text, size_t n) except -1:
+    cdef size_t _read(self, const uint8_t *text, size_t n) except? 0:
         cdef size_t at = 0
-        while at < n:
-            if self._turn == len(self._commands):
-                raise ProtocolError("bytes after the last reply")
+        while at < n and self._turn < len(self._commands):
             if self._reply is not None:
                 at += self._read_value(text + at, n - at)
             elif self._carry:
                 at += self._read_carried(text + at, n - at)
             else:
                 at += self._read_head(text + at, n - at)
-        return 0
+        return at
 
     cdef size_t _read_carried(self, const uint8_t *text, size_t n) except? 0:
         """Complete the head line that began in an earlier piece. Returns how much of text belongs to it."""

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from msm_fast.drivers.access import OPEN_ACCESS, Access
 from msm_fast.drivers.dialing import Dialer
 from msm_fast.drivers.failures import NOT_CONFIGURED, OUT_OF_TIME, ConnectionFailed
-from msm_fast.drivers.multiplexed import MultiplexedConnection, PendingBatch
+from msm_fast.drivers.multiplexed import MultiplexedConnection
 from msm_fast.drivers.node_lives import NodeLives
-from msm_fast.drivers.round_trip import RoundTrip, Watch
+from msm_fast.drivers.pipeline import PendingBatch, RoundTrip
 from msm_fast.drivers.threads import Threads
-from msm_fast.engine.effects import Batch, Effect, Exchange, Flow, NodeFailure, Outcome, Sleep
+from msm_fast.drivers.watch import Watch
+from msm_fast.engine.effects import Effect, Exchange, Flow, NodeFailure, Outcome, Sleep
 from msm_fast.node import Node
 from msm_fast.policies import Timeouts
 
@@ -55,7 +56,9 @@ class AsyncDriver:
         are read and dropped.
         """
         result: list[Outcome] | bool | None = None
-        threads = self._threads
+        threads, watch = self._threads, self._watch
+        if watch is None:
+            watch = self._watch = Watch(asyncio.get_running_loop(), self._timeouts.operation)
         try:
             while True:
                 step: Effect | _Returned[T]
@@ -68,7 +71,10 @@ class AsyncDriver:
                         value: T = stop.value
                         return value
                 if isinstance(step, Exchange):
-                    result = await self._exchange(step.batches, deadline)
+                    with RoundTrip(step.batches, deadline, watch) as round_trip:
+                        self._submit(round_trip)
+                        await round_trip.has_ended
+                        result = round_trip.outcomes
                 elif isinstance(step, Sleep):
                     result = await _sleep(step, deadline)
                 else:
@@ -126,24 +132,18 @@ class AsyncDriver:
         self._watch = None
         self._former = set()
 
-    async def _exchange(self, batches: Sequence[Batch], deadline: float) -> list[Outcome]:
-        """Write every batch, then wait for every reply: a single round trip, however many nodes."""
-        if time.monotonic() >= deadline:
-            return [NodeFailure("deadline", False, OUT_OF_TIME) for _ in batches]
-        if self._watch is None:
-            self._watch = Watch(asyncio.get_running_loop())
-        round_trip = RoundTrip(batches, deadline, self._timeouts.operation, self._watch)
-        try:
+    def _submit(self, round_trip: RoundTrip) -> None:
+        """Have every batch written in this turn of the loop: a single round trip, however many nodes."""
+        if round_trip.sent_at >= round_trip.deadline:
             for pending in round_trip.pending:
-                link = self._links.get(pending.batch.node)
-                if link is None:
-                    pending.fail(ConnectionFailed("refused", False, NOT_CONFIGURED))
-                else:
-                    link.submit(pending)
-            await round_trip.has_ended
-        finally:
-            round_trip.close()
-        return [pending.outcome for pending in round_trip.pending if pending.outcome is not None]
+                pending.end(NodeFailure("deadline", False, OUT_OF_TIME))
+            return
+        for pending in round_trip.pending:
+            link = self._links.get(pending.batch.node)
+            if link is None:
+                pending.end(NodeFailure("refused", False, NOT_CONFIGURED))
+            else:
+                link.submit(pending)
 
     def _link(self, node: Node) -> _Link:
         return _Link(node, self._dialer, self._timeouts.operation)
@@ -245,7 +245,7 @@ class _Link:
             waiting, self._waiting = self._waiting, []
             if failure is not None:
                 for pending in waiting:
-                    pending.fail(failure)
+                    pending.end(failure.outcome)
         if failure is None:
             self._connection = connection
             for pending in waiting:

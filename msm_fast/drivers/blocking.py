@@ -247,7 +247,7 @@ class BlockingDriver:
             return NodeFailure("deadline", failure.sent, OUT_OF_TIME)
         if failure.kind == "reset":
             self._drop_idle(batch.node)
-        return NodeFailure(failure.kind, failure.sent, failure.detail)
+        return failure.outcome
 
     def _drop_idle(self, node: str) -> None:
         """Close the node's idle connections: what broke one has most likely broken all."""

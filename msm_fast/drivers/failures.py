@@ -25,6 +25,11 @@ class ConnectionFailed(Exception):
         self.sent = sent
         self.detail = detail
 
+    @property
+    def outcome(self) -> NodeFailure:
+        """What the engine is told of a batch that was under way."""
+        return NodeFailure(self.kind, self.sent, self.detail)
+
 
 def cannot_connect(error: OSError) -> ConnectionFailed:
     """Return what an error of connect() means: the host's word, or that it is not reached."""

@@ -4,108 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
-from collections.abc import Sequence
 from typing import Protocol, cast
 
-from msm_fast._core import wire
-from msm_fast._core.replies import ProtocolError, ReplyParser
+from msm_fast._core.replies import ProtocolError
 from msm_fast.drivers.access import Credentials
 from msm_fast.drivers.failures import RESTARTED, ConnectionFailed
 from msm_fast.drivers.greeting import FIRST_FREE_OPAQUE, Greeting, greet
+from msm_fast.drivers.pipeline import PendingBatch, Pipeline
 from msm_fast.drivers.tls_records import lengths_of_writes
-from msm_fast.engine.effects import Batch, NodeFailure, Outcome, Replies
 from msm_fast.node import Node
 
-__all__ = ["ConnectionOwner", "MultiplexedConnection", "PendingBatch"]
-
-
-class BatchOwner(Protocol):
-    """Who waits for a batch; told of each step once, and of none after `abandon`."""
-
-    def batch_sent(self) -> None:
-        """Note that the batch was written."""
-
-    def batch_ended(self, was_sent: bool) -> None:
-        """Note that the batch has an outcome."""
-
-
-class PendingBatch:
-    """A batch on its way, until it has an outcome or nobody wants one any more.
-
-    connection: on which it was sent; None: on none yet.
-    """
-
-    __slots__ = ("_owner", "batch", "connection", "is_over", "outcome")
-
-    def __init__(self, batch: Batch, owner: BatchOwner) -> None:
-        self.batch = batch
-        self.connection: MultiplexedConnection | None = None
-        self.outcome: Outcome | None = None
-        self.is_over = False
-        self._owner: BatchOwner | None = owner
-
-    def sent_on(self, connection: MultiplexedConnection) -> None:
-        """Note that it was written; from now on a failure leaves it unknown whether it was carried out."""
-        self.connection = connection
-        if self._owner is not None:
-            self._owner.batch_sent()
-
-    def end(self, outcome: Outcome) -> None:
-        """Give the outcome; a second one is dropped."""
-        if self._owner is not None and not self.is_over:
-            self.is_over = True
-            self.outcome = outcome
-            self._owner.batch_ended(self.connection is not None)
-
-    def fail(self, failure: ConnectionFailed) -> None:
-        """Give a failure as the outcome."""
-        self.end(NodeFailure(failure.kind, failure.sent, failure.detail))
-
-    def abandon(self) -> None:
-        """Want no outcome any more: not sent yet, it never is; else its replies are read and dropped."""
-        self.is_over = True
-        self._owner = None  # it refers to this one: a cycle would be left to the garbage collector
-
-
-class _Group:
-    """Batches that were written together: one write, one parser, replies in their order."""
-
-    __slots__ = ("_batches", "_n_commands", "_n_given", "_parser")
-
-    def __init__(self, batches: Sequence[PendingBatch], opaque: int) -> None:
-        commands = [command for pending in batches for command in pending.batch.commands]
-        self._batches = deque(batches)
-        self._n_commands = len(commands)
-        self._n_given = 0
-        self._parser = ReplyParser(commands, opaque)
-
-    @property
-    def n_awaited(self) -> int:
-        """How many replies are still to come."""
-        return self._n_commands - len(self._parser.replies)
-
-    def feed(self, data: bytes, life: int, compares: bool) -> bool:
-        """Take a piece of the stream, and give the batches their replies that are complete; return whether any were.
-
-        Raises: ProtocolError.
-        """
-        n_before = self._n_given
-        self._parser.feed(data)
-        replies, batches = self._parser.replies, self._batches
-        while batches:
-            end = self._n_given + len(batches[0].batch.commands)
-            if end > len(replies):
-                break
-            batches.popleft().end(Replies(replies[self._n_given : end], life, compares))
-            self._n_given = end
-        return self._n_given > n_before
-
-    def pop_all(self) -> list[PendingBatch]:
-        """Return and forget the batches that have no outcome yet."""
-        left = [pending for pending in self._batches if not pending.is_over]
-        self._batches.clear()
-        return left
+__all__ = ["ConnectionOwner", "MultiplexedConnection"]
 
 
 class ConnectionOwner(Protocol):
@@ -127,9 +36,8 @@ class ConnectionOwner(Protocol):
 class MultiplexedConnection(asyncio.Protocol):
     """A connection on which batches are written without waiting for the replies to those before.
 
-    What is submitted in one turn of the loop leaves in one write. Replies come in the order of the commands; each
-    carries the opaque of its command, so that a stream that went wrong is noticed. Nobody who goes away takes the
-    connection along: replies that nobody wants are read and dropped. A reply that makes no sense ends it.
+    What is submitted in one turn of the loop leaves in one write. Nobody who goes away takes the connection along:
+    replies that nobody wants are read and dropped. A reply that makes no sense ends it.
 
     credentials: what the server is told first.
     Thread-safety: of one event loop.
@@ -151,9 +59,7 @@ class MultiplexedConnection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._is_secure = False
         self._failure: ConnectionFailed | None = None
-        self._unsent: list[PendingBatch] = []
-        self._groups: deque[_Group] = deque()
-        self._opaque = FIRST_FREE_OPAQUE
+        self._pipeline = Pipeline(FIRST_FREE_OPAQUE)
         self._is_retired = False
         self._patience: asyncio.TimerHandle | None = None
 
@@ -176,9 +82,8 @@ class MultiplexedConnection(asyncio.Protocol):
         if pending.batch.life not in (None, self.life):
             pending.end(RESTARTED)
             return
-        if not self._unsent:
+        if self._pipeline.add(pending):
             self._loop.call_soon(self._flush)
-        self._unsent.append(pending)
 
     def suspect(self) -> None:
         """Note that an answer did not come in time."""
@@ -216,7 +121,8 @@ class MultiplexedConnection(asyncio.Protocol):
             self._go_on_greeting(data)
             return
         try:
-            self._take(data)
+            if self._pipeline.take(data, self.life, self.compares):
+                self.answered_at = time.monotonic()
         except ProtocolError as error:
             self._lose(ConnectionFailed("protocol", True, f"the answer makes no sense: {error.reason}"))
         self._close_if_idle()
@@ -248,43 +154,19 @@ class MultiplexedConnection(asyncio.Protocol):
             if said:
                 self._transport.write(said)
 
-    def _take(self, data: bytes) -> None:
-        """Cut the stream into what belongs to each group.
-
-        Every reply ends with a line end, so that as many lines as a group still awaits replies cannot be more than
-        its own; what follows after them may be. A value may have line ends too: then this takes some more turns.
-        """
-        at = 0
-        while at < len(data):
-            if not self._groups:
-                raise ProtocolError("bytes that nobody asked for")
-            group = self._groups[0]
-            end = len(data) if len(self._groups) == 1 else _end_of_lines(data, at, group.n_awaited)
-            if group.feed(data[at:end], self.life, self.compares):
-                self.answered_at = time.monotonic()
-            at = end
-            if not group.n_awaited:
-                self._groups.popleft()
-
     def _flush(self) -> None:
         """Write what was submitted and is still wanted."""
-        batches = [pending for pending in self._unsent if not pending.is_over]
-        self._unsent.clear()
-        if not batches or self._failure is not None:
+        written = self._pipeline.write(self) if self._failure is None else None
+        if written is None:
             self._close_if_idle()
             return
         assert self._transport is not None
-        self._groups.append(_Group(batches, self._opaque))
-        commands = [command for pending in batches for command in pending.batch.commands]
-        data, first = wire.encode(commands, self._opaque), self._opaque
-        self._opaque += len(commands)
-        for pending in batches:
-            pending.sent_on(self)
+        data, commands, first_opaque = written
         if not self._is_secure:
             self._transport.write(data)
             return
         at = 0
-        for length in lengths_of_writes(data, commands, first):
+        for length in lengths_of_writes(data, commands, first_opaque):
             self._transport.write(data[at : at + length])
             at += length
 
@@ -296,24 +178,13 @@ class MultiplexedConnection(asyncio.Protocol):
         self.abort()
         if not self._greeting.done():
             self._go_on_greeting(ConnectionFailed(failure.kind, False, failure.detail))
-        unsent, self._unsent = [pending for pending in self._unsent if not pending.is_over], []
-        lost = [pending for group in self._groups for pending in group.pop_all()]
-        self._groups.clear()
-        self._owner.lost(self, unsent)
-        for pending in lost:
-            pending.fail(failure)
+        sent = self._pipeline.pop_sent()
+        self._owner.lost(self, self._pipeline.pop_unsent())
+        for pending in sent:
+            pending.end(failure.outcome)
             if failure.kind != "reset":
                 failure = ConnectionFailed("reset", True, f"connection lost, by another request: {failure.detail}")
 
     def _close_if_idle(self) -> None:
-        if self._is_retired and not self._groups and not self._unsent and self._transport is not None:
+        if self._is_retired and self._pipeline.is_idle and self._transport is not None:
             self._transport.close()
-
-
-def _end_of_lines(data: bytes, at: int, n: int) -> int:
-    """Return where the n-th line from at ends, or the end of data if it has not so many."""
-    for _ in range(n):
-        at = data.find(b"\n", at) + 1
-        if not at:
-            return len(data)
-    return at

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from typing import Any
 
 import pytest
@@ -10,7 +11,9 @@ import pytest
 from msm_fast import Node
 from msm_fast._core import wire
 from msm_fast.drivers.failures import ConnectionFailed
-from msm_fast.drivers.multiplexed import MultiplexedConnection, PendingBatch
+from msm_fast.drivers.multiplexed import MultiplexedConnection
+from msm_fast.drivers.pipeline import PendingBatch, RoundTrip
+from msm_fast.drivers.watch import Watch
 from msm_fast.engine.effects import Batch, NodeFailure, Replies
 
 GREETING = b"VERSION 1.6.45\r\nHD c1 O1\r\nVA 2 c1 f0 t-1 O2\r\nxy\r\n"
@@ -41,18 +44,11 @@ class Transport(asyncio.Transport):
 
 
 class Owner:
-    """Notes what a connection and its batches tell."""
+    """Notes what a connection tells."""
 
     def __init__(self) -> None:
-        self.n_sent = 0
         self.resent: list[PendingBatch] = []
         self.told: list[str] = []
-
-    def batch_sent(self) -> None:
-        self.n_sent += 1
-
-    def batch_ended(self, was_sent: bool) -> None:
-        self.told.append("ended")
 
     def opened(self, connection: MultiplexedConnection) -> None:
         self.told.append("opened")
@@ -68,9 +64,11 @@ class Owner:
 
 
 class Line:
-    """A greeted connection."""
+    """A greeted connection, and the round trips on it."""
 
     def __init__(self) -> None:
+        self._watch = Watch(asyncio.get_running_loop(), operation_s=60)
+        self._round_trips: dict[PendingBatch, RoundTrip] = {}
         self.owner = Owner()
         self.transport = Transport()
         self.connection = MultiplexedConnection(Node("n1", "localhost"), self.owner)
@@ -82,9 +80,14 @@ class Line:
         self.transport.writes.clear()
 
     def submit(self, *commands: wire.Command, life: int | None = None) -> PendingBatch:
-        pending = PendingBatch(Batch("n1", commands, life), self.owner)
+        round_trip = RoundTrip([Batch("n1", commands, life)], math.inf, self._watch)
+        (pending,) = round_trip.pending
+        self._round_trips[pending] = round_trip
         self.connection.submit(pending)
         return pending
+
+    def abandon(self, pending: PendingBatch) -> None:
+        self._round_trips[pending].__exit__()
 
     async def ask(self, *commands: wire.Command) -> PendingBatch:
         """Submit a batch and let it be written, in a write of its own."""
@@ -118,7 +121,7 @@ def test_what_is_submitted_in_one_turn_of_the_loop_leaves_in_one_write() -> None
         assert line.transport.writes == []
         await asyncio.sleep(0)
         (written,) = line.transport.writes
-        assert written.count(b"mg key") == line.owner.n_sent == 500
+        assert written.count(b"mg key") == 500
 
     asyncio.run(test())
 
@@ -157,7 +160,7 @@ def test_a_batch_that_is_abandoned_before_it_is_written_never_is() -> None:
     async def test() -> None:
         line = Line()
         abandoned, other = line.submit(wire.get(b"left")), line.submit(GET)
-        abandoned.abandon()
+        line.abandon(abandoned)
         await asyncio.sleep(0)
         assert b"left" not in line.transport.writes[0]
         line.connection.data_received(hit(3, b"mine"))
@@ -171,7 +174,7 @@ def test_the_replies_to_a_batch_that_is_abandoned_later_are_read_and_dropped() -
         line = Line()
         abandoned, other = await line.ask(GET, GET), await line.ask(GET)
         line.connection.data_received(hit(3, b"not") + b"VA 6 c5")
-        abandoned.abandon()
+        line.abandon(abandoned)
         line.connection.data_received(b" f0 t-1 O4\r\nwanted\r\n" + hit(5, b"mine"))
         assert abandoned.outcome is None
         assert values_of(other) == [b"mine"]
