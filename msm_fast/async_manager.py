@@ -156,7 +156,11 @@ class AsyncSessionManager(Operations):
         if found is not ELSEWHERE:
             return found
         while True:
-            state = await self._run(self._finding(session_id, expect_write, lock), budget)
+            deadline = budget.start()
+            try:
+                state = await self._driver.run(self._finding(session_id, expect_write, lock), deadline)
+            finally:
+                budget.stop()
             if lock is not None and lock.is_held:
                 self._lock_keeper.keep(lock)
             if lock is None or not lock.is_wanted:
@@ -169,14 +173,22 @@ class AsyncSessionManager(Operations):
             result = await self._threads.call(self._store_here, state)
         else:
             result = self._store_here(state)
-        return await self._run(self._storing(state, lock), budget) if result is ELSEWHERE else result
+        if result is not ELSEWHERE:
+            return result
+        deadline = budget.start()
+        try:
+            return await self._driver.run(self._storing(state, lock), deadline)
+        finally:
+            budget.stop()
 
     async def _release(self, lock: SessionLock, budget: TimeBudget) -> None:
         """Let a lock go, in the background what takes longer than the request may."""
+        deadline = budget.start()
         try:
             if lock.items:
-                await self._run(release(self._ctx, lock), budget)
+                await self._driver.run(release(self._ctx, lock), deadline)
         finally:
+            budget.stop()
             self._leave(lock)
 
     def _leave(self, lock: SessionLock) -> None:
@@ -190,13 +202,6 @@ class AsyncSessionManager(Operations):
     def _looks_into_file(self) -> bool:
         """Whether sessions are on this host now, in a file: then a look at them is for a thread."""
         return self._is_local_in_file and not self._ctx.distribution.is_on
-
-    async def _run(self, flow: Flow[T], budget: TimeBudget) -> T:
-        started = time.monotonic()
-        try:
-            return await self._driver.run(flow, started + budget.left_s)
-        finally:
-            budget.left_s -= time.monotonic() - started
 
     async def _probe(self, node: str) -> None:
         await self._driver.look_up(node)

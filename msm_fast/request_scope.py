@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Awaitable
 from enum import Enum
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -34,10 +36,19 @@ trip more."""
 class TimeBudget:
     """What one request may still spend on sessions, in seconds."""
 
-    __slots__ = ("left_s",)
+    __slots__ = ("_started_at", "left_s")
 
     def __init__(self, left_s: float) -> None:
         self.left_s = left_s
+
+    def start(self) -> float:
+        """Charge what passes from now until `stop`; return the deadline for that, of time.monotonic()."""
+        self._started_at = time.monotonic()
+        return self._started_at + self.left_s
+
+    def stop(self) -> None:
+        """Charge what has passed since `start`."""
+        self.left_s -= time.monotonic() - self._started_at
 
 
 class _Found(NamedTuple):
@@ -235,13 +246,15 @@ class AsyncRequestScope(RequestLife):
         if self._loaded is ELSEWHERE and self._error is None:
             try:
                 state = await self._manager._find(self._cookie_value, self._expects_write, self, self._want_lock())
+                self._loaded = state
+                self._note_found(state)
             except WrongEventLoop:
                 raise
             except MsmError as error:
                 self._error = error
-            else:
-                self._loaded = state
-                self._note_found(state)
+            finally:
+                if self._loaded is ELSEWHERE and self._error is None:
+                    self.abandon()
         return self.session
 
     async def save(self) -> SaveResult:
@@ -272,12 +285,8 @@ class AsyncRequestScope(RequestLife):
             raise RuntimeError("the session is not looked up yet: await scope.load() first, or use `async with`")
         return self._loaded
 
-    async def __aenter__(self) -> Session:
-        try:
-            return await self.load()
-        except BaseException:
-            self.abandon()
-            raise
+    def __aenter__(self) -> Awaitable[Session]:
+        return self.load()
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -285,7 +294,8 @@ class AsyncRequestScope(RequestLife):
         try:
             if kind is None:
                 await self.save()
-                await self.close()
+                if self._lock is not None:
+                    await self.close()
         finally:
             self.abandon()
 
