@@ -23,19 +23,23 @@ def exchange(ctx: Context, batches: Sequence[Batch]) -> Flow[list[Outcome]]:
     A command that is retried may have been carried out before: every write here is conditional and carries a nonce,
     so that the second answer tells.
     """
-    if ctx.health.is_quiet:
-        answers: list[Outcome] = yield Exchange(batches)
+    if not ctx.health.is_quiet:
+        return (yield from _exchange_with_those_up(ctx, batches))
+    answers: list[Outcome] = yield Exchange(batches)
+    ctx.counters.add("round_trips")
+    if not ctx.health.all_answered(batches, answers, ctx.clock.monotonic()):
+        yield from _retry(ctx, batches, answers)
+        _note_health(ctx, batches, answers)
+    return answers
+
+
+def _exchange_with_those_up(ctx: Context, batches: Sequence[Batch]) -> Flow[list[Outcome]]:
+    is_up = [ctx.health.is_up(batch.node) for batch in batches]
+    asked = list(compress(batches, is_up))
+    answers: list[Outcome] = []
+    if asked:
+        answers = yield Exchange(asked)
         ctx.counters.add("round_trips")
-        if ctx.health.all_answered(batches, answers, ctx.clock.monotonic()):
-            return answers
-        is_up, asked = [True] * len(batches), batches
-    else:
-        is_up = [ctx.health.is_up(batch.node) for batch in batches]
-        asked = list(compress(batches, is_up))
-        answers = []
-        if asked:
-            answers = yield Exchange(asked)
-            ctx.counters.add("round_trips")
     yield from _retry(ctx, asked, answers)
     _note_health(ctx, asked, answers)
     in_turn = iter(answers)

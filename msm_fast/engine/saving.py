@@ -123,8 +123,7 @@ def _store(ctx: Context, state: SessionState, body: bytes) -> Flow[SaveResult]:
                 write.key, partial(write_deferred, ctx, write), size=len(write.record)
             ):
                 yield from write_deferred(ctx, write)
-            backups = tuple(node for node in write.done if node != write.home)
-            return SaveResult(status, write.home or None, backups)
+            return SaveResult(status, write.home or None, write.backups)
         if verdict == "superseded":
             return _commit_superseded(ctx, state, write, body, status)
         if verdict == "ended":

@@ -126,6 +126,11 @@ class Write:
         return self.lineage[0]
 
     @property
+    def backups(self) -> tuple[str, ...]:
+        """The nodes other than the home that have it."""
+        return tuple([node for node in self.done if node != self.home])
+
+    @property
     def is_new(self) -> bool:
         """Whether it is the first of its session."""
         return self.base_nonce is None
@@ -169,10 +174,10 @@ def write_copies(ctx: Context, write: Write) -> Flow[Verdict]:
         batches = _next_round(write)
         if not batches:
             return _verdict(write)
-        decider = write.decider()
         outcomes = yield from exchange(ctx, batches)
         if _all_took_it(write, batches, outcomes):
             return "stored"
+        decider = write.decider()
         if any(batch.commands[0].verb == "ms" for batch in batches):
             write.fresh.clear()
         for batch, outcome in zip(batches, outcomes, strict=True):
