@@ -71,10 +71,13 @@ class AsyncDriver:
                         value: T = stop.value
                         return value
                 if isinstance(step, Exchange):
-                    with RoundTrip(step.batches, deadline, watch) as round_trip:
+                    round_trip = RoundTrip(step.batches, deadline, watch)
+                    try:
                         self._submit(round_trip)
                         await round_trip.has_ended
                         result = round_trip.outcomes
+                    finally:
+                        round_trip.close()
                 elif isinstance(step, Sleep):
                     result = await _sleep(step, deadline)
                 else:

@@ -20,9 +20,9 @@ __all__ = ["PendingBatch", "Pipeline", "RoundTrip"]
 
 @cython.final
 cdef class RoundTrip:
-    """The batches of one exchange, and who waits for them: as a context manager, after which no outcome is wanted.
+    """The batches of one exchange, and who waits for them.
 
-    deadline: of time.monotonic(). watch: whose `expect` and `forget` are called.
+    deadline: of time.monotonic(). watch: whose `expect` is called, and at the end `forget`.
     pending: the batches on their way. has_ended: a future, done once each of them has an outcome.
     sent_at: when the last of them was sent; while n_unsent are not, when it began.
     waits_for_connection, is_last_look: what the watch has noted.
@@ -36,6 +36,7 @@ cdef class RoundTrip:
         self.has_ended = watch.loop.create_future()
         self.pending = [_pending(batch, self) for batch in batches]
         self.n_unsent = self._n_open = len(self.pending)
+        watch.expect(self)
         if not self.pending:
             self.has_ended.set_result(None)
 
@@ -45,11 +46,8 @@ cdef class RoundTrip:
         cdef PendingBatch pending
         return [pending.outcome for pending in self.pending if pending.outcome is not None]
 
-    def __enter__(self):
-        self._watch.expect(self)
-        return self
-
-    def __exit__(self, *exc_info):
+    def close(self):
+        """Want no outcome any more of what has none yet."""
         cdef PendingBatch pending
         for pending in self.pending:
             pending.is_over = True

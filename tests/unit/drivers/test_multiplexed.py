@@ -87,7 +87,7 @@ class Line:
         return pending
 
     def abandon(self, pending: PendingBatch) -> None:
-        self._round_trips[pending].__exit__()
+        self._round_trips[pending].close()
 
     async def ask(self, *commands: wire.Command) -> PendingBatch:
         """Submit a batch and let it be written, in a write of its own."""
