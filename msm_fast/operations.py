@@ -85,6 +85,7 @@ class Operations:
         self._access = Access.of(self.settings)
         clock = Clock(monotonic=time.monotonic, wall=time.time)
         self._ctx = Context(self.settings, clock, random.SystemRandom(), _open_local_store(self.settings))
+        self._mint = self._ctx.new_state
         self._sticky = StickySessions(self._ctx) if self.settings.sticky else None
         self.blacklist = self._ctx.blacklist
         self._rules = RequestRules(self.settings, clock.monotonic)
@@ -97,7 +98,7 @@ class Operations:
     def create(self) -> Session:
         """Return a new, empty session; it is stored once it is saved with something in it."""
         self._refuse_if_stopped()
-        return self._session_of(self._new_state(), presented=None)
+        return self._session_of(self._mint(), presented=None)
 
     # -- operation
 
@@ -210,11 +211,8 @@ class Operations:
             self._ctx.counters.add("refused_ids")
         return session_id
 
-    def _new_state(self) -> SessionState:
-        return self._ctx.new_state()
-
     def _session_of(self, state: SessionState, presented: str | None) -> Session:
-        return Session(find=None, mint=self._new_state, presented=presented, state=state)
+        return Session(find=None, mint=self._mint, presented=presented, state=state)
 
     # -- inside
 

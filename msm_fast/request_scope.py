@@ -101,7 +101,7 @@ class RequestLife(TimeBudget):
         self._found: _Found | None = None
         self.takes_lock = True
         self.is_ignored = rules.ignores and rules.is_ignored(self._name[1])
-        self.session = Session(self._find, ctx.new_state, cookie_value)
+        self.session = Session(self._find, manager._mint, cookie_value)
 
     def take_over(self, other: RequestLife) -> None:
         """Go on with the session as other has it, which is of another manager that this one shares its memory with.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, MutableMapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
 from msm_fast._core.attributes import AttributeMap
@@ -78,7 +78,7 @@ class SessionState(_WeaklyReferable):
     """Save even if no attribute changed: the session moved, a copy is missing, a lifetime was set."""
     has_moved: bool = False
     """Its node could not be used: the next generation must beat any that the old node may still accept."""
-    retired: list[SessionId] = field(default_factory=list)
+    retired: tuple[SessionId, ...] = ()
     """Ids this session had before it was invalidated or got a new one; their copies go when it is saved."""
     is_new: bool = True
     """Made in this request, not loaded."""
@@ -307,6 +307,6 @@ def _part_with(state: SessionState) -> SessionState:
     )
 
 
-def _retire(state: SessionState) -> list[SessionId]:
+def _retire(state: SessionState) -> tuple[SessionId, ...]:
     is_known = state.is_kept or state.local_kind == "provisional"
-    return [*state.retired, state.session_id] if is_known else state.retired
+    return (*state.retired, state.session_id) if is_known else state.retired

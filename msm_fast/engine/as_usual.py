@@ -15,7 +15,7 @@ from msm_fast.engine.copies import encode_state, is_over, last_access_ms, questi
 from msm_fast.engine.effects import Batch, NodeFailure, Outcome
 from msm_fast.engine.serialization import decode_attributes
 from msm_fast.engine.versions import version
-from msm_fast.engine.writing import LINEAGE, Write
+from msm_fast.engine.writing import LINEAGE, NONE, Write
 from msm_fast.errors import CorruptRecord
 from msm_fast.session import ABSENT, UNKNOWN, SessionState, Stored
 
@@ -145,6 +145,6 @@ def plan(ctx: Context, state: SessionState, body: bytes) -> Write | None:
         home=home,
         expected=expected,
         spares=others[settings.replicas :],
-        corrupt=stored.corrupt if stored is not None else (),
+        corrupt=stored.corrupt if stored is not None else NONE,
         recreates=state.is_live,
     )

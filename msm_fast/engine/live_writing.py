@@ -49,7 +49,7 @@ class LiveWriter:
     def keep_unless_back(self, state: SessionState, epoch: int) -> SaveResult | None:
         """Store what a request changed on this host while the cluster is not used, as local.keep_unless_back."""
         key = self._ctx.storage_key(state.session_id)
-        ended = list(state.retired)
+        ended = state.retired
         with self._live.lock(key):
             kind = state.local_kind
             result = keep_unless_back(self._ctx, state, epoch)

@@ -253,7 +253,7 @@ def _end_retired(ctx: Context, state: SessionState, epoch: int | None) -> bool:
             ctx.local.delete(ctx.storage_key(session_id))
         return False
     ctx.counters.add("invalidated" if state.is_ended else "rotated", len(state.retired))
-    state.retired = []
+    state.retired = ()
     return True
 
 

@@ -63,7 +63,7 @@ def end_retired(ctx: Context, state: SessionState) -> Flow[None]:
     if state.retired:
         yield from end_copies(ctx, state.retired, state.max_inactive_s)
         ctx.counters.add("invalidated" if state.is_ended else "rotated")
-    state.retired = []
+    state.retired = ()
 
 
 @dataclass(slots=True)
@@ -171,7 +171,7 @@ def _learn(progress: _Progress, write: Write) -> None:
     unsettled = dict.fromkeys(write.strange, UNKNOWN)  # to be looked at again, not to be overwritten
     progress.expected = {**write.expected, **unsettled, **write.done}
     progress.lost |= write.failed
-    progress.corrupt = frozenset(write.corrupt)
+    progress.corrupt = write.corrupt
 
 
 def _stand_on(progress: _Progress, write: Write, winner: Copy) -> None:

@@ -103,7 +103,7 @@ def store(ctx: Context, state: SessionState) -> Flow[SaveResult]:
 
 def _store_in_cluster(ctx: Context, state: SessionState, epoch: int) -> Flow[SaveResult | None]:
     """Store what a request changed in the cluster, or here if that fails; None: it has been away and is back."""
-    ended = list(state.retired)
+    ended = state.retired
     try:
         result = yield from save(ctx, state)
     except SessionUnavailable as error:

@@ -113,7 +113,7 @@ class StickySessions:
         """
         if state.is_live and state.local_kind is None:
             return (yield from self._writer.write_now(state))
-        ended = list(state.retired)
+        ended = state.retired
         for session_id in ended:
             self._live.end(session_id)
         try:

@@ -11,7 +11,7 @@ A write that took several rounds looks once more at what it wrote first: a node 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Literal
 
 from msm_fast._core import wire
@@ -25,13 +25,16 @@ from msm_fast.engine.versions import version
 from msm_fast.errors import CorruptRecord, UnknownFormat
 from msm_fast.session import ABSENT, UNKNOWN
 
-__all__ = ["LINEAGE", "Write", "write_copies", "write_deferred"]
+__all__ = ["LINEAGE", "NONE", "Write", "write_copies", "write_deferred"]
 
 LINEAGE = 8
 """How many writes a record's lineage names, itself included."""
 
 _ROUNDS = 10
 """Enough to ask, write, be refused, ask, overwrite and look again, with a node or two failing between."""
+
+NONE: frozenset[str] = frozenset()
+"""No nodes: most writes meet no trouble, and need no sets to note it in."""
 
 Verdict = Literal["stored", "superseded", "conflict", "ended", "gone", "home_lost", "unsettled"]
 
@@ -93,7 +96,7 @@ class Write:
         home: str,
         expected: dict[str, int],
         spares: list[str],
-        corrupt: Iterable[str] = (),
+        corrupt: frozenset[str] = NONE,
         deferred: dict[str, int] | None = None,
         recreates: bool = False,
     ) -> None:
@@ -109,16 +112,16 @@ class Write:
         self.home = home
         self.expected = expected
         self.spares = spares
-        self.corrupt = set(corrupt)
+        self.corrupt = corrupt
         self.deferred = deferred or {}
         self.recreates = recreates
         self.done: dict[str, int] = {}
         self.superseded_by: Copy | None = None
-        self.failed: set[str] = set()
+        self.failed = NONE
         self.newer: dict[str, Copy] = {}
         self.strange: dict[str, Copy] = {}
         self.has_tombstone = False
-        self.fresh: set[str] = set()
+        self.fresh = NONE
 
     @property
     def nonce(self) -> int:
@@ -179,11 +182,11 @@ def write_copies(ctx: Context, write: Write) -> Flow[Verdict]:
             return "stored"
         decider = write.decider()
         if any(batch.commands[0].verb == "ms" for batch in batches):
-            write.fresh.clear()
+            write.fresh = NONE
         for batch, outcome in zip(batches, outcomes, strict=True):
             _take(ctx, write, batch, outcome)
         if write.decider() != decider:
-            write.fresh.clear()  # what was won while another node decided proves nothing
+            write.fresh = NONE  # what was won while another node decided proves nothing
         _judge_strangers(write)
         if write.has_tombstone:
             return "ended"
@@ -276,7 +279,7 @@ def _take(ctx: Context, write: Write, batch: Batch, outcome: Outcome) -> None:
     if isinstance(outcome, NodeFailure) and outcome.kind == "restarted":
         write.expected[node] = UNKNOWN
         write.strange.pop(node, None)
-        write.corrupt.discard(node)
+        write.corrupt -= {node}
     elif isinstance(outcome, NodeFailure) or outcome[0].status == "SERVER_ERROR":
         # After a failed store the server may have dropped the old value as well: its copy counts as gone.
         _give_up(write, node)
@@ -292,20 +295,20 @@ def _take_written(write: Write, node: str, replies: Replies) -> None:
     (reply,) = replies
     if reply.status == "HD":
         write.done[node] = version(replies.life, reply.cas)
-        write.fresh.add(node)
+        write.fresh |= {node}
     elif reply.status == "NF":
         write.expected[node] = ABSENT
         write.strange.pop(node, None)
-        write.corrupt.discard(node)
+        write.corrupt -= {node}
     else:  # EX, NS: not what was expected
         write.expected[node] = UNKNOWN
         write.strange.pop(node, None)
-        write.corrupt.discard(node)
+        write.corrupt -= {node}
 
 
 def _take_second_look(write: Write, node: str, reply: Reply) -> None:
     if reply.status == "HD" and reply.client_flags == write.nonce:
-        write.fresh.add(node)
+        write.fresh |= {node}
         return
     doubtful = {node}
     if node == write.home:  # what counted as done because the home had it is to be judged once more
@@ -328,7 +331,7 @@ def _take_copy(ctx: Context, write: Write, node: str, replies: Replies) -> None:
         _give_up(write, node)
         return
     except CorruptRecord as error:
-        write.corrupt.add(node)
+        write.corrupt |= {node}
         tell_corrupt(ctx, node, error)
         return
     if copy.record.is_tombstone:
@@ -336,7 +339,7 @@ def _take_copy(ctx: Context, write: Write, node: str, replies: Replies) -> None:
         return
     if copy.nonce == write.nonce:
         write.done[node] = copy.version
-        write.fresh.add(node)
+        write.fresh |= {node}
     elif copy.nonce in write.own_nonces or copy.nonce == write.base_nonce:
         pass
     elif write.attempts.isdisjoint(copy.record.lineage):
@@ -359,7 +362,7 @@ def _note_stranger(write: Write, node: str, copy: Copy) -> None:
     what was written there, and the other may have won after that.
     """
     write.strange[node] = copy
-    write.fresh.clear()
+    write.fresh = NONE
 
 
 def _judge_strangers(write: Write) -> None:
@@ -385,7 +388,7 @@ def _judge_strangers(write: Write) -> None:
 
 def _give_up(write: Write, node: str) -> None:
     """Do without a node; a spare takes the place of one that was to hold a backup."""
-    write.failed.add(node)
+    write.failed |= {node}
     write.done.pop(node, None)
     spare = next((n for n in write.spares if n not in write.expected), None)
     if spare is not None and node != write.home:
