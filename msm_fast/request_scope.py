@@ -297,7 +297,8 @@ class AsyncRequestScope(RequestLife):
                 if self._lock is not None:
                     await self.close()
         finally:
-            self.abandon()
+            if self._lock is not None:
+                self.abandon()
 
     def abandon(self) -> None:
         """Have the lock, if any is left, let go in the background: a request that was broken off has no time for it."""

@@ -79,10 +79,10 @@ class MultiplexedConnection(asyncio.Protocol):
 
     def submit(self, pending: PendingBatch) -> None:
         """Write a batch with all others of this turn of the loop, unless it is for another life of the node."""
-        if pending.batch.life not in (None, self.life):
+        life = pending.batch.life
+        if life is not None and life != self.life:
             pending.end(RESTARTED)
-            return
-        if self._pipeline.add(pending):
+        elif self._pipeline.add(pending):
             self._loop.call_soon(self._flush)
 
     def suspect(self) -> None:
