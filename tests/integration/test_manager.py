@@ -333,8 +333,8 @@ def test_close_leaves_no_socket_and_no_thread_behind(nodes: Nodes) -> None:
     while manager.nodes()[1].is_up:
         store(manager, user="ada")
     manager.close()
-    assert set(threading.enumerate()) == threads
-    assert len(set(os.listdir("/dev/fd"))) == len(files)
+    assert set(threading.enumerate()) <= threads  # of another test some may have ended meanwhile
+    assert len(os.listdir("/dev/fd")) <= len(files)
 
 
 def test_idle_connections_that_the_server_closed_cost_no_request(nodes: Nodes) -> None:
