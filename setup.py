@@ -22,6 +22,7 @@ KERNELS = {
     "codec": [],
     "record": ["record"],
     "slots": ["record"],
+    "state": [],
     "attributes": [],
     "near_cache": [],
     "replies": ["wire"],

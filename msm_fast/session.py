@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, MutableMapping
-from dataclasses import dataclass, replace
-from typing import Any, Final, Literal
+from typing import Any, Literal
 
-from msm_fast._core.attributes import AttributeMap
 from msm_fast._core.session_id import SessionId
+from msm_fast._core.state import ABSENT, UNKNOWN, SessionState, Stored
 
 __all__ = ["ABSENT", "UNKNOWN", "LocalKind", "Session", "SessionState", "Stored"]
 
@@ -18,107 +17,6 @@ local: the cluster could not be used when it was saved. provisional: it stands f
 same id, and never goes to the cluster. tagged: it holds what cannot be stored. ended: it was ended, and not every node
 may know.
 """
-
-ABSENT: Final = 0
-"""Expected of a copy: there is none. (memcached counts CAS values from 1.)"""
-UNKNOWN: Final = -1
-"""Expected of a copy: nothing is known, ask first."""
-
-
-@dataclass(slots=True)
-class Stored:
-    """What the store holds of a session, as far as this view of it knows.
-
-    generation: grows with each save. lineage: the nonces of the write that this view is based on and of those before
-    it, newest first; the copies of one write have one nonce. copies: per node id the version of its copy, or ABSENT; a
-    node that is not there is UNKNOWN. body: the encoded attributes of that generation. corrupt: nodes whose copy nobody
-    can read.
-    """
-
-    generation: int
-    lineage: tuple[int, ...]
-    copies: dict[str, int]
-    body: bytes
-    corrupt: frozenset[str] = frozenset()
-
-    @property
-    def nonce(self) -> int:
-        """The nonce of the write that this view is based on."""
-        return self.lineage[0]
-
-
-class _WeaklyReferable:
-    """A base for classes with slots; dataclasses make the slot themselves only from Python 3.11 on."""
-
-    __slots__ = ("__weakref__",)
-
-
-@dataclass(slots=True, eq=False)
-class SessionState(_WeaklyReferable):
-    """The session behind a `Session`: what the engine loads, changes and saves. Times are wall-clock milliseconds.
-
-    Of a sticky session there is one in a worker, which all its requests share.
-    """
-
-    session_id: SessionId
-    attributes: AttributeMap
-    created_ms: int
-    accessed_ms: int
-    max_inactive_s: int
-    absolute_lifetime_s: int
-    stored: Stored | None = None
-    """What the cluster holds; None for a session that was never there, or may be but cannot be reached."""
-    body: bytes = b""
-    """The encoded attributes as they were found, or last saved here or there."""
-    local_kind: LocalKind | None = None
-    """Why it is kept locally; None for a distributed session."""
-    local_generation: int = 0
-    """The generation of its record in the local store; 0: there is none."""
-    must_store: bool = False
-    """Save even if no attribute changed: the session moved, a copy is missing, a lifetime was set."""
-    has_moved: bool = False
-    """Its node could not be used: the next generation must beat any that the old node may still accept."""
-    retired: tuple[SessionId, ...] = ()
-    """Ids this session had before it was invalidated or got a new one; their copies go when it is saved."""
-    is_new: bool = True
-    """Made in this request, not loaded."""
-    is_ended: bool = False
-    """Invalidated, here or by another request, and nothing written since."""
-    rotated_from: Stored | None = None
-    """What was stored under the id before the new one, as far as it is known."""
-    is_live: bool = False
-    """Sticky: it lives in this worker, which has the last word on whether it exists."""
-    was_ended: bool = False
-    """Sticky: another request that shares it has ended it; nothing of it is stored any more."""
-    used_at: float | None = None
-    """Sticky: when its last request came, monotonic seconds."""
-    touch_at: float = 0.0
-    """Sticky: when the lives of its copies are to be extended next, monotonic seconds."""
-    revision: int = 0
-    """Sticky: grows with each change that is to be written."""
-    written_revision: int = 0
-    """Sticky: the revision that the cluster has."""
-    turn: object = None
-    """Sticky: whose turn it is to write; the next one waits for that."""
-    own_nonces: frozenset[int] = frozenset()
-    """Sticky: of writes whose outcome is not known."""
-    unsettled: SessionState | None = None
-    """Sticky: what such a write was to store. It is tried again, as it was, before anything newer."""
-    merge_base: bytes | None = None
-    """The encoded attributes that its own changes go back to, where the attributes themselves do not know."""
-    epoch: int = 0
-    """How often the distribution had been taken up again when it was found."""
-
-    @property
-    def is_kept(self) -> bool:
-        """Whether there is a session of this id, stored in the cluster or kept here."""
-        return self.stored is not None or self.is_live or self.local_generation > 0
-
-    @property
-    def may_need_saving(self) -> bool:
-        """Whether there is something that a save would store; what is not kept may have it in vain."""
-        return self.must_store or bool(self.retired) or self.attributes.is_changed
-
 
 class Session(MutableMapping[str, Any]):
     """A dict of the session's attributes, with what a request may ask of and do to the session itself.
@@ -252,7 +150,7 @@ class Session(MutableMapping[str, Any]):
         state = self.state
         fresh = self._mint()
         if state.is_live:  # requests that share it must not be given the new id: they came with the old one
-            state = self._state = _part_with(state)
+            state = self._state = state.part_with()
         state.retired = _retire(state)
         state.session_id = fresh.session_id
         state.rotated_from, state.stored = state.stored or state.rotated_from, None
@@ -291,20 +189,6 @@ class Session(MutableMapping[str, Any]):
         if self._state is None:
             return "<Session, not looked at>"
         return f"<Session generation {self.generation}, {len(self._state.attributes)} attributes>"
-
-
-def _part_with(state: SessionState) -> SessionState:
-    """Return a state with the same attributes that is no other request's."""
-    return replace(
-        state,
-        attributes=state.attributes.copy(),
-        used_at=None,
-        revision=0,
-        written_revision=0,
-        turn=None,
-        own_nonces=frozenset(),
-        unsettled=None,
-    )
 
 
 def _retire(state: SessionState) -> tuple[SessionId, ...]:

@@ -76,16 +76,6 @@ cdef class AttributeMap:
              only one thread at a time may do these.
     """
 
-    cdef bytes _base        # the frames last decoded or saved
-    cdef uint32_t _n_base   # how many
-    cdef dict _index        # name → start of its frame in the base; None until it pays
-    cdef int _n_searches
-    cdef dict _live         # name → Slot, for every name read or set, in that order
-    cdef dict _removed      # name → start of its frame in the base or -1, for every name removed since
-    cdef list _failures
-    cdef object _chain
-    cdef object _on_failure
-
     def __cinit__(self):
         self._base = b""
         self._live = {}
@@ -120,12 +110,7 @@ cdef class AttributeMap:
         Raises:  CorruptRecord when a frame is cut; a value that is broken shows only when it is read: `failures`.
         Cost:    one pass over the heads of the frames; no object per attribute.
         """
-        cdef AttributeMap attributes = AttributeMap.__new__(AttributeMap)
-        attributes._chain = resolve_chain(serializer)
-        attributes._on_failure = on_failure
-        attributes._n_base = count_frames(body, 0)
-        attributes._base = body
-        return attributes
+        return decode_frames(body, resolve_chain(serializer), on_failure)
 
     def encode(
         self,
@@ -147,9 +132,11 @@ cdef class AttributeMap:
         Cost:    what was set, and what was read and is mutable, is encoded; all else is copied in runs.
         """
         cdef list failures = []
-        base = self._base
-        body = encode_slots(self._chain, base, self._live.copy(), self._removed, keep, nulls, failures)
-        return body, tuple(failures)
+        return self.encode_into(keep, nulls, failures), tuple(failures)
+
+    cdef bytes encode_into(self, object keep, dict nulls, list failures):
+        """Do what `encode` does, and add to failures."""
+        return encode_slots(self._chain, self._base, self._live.copy(), self._removed, keep, nulls, failures)
 
     def null_out(self, bytes body not None, names: Iterable[str]) -> bytes:
         """Return body, which `encode` gave, with null as the value of each of names; the map keeps their values.
@@ -436,6 +423,16 @@ cdef class AttributeMap:
             return f"<AttributeMap {', '.join(map(repr, self._names()))}>"
         except CorruptRecord as error:
             return f"<AttributeMap {error}>"
+
+
+cdef AttributeMap decode_frames(bytes body, object chain, object on_failure):
+    """Do what `AttributeMap.decode` does. chain: of serializers."""
+    cdef AttributeMap attributes = AttributeMap.__new__(AttributeMap)
+    attributes._chain = chain
+    attributes._on_failure = on_failure
+    attributes._n_base = count_frames(body, 0)
+    attributes._base = body
+    return attributes
 
 
 MutableMapping.register(AttributeMap)

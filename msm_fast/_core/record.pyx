@@ -39,20 +39,11 @@ cdef class Record:
     name the node which decides between writers. key_id, is_encrypted: of the key that has sealed it, 0 for none.
     """
 
-    cdef readonly uint64_t generation
-    cdef readonly uint64_t created_ms
-    cdef readonly uint64_t accessed_ms
-    cdef readonly uint32_t max_inactive_s
-    cdef readonly uint32_t absolute_lifetime_s
-    cdef readonly bint is_tombstone
-    cdef readonly bytes body
-    cdef readonly uint32_t home
-    cdef readonly uint16_t key_id
-    cdef readonly bint is_encrypted
-    cdef uint32_t _lineage[8]
-
     @property
     def lineage(self) -> tuple[int, ...]:
+        return self.nonces()
+
+    cdef tuple nonces(self):
         return tuple([self._lineage[i] for i in range(<int> MSM_RECORD_LINEAGE) if self._lineage[i]])
 
     def __init__(self):

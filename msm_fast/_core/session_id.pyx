@@ -1,8 +1,11 @@
-"""Session ids: plain[-node][.route]."""
+"""Session ids: plain[-node][.route], and the keys under which their sessions are stored."""
 
 cimport cython
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.stdint cimport uint8_t
+from libc.string cimport memcpy
 
+from hashlib import blake2b
 from os import urandom
 
 from msm_fast.errors import InvalidSessionId
@@ -21,11 +24,6 @@ cdef extern from "msm_session_id.h" nogil:
     enum:
         MSM_SESSION_ID_MAX_LEN
         MSM_SESSION_ID_MAX_ROUTE
-
-    ctypedef struct msm_session_id_t:
-        uint8_t plain_len
-        uint8_t node_len
-        uint8_t route_len
 
     msm_status msm_session_id_scan(const uint8_t *buf, size_t len, msm_session_id_t *out) noexcept
 
@@ -59,9 +57,6 @@ cdef class SessionId:
     Thread-safety: immutable.
     """
 
-    cdef str _text
-    cdef msm_session_id_t _parts
-
     def __init__(self, text):
         if self._text is not None:
             raise TypeError("a session id does not change")
@@ -77,14 +72,7 @@ cdef class SessionId:
         Raises:  nothing.
         Cost:    at most 200 characters are read.
         """
-        cdef SessionId parsed
-        cdef msm_session_id_t parts
-        if not _scan(text, &parts):
-            return None
-        parsed = SessionId.__new__(SessionId)
-        parsed._text = text
-        parsed._parts = parts
-        return parsed
+        return parse(text)
 
     @staticmethod
     def generate(node=None, route=None):
@@ -98,15 +86,12 @@ cdef class SessionId:
     @property
     def plain(self):
         """Return the part that identifies the session."""
-        return self._text[:self._parts.plain_len]
+        return self.plain_part()
 
     @property
     def node(self):
         """Return the node id, or None."""
-        cdef Py_ssize_t start = self._parts.plain_len + 1
-        if self._parts.node_len == 0:
-            return None
-        return self._text[start:start + self._parts.node_len]
+        return self.node_part()
 
     @property
     def route(self):
@@ -114,6 +99,15 @@ cdef class SessionId:
         if self._parts.route_len == 0:
             return None
         return self._text[len(self._text) - self._parts.route_len:]
+
+    cdef str plain_part(self):
+        return self._text[:self._parts.plain_len]
+
+    cdef str node_part(self):
+        cdef Py_ssize_t start = self._parts.plain_len + 1
+        if self._parts.node_len == 0:
+            return None
+        return self._text[start:start + self._parts.node_len]
 
     def with_node(self, node):
         """Return this id with another node; None: without.
@@ -145,6 +139,45 @@ cdef class SessionId:
 
     def __reduce__(self):
         return SessionId, (self._text,)
+
+
+@cython.final
+cdef class StorageKeys:
+    """Makes storage keys: a prefix and the plain part of a session's id, the same on every node.
+
+    prefix: ASCII. hashes_ids: with a digest in place of the plain part, so that the key tells nobody an id.
+    Thread-safety: immutable.
+    """
+
+    def __init__(self, str prefix not None, bint hashes_ids):
+        self._prefix = prefix.encode("ascii")
+        self._hashes_ids = hashes_ids
+
+    cpdef bytes of(self, SessionId session_id):
+        """Return the key of the session's items."""
+        cdef const uint8_t *plain = PyUnicode_1BYTE_DATA(session_id._text)
+        cdef Py_ssize_t n_prefix = PyBytes_GET_SIZE(self._prefix)
+        cdef Py_ssize_t n_plain = session_id._parts.plain_len
+        cdef bytes key
+        if self._hashes_ids:
+            digest = blake2b(plain[:n_plain], digest_size=16, person=b"msm_fast id")
+            return self._prefix + digest.hexdigest().encode()
+        key = PyBytes_FromStringAndSize(NULL, n_prefix + n_plain)
+        memcpy(PyBytes_AS_STRING(key), PyBytes_AS_STRING(self._prefix), <size_t>n_prefix)
+        memcpy(PyBytes_AS_STRING(key) + n_prefix, plain, <size_t>n_plain)
+        return key
+
+
+cdef SessionId parse(object text):
+    """Do what `SessionId.parse` does."""
+    cdef SessionId parsed
+    cdef msm_session_id_t parts
+    if not _scan(text, &parts):
+        return None
+    parsed = SessionId.__new__(SessionId)
+    parsed._text = text
+    parsed._parts = parts
+    return parsed
 
 
 cdef SessionId _composed(str plain, object node, object route):

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from msm_fast._core import wire
 from msm_fast._core.attributes import AttributeMap
 from msm_fast._core.near_cache import NearCache
-from msm_fast._core.record import Record
 from msm_fast._core.record_format import RecordFormat
 from msm_fast._core.serializers import resolve_serializers
-from msm_fast._core.session_id import SessionId
+from msm_fast._core.session_id import SessionId, StorageKeys
+from msm_fast._core.state import NearCopy, SessionState
 from msm_fast.blacklist import Blacklist
 from msm_fast.engine.behind import WorkBehind
 from msm_fast.engine.distribution import DistributionSwitch
@@ -27,7 +27,6 @@ from msm_fast.engine.retries import RetryBudget
 from msm_fast.engine.topology import Topology
 from msm_fast.local_store import LocalStore, MemoryStore
 from msm_fast.policies import DistributionState
-from msm_fast.session import SessionState
 from msm_fast.settings import Settings
 from msm_fast.statistics import Counters
 
@@ -48,35 +47,6 @@ class Clock:
 
     monotonic: Callable[[], float]
     wall: Callable[[], float]
-
-
-@dataclass(slots=True)
-class NearCopy:
-    """What this process last saw of a session in the cluster.
-
-    content: its record, or that as it was written, to be decoded when it is first looked at. size: of the encoded
-    record. copies: what was known of the nodes' copies; right as long as the home still has this nonce. asked_at: when
-    the backups were asked last, monotonic seconds.
-    Thread-safety: shared by all requests of the session, which read it only; decoding it twice does no harm.
-    """
-
-    content: Record | bytes
-    size: int
-    nonce: int
-    max_inactive_s: int
-    copies: dict[str, int]
-    asked_at: float
-
-    def record(self, records: RecordFormat, key: bytes) -> Record:
-        """Return the record; key is that of its item."""
-        content = self.content
-        if isinstance(content, bytes):
-            content = self.content = records.decode(content, key)
-        return content
-
-    def is_copy(self, node: str, version: int, nonce: int) -> bool:
-        """Whether a node that has a copy of this version and nonce has what was seen, byte for byte."""
-        return self.nonce == nonce and self.copies.get(node) == version
 
 
 def _replay_none(key: bytes, generation: int) -> Flow[bool]:
@@ -116,6 +86,7 @@ class Context:
         self.serializers = resolve_serializers(settings.serializer)
         self.keeps_attribute = re.compile(settings.attribute_filter).fullmatch if settings.attribute_filter else None
         """Tells of an attribute's name whether it is stored; None: all are."""
+        self.storage_key = StorageKeys(settings.key_prefix, settings.hash_ids).of
         self.blacklist = Blacklist(settings.blacklist_path, self._tell_blacklist_problem, clock.monotonic)
         self.told: NearCache = NearCache(settings.near_cache.max_sessions, clock=clock.monotonic)
         """What was told of a session or its attribute, and is not told again at its every save."""
@@ -167,13 +138,6 @@ class Context:
             local_kind=None if is_on else "local",
             epoch=self.distribution.epoch,
         )
-
-    def storage_key(self, session_id: SessionId) -> bytes:
-        """Return the key of the session's item, the same on every node: its node and route are no part of it."""
-        plain = session_id.plain
-        if self.settings.hash_ids:
-            plain = hashlib.blake2b(plain.encode(), digest_size=16, person=b"msm_fast id").hexdigest()
-        return (self.settings.key_prefix + plain).encode()
 
     def session_id_of(self, plain: str, home: int) -> SessionId:
         """Return the id of a session that is kept here. home: as its record names it."""

@@ -1,0 +1,108 @@
+from typing import Final, Literal, final
+
+from msm_fast._core.attributes import AttributeMap
+from msm_fast._core.record import Record
+from msm_fast._core.record_format import RecordFormat
+from msm_fast._core.session_id import SessionId
+
+_LocalKind = Literal["local", "provisional", "tagged", "ended"]
+
+ABSENT: Final[int]
+UNKNOWN: Final[int]
+
+@final
+class Stored:
+    generation: int
+    lineage: tuple[int, ...]
+    copies: dict[str, int]
+    body: bytes
+    corrupt: frozenset[str]
+    def __init__(
+        self,
+        generation: int,
+        lineage: tuple[int, ...],
+        copies: dict[str, int],
+        body: bytes,
+        corrupt: frozenset[str] = ...,
+    ) -> None: ...
+    @property
+    def nonce(self) -> int: ...
+
+@final
+class NearCopy:
+    content: Record | bytes
+    size: int
+    nonce: int
+    max_inactive_s: int
+    copies: dict[str, int]
+    asked_at: float
+    has_lasted: bool
+    def __init__(
+        self,
+        content: Record | bytes,
+        size: int,
+        nonce: int,
+        max_inactive_s: int,
+        copies: dict[str, int],
+        asked_at: float,
+        has_lasted: bool = False,
+    ) -> None: ...
+    def record(self, records: RecordFormat, key: bytes) -> Record: ...
+    def is_copy(self, node: str, version: int, nonce: int) -> bool: ...
+
+@final
+class SessionState:
+    session_id: SessionId
+    attributes: AttributeMap
+    created_ms: int
+    accessed_ms: int
+    max_inactive_s: int
+    absolute_lifetime_s: int
+    stored: Stored | None
+    body: bytes
+    local_kind: _LocalKind | None
+    local_generation: int
+    must_store: bool
+    has_moved: bool
+    retired: tuple[SessionId, ...]
+    is_new: bool
+    is_ended: bool
+    rotated_from: Stored | None
+    is_live: bool
+    was_ended: bool
+    used_at: float | None
+    touch_at: float
+    revision: int
+    written_revision: int
+    turn: object
+    own_nonces: frozenset[int]
+    unsettled: SessionState | None
+    merge_base: bytes | None
+    epoch: int
+    def __init__(
+        self,
+        session_id: SessionId,
+        attributes: AttributeMap,
+        created_ms: int,
+        accessed_ms: int,
+        max_inactive_s: int,
+        absolute_lifetime_s: int,
+        *,
+        stored: Stored | None = None,
+        body: bytes = b"",
+        local_kind: _LocalKind | None = None,
+        local_generation: int = 0,
+        must_store: bool = False,
+        has_moved: bool = False,
+        is_new: bool = True,
+        is_live: bool = False,
+        merge_base: bytes | None = None,
+        epoch: int = 0,
+        used_at: float | None = None,
+        revision: int = 0,
+    ) -> None: ...
+    @property
+    def is_kept(self) -> bool: ...
+    @property
+    def may_need_saving(self) -> bool: ...
+    def part_with(self) -> SessionState: ...
