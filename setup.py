@@ -24,10 +24,13 @@ KERNELS = {
     "slots": ["record"],
     "state": [],
     "attributes": [],
+    "counts": [],
     "near_cache": [],
     "replies": ["wire"],
     "wire": [],
 }
+
+ABOVE_THE_CORE = ["engine.as_usual", "engine.copies", "engine.versions", "drivers.exchange", "drivers.pipeline"]
 
 BUILDS = ("release", "trace", "sanitize")
 SANITIZERS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"]
@@ -64,7 +67,7 @@ setup(
             extension(f"msm_fast._core.{module}", [f"src_c/msm_{kernel}.c" for kernel in kernels])
             for module, kernels in KERNELS.items()
         ]
-        + [extension("msm_fast.drivers.exchange"), extension("msm_fast.drivers.pipeline")],
+        + [extension(f"msm_fast.{module}") for module in ABOVE_THE_CORE],
         compiler_directives={
             "language_level": 3,
             "boundscheck": build == "sanitize",

@@ -158,7 +158,7 @@ class AsyncSessionManager(Operations):
         while True:
             deadline = budget.start()
             try:
-                state = await self._driver.run(self._finding(session_id, expect_write, lock), deadline)
+                state = await self._driver.run(self._finding(session_id, expect_write, lock, None), deadline)
             finally:
                 budget.stop()
             if lock is not None and lock.is_held:
@@ -177,7 +177,7 @@ class AsyncSessionManager(Operations):
             return result
         deadline = budget.start()
         try:
-            return await self._driver.run(self._storing(state, lock), deadline)
+            return await self._driver.run(self._storing(state, lock, None), deadline)
         finally:
             budget.stop()
 

@@ -15,10 +15,12 @@ from msm_fast.drivers.blocking import BlockingDriver
 from msm_fast.drivers.lock_keeper import LockKeeper
 from msm_fast.drivers.prober import Prober
 from msm_fast.drivers.write_behind import WriteBehind
-from msm_fast.engine.effects import Flow
+from msm_fast.engine.effects import Batch, Flow, Outcome
 from msm_fast.engine.exchanging import ask, probe
+from msm_fast.engine.loading import Asked
 from msm_fast.engine.locking import SessionLock, release, wait_for_lock
 from msm_fast.engine.reconnecting import reconnect
+from msm_fast.engine.saving import Begun
 from msm_fast.node import Node
 from msm_fast.operations import Distribution, Operations
 from msm_fast.policies import SaveResult
@@ -141,8 +143,16 @@ class SessionManager(Operations):
         found = self._find_here(session_id)
         if found is not ELSEWHERE:
             return found
+        asked: Asked | None = None
+        question = self._question(session_id, expect_write, lock)
+        if question is not None:
+            outcomes = self._exchange(question.batches, budget)
+            state = self._ctx.usual.found(question, outcomes)
+            if state is not None:
+                return state
+            asked = Asked(question, outcomes)
         while True:
-            state = self._run(self._finding(session_id, expect_write, lock), budget)
+            state = self._run(self._finding(session_id, expect_write, lock, asked), budget)
             if lock is not None and lock.is_held:
                 self._lock_keeper.keep(lock)
             if lock is None or not lock.is_wanted:
@@ -151,7 +161,19 @@ class SessionManager(Operations):
 
     def _save(self, state: SessionState, budget: TimeBudget, lock: SessionLock | None = None) -> SaveResult:
         result = self._store_here(state)
-        return self._run(self._storing(state, lock), budget) if result is ELSEWHERE else result
+        if result is not ELSEWHERE:
+            return result
+        begun: Begun | None = None
+        writing = self._writing(state, lock)
+        if isinstance(writing, SaveResult):
+            return writing
+        if writing is not None:
+            outcomes = self._exchange(writing.batches, budget)
+            saved = self._ctx.usual.saved(writing, outcomes)
+            if saved is not None:
+                return saved
+            begun = Begun(writing, outcomes)
+        return self._run(self._storing(state, lock, begun), budget)
 
     def _release(self, lock: SessionLock, budget: TimeBudget) -> None:
         """Let a lock go, in the background what takes longer than the request may."""
@@ -170,6 +192,13 @@ class SessionManager(Operations):
         started = time.monotonic()
         try:
             return self._driver.run(flow, started + budget.left_s)
+        finally:
+            budget.left_s -= time.monotonic() - started
+
+    def _exchange(self, batches: list[Batch], budget: TimeBudget) -> list[Outcome]:
+        started = time.monotonic()
+        try:
+            return self._driver.exchange(batches, started + budget.left_s)
         finally:
             budget.left_s -= time.monotonic() - started
 

@@ -17,16 +17,19 @@ from msm_fast.drivers.blocking import BlockingDriver
 from msm_fast.drivers.prober import Prober
 from msm_fast.drivers.process_end import end_process
 from msm_fast.drivers.sqlite_store import SqliteStore
+from msm_fast.engine.as_usual import Question, Writing
 from msm_fast.engine.context import Clock, Context
 from msm_fast.engine.effects import Flow
 from msm_fast.engine.events import Event
+from msm_fast.engine.loading import Asked
 from msm_fast.engine.local import find_locally, keep_unless_back
 from msm_fast.engine.locking import SessionLock, find_locked, store_locked
 from msm_fast.engine.request_rules import RequestRules
+from msm_fast.engine.saving import Begun
 from msm_fast.engine.serving import find, store
 from msm_fast.engine.sticky import StickySessions
 from msm_fast.errors import ApplicationStopped, ConfigurationError
-from msm_fast.local_store import LocalStore
+from msm_fast.local_store import LocalStore, MemoryStore
 from msm_fast.node import Node, parse_failover_nodes, parse_nodes
 from msm_fast.policies import DistributionState, SaveResult
 from msm_fast.request_scope import ELSEWHERE, Elsewhere, TimeBudget
@@ -179,14 +182,21 @@ class Operations:
             return live
         return ELSEWHERE if self._ctx.distribution.is_on else find_locally(self._ctx, session_id)
 
+    def _question(self, session_id: SessionId, expect_write: bool, lock: SessionLock | None) -> Question | None:
+        """Return what to ask, without a flow, of a session that is found as nearly all are; None: only a flow may."""
+        local = self._ctx.local
+        if lock is not None or self._sticky is not None or not isinstance(local, MemoryStore) or len(local):
+            return None
+        return self._ctx.usual.ask(session_id, expect_write)
+
     def _finding(
-        self, session_id: SessionId, expect_write: bool, lock: SessionLock | None
+        self, session_id: SessionId, expect_write: bool, lock: SessionLock | None, asked: Asked | None
     ) -> Flow[SessionState | None]:
         if self._sticky is not None:
             return self._sticky.find(session_id, expect_write)
         if lock is not None:
             return find_locked(self._ctx, session_id, expect_write, lock)
-        return find(self._ctx, session_id, expect_write)
+        return find(self._ctx, session_id, expect_write, asked)
 
     def _store_here(self, state: SessionState) -> SaveResult | Elsewhere:
         """Store the session without waiting, or return ELSEWHERE: `_storing` does."""
@@ -199,10 +209,18 @@ class Operations:
             return ELSEWHERE
         return keep_unless_back(self._ctx, state, epoch) or ELSEWHERE
 
-    def _storing(self, state: SessionState, lock: SessionLock | None) -> Flow[SaveResult]:
+    def _writing(self, state: SessionState, lock: SessionLock | None) -> Writing | SaveResult | None:
+        """Return what to write, without a flow, of a session that is stored as nearly all are, or what is to be said
+        of one that did not change; None: only a flow may.
+        """
+        if lock is not None or self._sticky is not None:
+            return None
+        return self._ctx.usual.begin(state)
+
+    def _storing(self, state: SessionState, lock: SessionLock | None, begun: Begun | None) -> Flow[SaveResult]:
         if self._sticky is not None:
             return self._sticky.store(state)
-        return store(self._ctx, state) if lock is None else store_locked(self._ctx, state, lock)
+        return store(self._ctx, state, begun) if lock is None else store_locked(self._ctx, state, lock)
 
     def _parse(self, text: str | None) -> SessionId | None:
         """Return the id that a client sent, or None; what is no id costs no round trip."""

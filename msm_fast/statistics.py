@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import threading
 from dataclasses import dataclass, fields
+
+from msm_fast._core.counts import Counts
 
 __all__ = ["Counters", "NodeStatus", "Statistics"]
 
@@ -86,25 +87,14 @@ class Statistics:
     """Nodes that were found to have lost their memory."""
 
 
-class Counters:
-    """The running counts behind Statistics. Thread-safety: each change is made under a lock."""
+class Counters(Counts):
+    """The running counts behind Statistics. Thread-safety: as Counts."""
 
-    __slots__ = ("_counts", "_lock")
+    __slots__ = ()
 
     def __init__(self) -> None:
-        self._counts = dict.fromkeys((field.name for field in fields(Statistics)), 0)
-        self._lock = threading.Lock()
-
-    def add(self, name: str, n: int = 1) -> None:
-        """Add n to the count name, a field of Statistics."""
-        with self._lock:
-            self._counts[name] += n
+        super().__init__(field.name for field in fields(Statistics))
 
     def snapshot(self) -> Statistics:
         """Return the counts as they stand."""
-        with self._lock:
-            return Statistics(**self._counts)
-
-    def renew_lock(self) -> None:
-        """Replace the lock in a forked child, where another thread may have held it."""
-        self._lock = threading.Lock()
+        return Statistics(**self.by_name())

@@ -32,3 +32,8 @@ cdef inline bint has_opaque(Verb verb) noexcept:
 cdef tuple checked_commands(object commands)
 cdef uint64_t checked_number(str name, object number, uint64_t maximum) except? 0
 cdef bytes encode_checked(tuple commands, uint64_t first_opaque)
+cdef Batch new_batch(str node, Command command, object life)
+
+cpdef Command get(bytes key, object exptime=*, bint value=*, object cas=*)
+cpdef Command store(bytes key, bytes value, object client_flags, object exptime, object cas=*, bint add=*)
+cpdef object exptime(object ttl_s, object now_s)

@@ -75,6 +75,8 @@ cdef Command _command(Verb verb, bytes key, const uint8_t *head, const uint8_t *
 
 cdef uint8_t *_put_key(uint8_t *at, bytes key) except NULL:
     """Write a key. One that memcached would not take ends the line early, and the rest would be commands."""
+    if key is None:
+        raise TypeError("a key is bytes, not None")
     cdef const uint8_t *text = <const uint8_t *>PyBytes_AS_STRING(key)
     cdef Py_ssize_t n = PyBytes_GET_SIZE(key)
     cdef Py_ssize_t i
@@ -103,7 +105,7 @@ cdef uint64_t _checked_exptime(object exptime) except? 0:
     return exptime
 
 
-def get(bytes key not None, exptime=None, value=True, cas=None):
+cpdef Command get(bytes key, object exptime=None, bint value=True, object cas=None):
     """Return the command that reads an item: mg <key> [v] c f t [T<exptime>] [C<cas>].
 
     exptime: None, or what the item's expiry becomes, as memcached takes it (see exptime()). The reply's ttl_s is
@@ -127,7 +129,7 @@ def get(bytes key not None, exptime=None, value=True, cas=None):
     return _command(MG, key, head, at, None)
 
 
-def store(bytes key not None, bytes value not None, client_flags, exptime, cas=None, add=False):
+cpdef Command store(bytes key, bytes value, object client_flags, object exptime, object cas=None, bint add=False):
     """Return the command that writes an item: ms <key> <length> c F<client_flags> T<exptime> [C<cas>] [ME].
 
     value: at most 1 GiB; the server's own limit is lower, and going over it deletes the item.
@@ -140,6 +142,8 @@ def store(bytes key not None, bytes value not None, client_flags, exptime, cas=N
     cdef uint8_t *at = _put_key(_put(head, b"ms ", 3), key)
     if cas is not None and add:
         raise ValueError("cas and add exclude each other")
+    if value is None:
+        raise TypeError("a value is bytes, not None")
     if <size_t>PyBytes_GET_SIZE(value) > MSM_WIRE_MAX_VALUE_LEN:
         raise ValueError(f"a value of {len(value)} bytes: at most {MSM_WIRE_MAX_VALUE_LEN}")
     at = _put_number(at, b" ", 1, <uint64_t>PyBytes_GET_SIZE(value))
@@ -179,7 +183,7 @@ def version():
     return _VERSION
 
 
-def exptime(ttl_s, now_s):
+cpdef object exptime(object ttl_s, object now_s):
     """Return the exptime that makes an item live ttl_s from now_s.
 
     ttl_s: seconds; None or 0: for ever. Part seconds are rounded up.
@@ -228,6 +232,15 @@ cdef class Batch:
 
     def __repr__(self):
         return f"<Batch for {self.node}: {', '.join([command.verb for command in self.commands])}>"
+
+
+cdef Batch new_batch(str node, Command command, object life):
+    """Return Batch(node, (command,), life)."""
+    cdef Batch batch = Batch.__new__(Batch)
+    batch.commands = (command,)
+    batch.life = life
+    batch.node = node
+    return batch
 
 
 def encode(commands, first_opaque):

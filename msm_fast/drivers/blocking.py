@@ -53,7 +53,7 @@ class BlockingDriver:
 
     def run(self, flow: Flow[T], deadline: float) -> T:
         """Carry out flow's effects until it returns. deadline: of time.monotonic(), for everything together."""
-        return carry_out(flow, self._exchange, _sleep, deadline)
+        return carry_out(flow, self._carry_out, _sleep, deadline)
 
     def change_nodes(self, nodes: Mapping[str, Node]) -> None:
         """Talk to these nodes from now on; connections to others, or to other addresses, are closed."""
@@ -94,9 +94,14 @@ class BlockingDriver:
         self.close()
         self._is_closed = is_closed
 
-    def _exchange(self, effect: Exchange, deadline: float) -> list[Outcome]:
-        """Write every batch, then wait for every reply: a single round trip, however many nodes."""
-        batches = effect.batches
+    def _carry_out(self, effect: Exchange, deadline: float) -> list[Outcome]:
+        return self.exchange(effect.batches, deadline)
+
+    def exchange(self, batches: Sequence[Batch], deadline: float) -> list[Outcome]:
+        """Write every batch, then wait for every reply: a single round trip, however many nodes.
+
+        deadline: of time.monotonic().
+        """
         with self._lock:
             idle, turn = self._idle, self.lives.turn
             taken = take(idle, batches)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import random
 import re
+import struct
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
@@ -12,10 +13,11 @@ from msm_fast._core import wire
 from msm_fast._core.attributes import AttributeMap
 from msm_fast._core.near_cache import NearCache
 from msm_fast._core.record_format import RecordFormat
-from msm_fast._core.serializers import resolve_serializers
+from msm_fast._core.serializers import AttributeFailure, resolve_serializers
 from msm_fast._core.session_id import SessionId, StorageKeys
 from msm_fast._core.state import NearCopy, SessionState
 from msm_fast.blacklist import Blacklist
+from msm_fast.engine.as_usual import UsualWay
 from msm_fast.engine.behind import WorkBehind
 from msm_fast.engine.distribution import DistributionSwitch
 from msm_fast.engine.effects import Flow
@@ -37,6 +39,7 @@ _TTL_MARGIN_S = 1
 _TOMBSTONE_LONGEST_S = 30 * 24 * 3600
 """How long the tombstone of a session that never expires is kept."""
 _ISSUED = re.compile(r"[0-9a-f]{32}")
+_NONCES_AT_ONCE = 64
 _UNLIMITED_CHECK_S = 3 * 3600.0
 """How long the copies of a session that never expires are taken to be in step."""
 
@@ -86,7 +89,8 @@ class Context:
         self.serializers = resolve_serializers(settings.serializer)
         self.keeps_attribute = re.compile(settings.attribute_filter).fullmatch if settings.attribute_filter else None
         """Tells of an attribute's name whether it is stored; None: all are."""
-        self.storage_key = StorageKeys(settings.key_prefix, settings.hash_ids).of
+        self.storage_keys = StorageKeys(settings.key_prefix, settings.hash_ids)
+        self.storage_key = self.storage_keys.of
         self.blacklist = Blacklist(settings.blacklist_path, self._tell_blacklist_problem, clock.monotonic)
         self.told: NearCache = NearCache(settings.near_cache.max_sessions, clock=clock.monotonic)
         """What was told of a session or its attribute, and is not told again at its every save."""
@@ -110,6 +114,8 @@ class Context:
         """Sticky: writes the live session that the local store has under that generation; returns whether there is."""
         self.is_stopped = False
         self.is_closed = False
+        self._nonces: list[int] = []
+        self.usual = UsualWay(self)
 
     def share_memory(self, other: Context) -> None:
         """Have what other has seen of sessions, and keep them on this host where it does, unless that is a file."""
@@ -191,8 +197,16 @@ class Context:
 
     def nonce(self) -> int:
         """Return a random number that tells one write from every other, 1 to 2**32-1."""
-        nonce = self.rng.getrandbits(32) + 1
-        return nonce if nonce < 2**32 else self.nonce()
+        while True:
+            try:
+                return self._nonces.pop()
+            except IndexError:
+                self._nonces = self._draw_nonces()
+
+    def _draw_nonces(self) -> list[int]:
+        """Return as many as one call of the system's random source should give."""
+        drawn = self.rng.getrandbits(32 * _NONCES_AT_ONCE).to_bytes(4 * _NONCES_AT_ONCE, "little")
+        return [nonce for (nonce,) in struct.iter_unpack("<I", drawn) if nonce]
 
     def ttl_s(self, max_inactive_s: int, created_ms: int = 0, absolute_lifetime_s: int = 0) -> int:
         """Return how long an item must live from now, in seconds; 0: for ever."""
@@ -226,6 +240,17 @@ class Context:
         """Tell an event."""
         self.events.tell(Event(kind, detail, node=node, session=session))
 
+    def tell_undecodable(self, session_id: SessionId, failure: AttributeFailure) -> None:
+        """Tell of a value that cannot be decoded."""
+        name = digest(session_id)
+        self.counters.add("unserializable")
+        self.tell(
+            "unserializable",
+            f"session {name}: attribute {failure.name!r} cannot be read and is None: {failure.cause}. What is stored "
+            "stays until another value is set. Was its serializer or its registered type taken away?",
+            session=name,
+        )
+
     def label(self, node: str) -> str:
         """Return a node's name for messages, with its address."""
         return self.topology.label(node)
@@ -235,8 +260,11 @@ class Context:
         return DistributionState.STOPPED if self.is_stopped else self.distribution.state
 
     def renew_locks(self) -> None:
-        """Make a forked child safe: a lock that another thread held at the fork would never be let go."""
-        self.counters.renew_lock()
+        """Make a forked child safe: a lock that another thread held at the fork would never be let go.
+
+        Its writes get nonces of its own.
+        """
+        self._nonces = []
         self.blacklist.renew_lock()
         self.health.renew_lock()
         self.retry_budget.renew_lock()

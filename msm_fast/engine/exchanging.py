@@ -6,16 +6,17 @@ from collections.abc import Sequence
 from itertools import compress
 
 from msm_fast._core import wire
+from msm_fast.engine.as_usual import all_answered
 from msm_fast.engine.context import Context
 from msm_fast.engine.effects import Batch, Exchange, Flow, NodeFailure, Outcome, Sleep
 
-__all__ = ["ask", "exchange", "jittered_wait", "probe", "wait_before_retry"]
+__all__ = ["ask", "exchange", "jittered_wait", "probe", "settle", "wait_before_retry"]
 
 _MISSED_AT_ONCE = 200
 _DOWN = NodeFailure("refused", False, "it is down")
 
 
-def exchange(ctx: Context, batches: Sequence[Batch]) -> Flow[list[Outcome]]:
+def exchange(ctx: Context, batches: list[Batch]) -> Flow[list[Outcome]]:
     """Exchange batches; retry those whose connection was lost, within the retry budget; note each node's health.
 
     A node that is down is left alone: it may have gone down since the batches were made.
@@ -26,8 +27,13 @@ def exchange(ctx: Context, batches: Sequence[Batch]) -> Flow[list[Outcome]]:
     if not ctx.health.is_quiet:
         return (yield from _exchange_with_those_up(ctx, batches))
     answers: list[Outcome] = yield Exchange(batches)
+    return (yield from settle(ctx, batches, answers))
+
+
+def settle(ctx: Context, batches: list[Batch], answers: list[Outcome]) -> Flow[list[Outcome]]:
+    """Do for batches that are exchanged already what `exchange` does after that; return the answers there are then."""
     ctx.counters.add("round_trips")
-    if not ctx.health.all_answered(batches, answers, ctx.clock.monotonic()):
+    if not all_answered(ctx.health.healths, batches, answers, ctx.clock.monotonic()):
         yield from _retry(ctx, batches, answers)
         _note_health(ctx, batches, answers)
     return answers

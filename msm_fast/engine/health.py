@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 import random
 import threading
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 
-from msm_fast.engine.effects import Batch, FailureKind, NodeFailure, Outcome
+from msm_fast.engine.effects import FailureKind
 from msm_fast.policies import Breaker, Reconnect
 
 __all__ = ["ClusterHealth", "NodeHealth"]
@@ -60,7 +60,8 @@ class ClusterHealth:
         on_change: Callable[[str, bool, str], None],
         on_restart: Callable[[str], None],
     ) -> None:
-        self._nodes = {node: NodeHealth() for node in nodes}  # replaced, never changed: readers take no lock
+        self.healths = {node: NodeHealth() for node in nodes}
+        """By node; to be read only. It is replaced, never changed, so readers take no lock."""
         self.is_quiet = True
         """Whether every node is up, and answered when it was last asked."""
         self._last_return = -math.inf
@@ -73,7 +74,7 @@ class ClusterHealth:
 
     def is_up(self, node: str) -> bool:
         """Whether requests may use the node."""
-        return self._nodes.get(node, _GONE).is_up
+        return self.healths.get(node, _GONE).is_up
 
     def is_steady(self, node: str) -> bool:
         """Whether the node answered when it was last asked."""
@@ -91,11 +92,11 @@ class ClusterHealth:
 
     def of(self, node: str) -> NodeHealth:
         """Return the node's breaker, to be read only; one that is not configured any more is down."""
-        return self._nodes.get(node, _GONE)
+        return self.healths.get(node, _GONE)
 
     def down(self) -> list[str]:
         """Return the nodes whose breaker is open."""
-        return [node for node, health in self._nodes.items() if not health.is_up]
+        return [node for node, health in self.healths.items() if not health.is_up]
 
     def looks_lost(self, primaries: Collection[str]) -> bool:
         """Whether the cluster cannot be used: no node is up, or most of three or more primaries are silent.
@@ -103,7 +104,7 @@ class ClusterHealth:
         Of a process that died its host says so; when most are silent, it is more likely this host that was cut off than
         all of them, and what it would store on the rest others would not see.
         """
-        if all(not health.is_up for health in self._nodes.values()):
+        if all(not health.is_up for health in self.healths.values()):
             return True
         silent = sum(self.of(node).is_silent for node in primaries)
         return self._breaker.suspect_self and len(primaries) >= 3 and 2 * silent > len(primaries)
@@ -116,25 +117,12 @@ class ClusterHealth:
         returned_at = self.of(node).returned_at
         return returned_at is not None and (seconds is None or now - returned_at < seconds)
 
-    def all_answered(self, batches: Sequence[Batch], outcomes: Sequence[Outcome], now: float) -> bool:
-        """Whether every node answered its batch, in the life that it was in before; if so, note that, else nothing."""
-        nodes = self._nodes
-        healths = []
-        for batch, outcome in zip(batches, outcomes, strict=True):
-            health = nodes.get(batch.node)
-            if health is None or isinstance(outcome, NodeFailure) or outcome.life != health.life:
-                return False
-            healths.append(health)
-        for health in healths:
-            health.answered_at = now
-        return not any(health.failures_in_a_row for health in healths)
-
     def succeeded(self, node: str, life: int, now: float, compares: bool = False) -> None:
         """Note that the node answered a request, in this life; compares: what it can do in it.
 
         It does not close an open breaker: the answer is from before it opened, and the node may have missed something.
         """
-        health = self._nodes.get(node)
+        health = self.healths.get(node)
         if health is None:
             return
         health.answered_at = now
@@ -154,7 +142,7 @@ class ClusterHealth:
 
         compares: as for `succeeded`.
         """
-        health = self._nodes.get(node)
+        health = self.healths.get(node)
         if health is None:
             return
         with self._lock:
@@ -181,7 +169,7 @@ class ClusterHealth:
         """Note that the node did not answer; open its breaker if that was enough, or if opens_at_once."""
         if kind == "deadline" and not opens_at_once:
             return
-        health = self._nodes.get(node)
+        health = self.healths.get(node)
         if health is None:
             return
         with self._lock:
@@ -202,7 +190,7 @@ class ClusterHealth:
         """Return the nodes to probe now, and plan each one's next probe further away."""
         due = []
         with self._lock:
-            for node, health in self._nodes.items():
+            for node, health in self.healths.items():
                 if not health.is_up and health.probe_at <= now:
                     health.probe_wait = min(health.probe_wait * self._reconnect.factor, self._reconnect.cap)
                     health.probe_at = now + self._jittered(health.probe_wait)
@@ -211,14 +199,14 @@ class ClusterHealth:
 
     def next_probe_at(self) -> float | None:
         """Return when the next probe is due, or None if every node is up."""
-        return min((h.probe_at for h in self._nodes.values() if not h.is_up), default=None)
+        return min((h.probe_at for h in self.healths.values() if not h.is_up), default=None)
 
     def change_nodes(self, nodes: Iterable[str], fresh: Collection[str]) -> None:
         """Have these nodes from now on; new ones, and those that are at another address (fresh), are taken to be up."""
         with self._lock:
-            before = self._nodes
-            self._nodes = {node: before.get(node) or NodeHealth() for node in nodes if node not in fresh}
-            self._nodes.update((node, NodeHealth()) for node in fresh)
+            before = self.healths
+            self.healths = {node: before.get(node) or NodeHealth() for node in nodes if node not in fresh}
+            self.healths.update((node, NodeHealth()) for node in fresh)
             self._take_stock()
 
     def renew_lock(self) -> None:
@@ -227,7 +215,7 @@ class ClusterHealth:
 
     def _take_stock(self) -> None:
         """Bring up to date what is said of all nodes at once, under the lock."""
-        healths = self._nodes.values()
+        healths = self.healths.values()
         returns = [health.returned_at for health in healths if health.returned_at is not None]
         self._last_return = max(returns, default=-math.inf)
         self.is_quiet = all(health.is_up and not health.failures_in_a_row for health in healths)

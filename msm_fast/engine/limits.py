@@ -23,11 +23,14 @@ class ItemLimits:
 
     def __init__(self) -> None:
         self._items: dict[str, int] = {}
+        self.least_record_bytes = _DEFAULT_ITEM_BYTES - _ROOM
+        """What every node takes that was ever met."""
 
     def learn(self, node: str, item_bytes: int) -> None:
         """Note how large an item the node takes, header and key included."""
         if item_bytes >= _LEAST_ITEM_BYTES:
             self._items[node] = item_bytes
+            self.least_record_bytes = min(self.least_record_bytes, item_bytes - _ROOM)
 
     def record_bytes(self, nodes: Iterable[str]) -> int:
         """Return how many bytes a record on any of these nodes may have."""

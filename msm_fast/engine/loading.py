@@ -7,11 +7,11 @@ from typing import NamedTuple
 
 from msm_fast._core import wire
 from msm_fast._core.session_id import SessionId
-from msm_fast.engine import as_usual
+from msm_fast.engine.as_usual import Question
 from msm_fast.engine.context import Context, NearCopy
 from msm_fast.engine.copies import Copy, is_over, last_access_ms, question, read_copy, tell_corrupt
-from msm_fast.engine.effects import Batch, Flow, NodeFailure, Outcome, Replies
-from msm_fast.engine.exchanging import exchange
+from msm_fast.engine.effects import Batch, Exchange, Flow, NodeFailure, Outcome, Replies
+from msm_fast.engine.exchanging import exchange, settle
 from msm_fast.engine.findings import (
     Findings,
     best_of,
@@ -29,24 +29,29 @@ from msm_fast.engine.versions import version
 from msm_fast.errors import CorruptRecord, UnknownFormat
 from msm_fast.session import ABSENT, SessionState, Stored
 
-__all__ = ["load", "was_ended"]
+__all__ = ["Asked", "load", "was_ended"]
 
 
-class _First(NamedTuple):
-    """The first round trip, in which the home was asked for its copy."""
+class Asked(NamedTuple):
+    """A first round trip that is over, in which the home was asked for its copy."""
 
-    batches: Sequence[Batch]
-    outcomes: Sequence[Outcome]
+    question: Question
+    outcomes: list[Outcome]
 
 
-def load(ctx: Context, session_id: SessionId, expect_write: bool) -> Flow[SessionState | None]:
+def load(
+    ctx: Context, session_id: SessionId, expect_write: bool, asked: Asked | None = None
+) -> Flow[SessionState | None]:
     """Return the session, its life extended by this request, or None if there is none.
 
     expect_write: also ask the backups for their CAS values in the same round trip, so that a save needs only one
-    more. An id that names no node of ours costs no round trip.
+    more. An id that names no node of ours costs no round trip. asked: what was done of it without a flow, in vain.
     Raises: SessionUnavailable if not all nodes that may have a copy could be asked, CorruptRecord if no copy can be
         read.
     """
+    asked = asked or (yield from _ask_as_usual(ctx, session_id, expect_write))
+    if isinstance(asked, SessionState):
+        return asked
     home = ctx.topology.home(session_id.node)
     if home is None and session_id.node is None and ctx.looks_issued(session_id):
         home = ctx.topology.first(session_id.plain)  # it was made while no node could be reached
@@ -55,20 +60,12 @@ def load(ctx: Context, session_id: SessionId, expect_write: bool) -> Flow[Sessio
         ctx.counters.add("refused_ids")
         return None
     key = ctx.storage_key(session_id)
-    near = ctx.near_copy(key)
+    near = asked.question.near if asked else ctx.near_copy(key)
     max_inactive_s = near.max_inactive_s if near else ctx.default_max_inactive_s
-    ask_backups = expect_write or ctx.must_ask_backups(near)
+    ask_backups = asked.question.asks_backups if asked else expect_write or ctx.must_ask_backups(near)
     ttl_s = ctx.ttl_s(max_inactive_s)
-    first = None
-    if home in ctx.topology.nodes and ctx.health.is_calm(ctx.settings.max_inactive, ctx.clock.monotonic()):
-        batches = as_usual.questions(ctx, session_id.plain, key, home, near, ttl_s, ask_backups)
-        outcomes = yield from exchange(ctx, batches)
-        state = as_usual.found(ctx, session_id, key, home, near, max_inactive_s, batches, outcomes)
-        if state is not None:
-            return state
-        first = _First(batches, outcomes)
-    findings = _start(ctx, near, is_calm=first is not None)
-    yield from _find(ctx, findings, key, session_id.plain, home, ttl_s, ask_backups, first)
+    findings = _start(ctx, near, is_calm=asked is not None)
+    yield from _find(ctx, findings, key, session_id.plain, home, ttl_s, ask_backups, asked)
     best = best_of(ctx, findings)
     if best is None:
         check_that_there_is_none(ctx, session_id, home, findings)
@@ -84,6 +81,15 @@ def load(ctx: Context, session_id: SessionId, expect_write: bool) -> Flow[Sessio
     _remember(ctx, key, state, best, near, has_asked_backups=bool(findings.peeked or findings.absent))
     ctx.counters.add("loaded")
     return state
+
+
+def _ask_as_usual(ctx: Context, session_id: SessionId, expect_write: bool) -> Flow[SessionState | Asked | None]:
+    """Return the session, if it is found as usual; or what was asked; or None, if nothing was."""
+    question = ctx.usual.ask(session_id, expect_write)
+    if question is None:
+        return None
+    outcomes: list[Outcome] = yield Exchange(question.batches)
+    return ctx.usual.found(question, outcomes) or Asked(question, outcomes)
 
 
 def was_ended(ctx: Context, session_id: SessionId) -> Flow[bool]:
@@ -112,11 +118,11 @@ def _find(
     home: str,
     ttl_s: int,
     ask_backups: bool,
-    first: _First | None = None,
+    asked: Asked | None = None,
 ) -> Flow[None]:
     """Ask the home, and where it has no answer that can be trusted, the nodes that a backup may be on.
 
-    first: the answers of the home, if it was asked already.
+    asked: the first round trip, if it was made already.
     """
     is_calm = findings.is_calm
     ranked = ctx.topology.ranked_with_failover(plain, None if is_calm else ctx.health.is_up)
@@ -126,8 +132,9 @@ def _find(
     backups = others[: ctx.settings.replicas]
     others = others[: ctx.settings.replicas + 1]
     findings.wanted = {home, *backups}
-    if first is not None:
-        yield from _take(ctx, findings, key, ttl_s, first.batches, 1, first.outcomes)
+    if asked is not None:
+        outcomes = yield from settle(ctx, asked.question.batches, asked.outcomes)
+        yield from _take(ctx, findings, key, ttl_s, asked.question.batches, 1, outcomes)
     elif ctx.health.is_up(home):
         peeks = others if is_doubted(ctx, findings, home) else backups if ask_backups else []
         yield from _ask(ctx, findings, key, ttl_s, [home], peeks)

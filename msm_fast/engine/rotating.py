@@ -21,6 +21,7 @@ def bring_along(ctx: Context, state: SessionState) -> Flow[None]:
     base, state.rotated_from = state.rotated_from, None
     if base is None or not state.retired:
         return
+    ctx.forget(ctx.storage_key(state.retired[-1]))  # else its backups might not be asked, and one may have moved on
     try:
         found = yield from load(ctx, state.retired[-1], True)
     except (SessionUnavailable, CorruptRecord):

@@ -4,23 +4,24 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import partial
+from typing import NamedTuple
 
-from msm_fast.engine import as_usual
+from msm_fast.engine.as_usual import LINEAGE, Writing
 from msm_fast.engine.changes import Base, follow, merge, needs_storing
-from msm_fast.engine.context import Context, NearCopy, digest
+from msm_fast.engine.context import Context, digest
 from msm_fast.engine.copies import Copy, encode_state
-from msm_fast.engine.effects import Flow, Sleep
+from msm_fast.engine.effects import Exchange, Flow, Outcome, Sleep
 from msm_fast.engine.ending import end_copies
-from msm_fast.engine.exchanging import jittered_wait
+from msm_fast.engine.exchanging import jittered_wait, settle
 from msm_fast.engine.relocation import follow_home, move_home
 from msm_fast.engine.rotating import bring_along
 from msm_fast.engine.serialization import encode_attributes, fit_item
-from msm_fast.engine.writing import LINEAGE, Write, write_copies, write_deferred
+from msm_fast.engine.writing import Write, write_copies, write_deferred
 from msm_fast.errors import ConflictError, SessionUnavailable
 from msm_fast.policies import SaveResult, SaveStatus
 from msm_fast.session import ABSENT, UNKNOWN, SessionState, Stored
 
-__all__ = ["end_retired", "save"]
+__all__ = ["Begun", "end_retired", "save"]
 
 _NO_NONCE = 0
 """What no write has."""
@@ -33,9 +34,17 @@ _BEATS_THE_OLD_HOME = 1 << 16
 generations more from writers that do not know of the move yet; of two copies the higher generation counts."""
 
 
-def save(ctx: Context, state: SessionState) -> Flow[SaveResult]:
+class Begun(NamedTuple):
+    """A first round trip that is over, in which the session was written to its nodes."""
+
+    writing: Writing
+    outcomes: list[Outcome]
+
+
+def save(ctx: Context, state: SessionState, begun: Begun | None = None) -> Flow[SaveResult]:
     """Store the session on its node and backups if it changed, then remove the copies of ids it no longer has.
 
+    begun: what was done of it without a flow, in vain.
     Raises: SerializationError and SessionTooLarge by policy, ConflictError if settings.on_conflict says so,
     SessionUnavailable if it could be stored nowhere.
     """
@@ -44,12 +53,12 @@ def save(ctx: Context, state: SessionState) -> Flow[SaveResult]:
         return SaveResult("invalidated")
     if state.rotated_from is not None:
         yield from bring_along(ctx, state)
-    body = encode_attributes(ctx, state)
-    if not needs_storing(state, body):
+    body = encode_attributes(ctx, state) if begun is None else begun.writing.body
+    if begun is None and not needs_storing(state, body):
         ctx.counters.add("unchanged")
         return SaveResult("unchanged", state.session_id.node)
     was_new = state.stored is None and not state.local_generation and not state.retired
-    result = yield from _store(ctx, state, body)
+    result = yield from _store(ctx, state, body, begun)
     if result.status == "invalidated":
         return result
     ctx.counters.add("created" if was_new else "stored")
@@ -103,20 +112,30 @@ def _start(stored: Stored | None, own_nonces: frozenset[int] = frozenset()) -> _
     )
 
 
-def _store(ctx: Context, state: SessionState, body: bytes) -> Flow[SaveResult]:
+def _store(ctx: Context, state: SessionState, body: bytes, begun: Begun | None) -> Flow[SaveResult]:
     """Write the record until it is stored, merging and moving as it must."""
     status: SaveStatus = "stored"
-    if body is state.body:
-        body = fit_item(ctx, state, body)
-    write = as_usual.plan(ctx, state, body)
-    progress: _Progress | None = None
+    if begun is None:
+        if body is state.body:
+            body = fit_item(ctx, state, body)
+        writing = ctx.usual.plan(state, body)
+        if writing is not None:
+            outcomes: list[Outcome] = yield Exchange(writing.batches)
+            result = ctx.usual.stored(writing, outcomes)
+            if result is not None:
+                return result
+            begun = Begun(writing, outcomes)
+    progress = _start(state.stored, state.own_nonces)
     for attempt in range(_ATTEMPTS):
         if attempt:
             body = fit_item(ctx, state, body)
-        if write is None or progress is not None:
-            progress = progress or _start(state.stored, state.own_nonces)
+        if attempt or begun is None:
             write = _plan(ctx, state, body, progress)
-        verdict = yield from write_copies(ctx, write)
+            verdict = yield from write_copies(ctx, write)
+        else:
+            write = _write_of(begun.writing)
+            outcomes = yield from settle(ctx, begun.writing.batches, begun.outcomes)
+            verdict = yield from write_copies(ctx, write, (begun.writing.batches, outcomes))
         if verdict == "stored":
             _commit(ctx, state, write, body)
             if write.deferred and not ctx.behind.add(
@@ -128,7 +147,6 @@ def _store(ctx: Context, state: SessionState, body: bytes) -> Flow[SaveResult]:
             return _commit_superseded(ctx, state, write, body, status)
         if verdict == "ended":
             yield from end_copies(ctx, [state.session_id], state.max_inactive_s)  # also where it was not yet known
-        progress = progress or _start(state.stored, state.own_nonces)
         _learn(progress, write)
         if verdict == "gone" and (progress.lost or progress.away):
             raise _unavailable(ctx, state, progress)  # those that cannot be asked may have it
@@ -183,6 +201,27 @@ def _stand_on(progress: _Progress, write: Write, winner: Copy) -> None:
     progress.generation = max(progress.generation, winner.record.generation)
     progress.lineage = winner.record.lineage
     progress.attempts = frozenset()
+
+
+def _write_of(writing: Writing) -> Write:
+    """Return what was planned as usual, to go on with."""
+    stored = writing.state.stored
+    nonces = frozenset(writing.lineage[:1])
+    return Write(
+        key=writing.key,
+        record=writing.record,
+        generation=writing.generation,
+        lineage=writing.lineage,
+        own_nonces=nonces,
+        attempts=nonces,
+        exptime=writing.exptime,
+        base_generation=stored.generation if stored is not None else 0,
+        base_nonce=stored.nonce if stored is not None else None,
+        home=writing.home,
+        expected=writing.expected,
+        spares=writing.spares,
+        recreates=writing.state.is_live,
+    )
 
 
 def _plan(ctx: Context, state: SessionState, body: bytes, progress: _Progress) -> Write:
@@ -272,11 +311,4 @@ def _commit_superseded(ctx: Context, state: SessionState, write: Write, body: by
 def _commit(ctx: Context, state: SessionState, write: Write, body: bytes) -> None:
     """Note that the session is stored as written."""
     copies = {node: written for node, written in write.done.items() if written != UNKNOWN}
-    state.attributes.mark_saved(body)
-    state.stored = Stored(write.generation, write.lineage, copies, body)
-    state.body = body
-    state.must_store = state.has_moved = False
-    state.own_nonces = frozenset()
-    asked_at = ctx.clock.monotonic()
-    near = NearCopy(write.record, len(write.record), write.nonce, state.max_inactive_s, dict(copies), asked_at)
-    ctx.keep_near(write.key, near, body)
+    ctx.usual.commit(state, write.key, write.record, body, write.generation, write.lineage, copies)

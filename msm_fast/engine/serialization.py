@@ -44,18 +44,7 @@ def decode_attributes(ctx: Context, session_id: SessionId, body: bytes) -> Attri
     another value takes its place.
     Raises: CorruptRecord if the body is not made of frames.
     """
-    return AttributeMap.decode(body, serializer=ctx.serializers, on_failure=partial(_tell_undecodable, ctx, session_id))
-
-
-def _tell_undecodable(ctx: Context, session_id: SessionId, failure: AttributeFailure) -> None:
-    name = digest(session_id)
-    ctx.counters.add("unserializable")
-    ctx.tell(
-        "unserializable",
-        f"session {name}: attribute {failure.name!r} cannot be read and is None: {failure.cause}. What is stored stays "
-        "until another value is set. Was its serializer or its registered type taken away?",
-        session=name,
-    )
+    return AttributeMap.decode(body, serializer=ctx.serializers, on_failure=partial(ctx.tell_undecodable, session_id))
 
 
 def encode_attributes(ctx: Context, state: SessionState) -> bytes:

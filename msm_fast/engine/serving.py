@@ -7,10 +7,10 @@ import contextlib
 from msm_fast._core.session_id import SessionId
 from msm_fast.engine.context import Context, digest
 from msm_fast.engine.effects import Flow
-from msm_fast.engine.loading import load, was_ended
+from msm_fast.engine.loading import Asked, load, was_ended
 from msm_fast.engine.local import end_locally, find_locally, keep_locally, keep_unless_back, kept_record
 from msm_fast.engine.reconnecting import catch_up, told_by
-from msm_fast.engine.saving import end_retired, save
+from msm_fast.engine.saving import Begun, end_retired, save
 from msm_fast.engine.serialization import StaysLocal
 from msm_fast.errors import CorruptRecord, SessionUnavailable, UnknownFormat
 from msm_fast.local_store import LocalRecord
@@ -20,9 +20,12 @@ from msm_fast.session import SessionState
 __all__ = ["find", "stay_local", "store"]
 
 
-def find(ctx: Context, session_id: SessionId, expect_write: bool) -> Flow[SessionState | None]:
+def find(
+    ctx: Context, session_id: SessionId, expect_write: bool, asked: Asked | None = None
+) -> Flow[SessionState | None]:
     """Return the session, or None if there is none.
 
+    asked: as for `load`.
     Raises: SessionUnavailable, CorruptRecord where settings.on_cluster_lost and on_corrupt say so.
     """
     kept = kept_record(ctx, session_id)
@@ -34,7 +37,7 @@ def find(ctx: Context, session_id: SessionId, expect_write: bool) -> Flow[Sessio
     if kept is not None and kept.kind == "tagged":
         return (yield from _find_tagged(ctx, session_id, kept))
     try:
-        state = yield from load(ctx, session_id, expect_write)
+        state = yield from load(ctx, session_id, expect_write, asked)
     except SessionUnavailable as error:
         if ctx.settings.on_cluster_lost == "error":
             raise
@@ -81,31 +84,35 @@ def _fall_back(
     return find_locally(ctx, session_id, may_be_in_cluster=may_be_in_cluster)
 
 
-def store(ctx: Context, state: SessionState) -> Flow[SaveResult]:
+def store(ctx: Context, state: SessionState, begun: Begun | None = None) -> Flow[SaveResult]:
     """Store what a request changed, in the cluster if it can be.
 
+    begun: as for `save`.
     Raises: SerializationError, SessionTooLarge, ConflictError and SessionUnavailable where the settings say so.
     """
     result = None
     while result is None:  # until the cluster is not taken up again just while it is kept here
-        epoch = ctx.distribution.epoch
+        epoch = ctx.distribution.epoch if begun is None else begun.writing.epoch
         if state.local_kind is not None and ctx.distribution.is_on and state.epoch != epoch:
             if state.local_kind == "provisional":
                 return _drop(ctx, state)
             if state.local_kind == "local":  # what was kept here was dumped; this request's own changes are not lost
                 state.local_kind, state.local_generation = None, 0
-        if state.local_kind is not None or not ctx.distribution.is_on:
+        if begun is None and (state.local_kind is not None or not ctx.distribution.is_on):
             result = keep_unless_back(ctx, state, epoch)
         else:
-            result = yield from _store_in_cluster(ctx, state, epoch)
+            result = yield from _store_in_cluster(ctx, state, epoch, begun)
+        begun = None
     return result
 
 
-def _store_in_cluster(ctx: Context, state: SessionState, epoch: int) -> Flow[SaveResult | None]:
+def _store_in_cluster(
+    ctx: Context, state: SessionState, epoch: int, begun: Begun | None
+) -> Flow[SaveResult | None]:
     """Store what a request changed in the cluster, or here if that fails; None: it has been away and is back."""
     ended = state.retired
     try:
-        result = yield from save(ctx, state)
+        result = yield from save(ctx, state, begun)
     except SessionUnavailable as error:
         if ctx.settings.on_cluster_lost == "error":
             raise

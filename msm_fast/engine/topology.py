@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from functools import lru_cache
 
 from xxhash import xxh32_intdigest
 
@@ -90,6 +91,7 @@ class Topology:
         return everywhere if is_up is None else [node for node in everywhere if is_up(node)]
 
 
+@lru_cache(maxsize=1024)
 def home_digest(node_id: str) -> int:
     """Return the 32 bits by which a record names its session's home. Source: XXH32."""
     return xxh32_intdigest(node_id.encode())

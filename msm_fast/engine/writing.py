@@ -25,15 +25,12 @@ from msm_fast.engine.versions import version
 from msm_fast.errors import CorruptRecord, UnknownFormat
 from msm_fast.session import ABSENT, UNKNOWN
 
-__all__ = ["LINEAGE", "NONE", "Write", "write_copies", "write_deferred"]
-
-LINEAGE = 8
-"""How many writes a record's lineage names, itself included."""
+__all__ = ["Write", "write_copies", "write_deferred"]
 
 _ROUNDS = 10
 """Enough to ask, write, be refused, ask, overwrite and look again, with a node or two failing between."""
 
-NONE: frozenset[str] = frozenset()
+_NONE: frozenset[str] = frozenset()
 """No nodes: most writes meet no trouble, and need no sets to note it in."""
 
 Verdict = Literal["stored", "superseded", "conflict", "ended", "gone", "home_lost", "unsettled"]
@@ -96,7 +93,7 @@ class Write:
         home: str,
         expected: dict[str, int],
         spares: list[str],
-        corrupt: frozenset[str] = NONE,
+        corrupt: frozenset[str] = _NONE,
         deferred: dict[str, int] | None = None,
         recreates: bool = False,
     ) -> None:
@@ -117,11 +114,11 @@ class Write:
         self.recreates = recreates
         self.done: dict[str, int] = {}
         self.superseded_by: Copy | None = None
-        self.failed = NONE
+        self.failed = _NONE
         self.newer: dict[str, Copy] = {}
         self.strange: dict[str, Copy] = {}
         self.has_tombstone = False
-        self.fresh = NONE
+        self.fresh = _NONE
 
     @property
     def nonce(self) -> int:
@@ -165,28 +162,33 @@ def write_deferred(ctx: Context, write: Write) -> Flow[bool]:
     return True
 
 
-def write_copies(ctx: Context, write: Write) -> Flow[Verdict]:
+def write_copies(
+    ctx: Context, write: Write, begun: tuple[list[Batch], list[Outcome]] | None = None
+) -> Flow[Verdict]:
     """Carry write out.
 
+    begun: its first round, and what the nodes have answered, if that was made already.
     stored: on the home, and on every other node that could be used. superseded: it was, and another write that
     stands on it is there now. conflict: `newer` has what was stored meanwhile.
     ended: a tombstone stands in its place. gone: it has vanished from every node. home_lost: the home failed; others
     may be `done`. unsettled: too much happened meanwhile; try again.
     """
     for _ in range(_ROUNDS):
-        batches = _next_round(write)
-        if not batches:
-            return _verdict(write)
-        outcomes = yield from exchange(ctx, batches)
-        if _all_took_it(write, batches, outcomes):
-            return "stored"
+        if begun is None:
+            batches = _next_round(write)
+            if not batches:
+                return _verdict(write)
+            outcomes = yield from exchange(ctx, batches)
+        else:
+            batches, outcomes = begun
+            begun = None
         decider = write.decider()
         if any(batch.commands[0].verb == "ms" for batch in batches):
-            write.fresh = NONE
+            write.fresh = _NONE
         for batch, outcome in zip(batches, outcomes, strict=True):
             _take(ctx, write, batch, outcome)
         if write.decider() != decider:
-            write.fresh = NONE  # what was won while another node decided proves nothing
+            write.fresh = _NONE  # what was won while another node decided proves nothing
         _judge_strangers(write)
         if write.has_tombstone:
             return "ended"
@@ -195,18 +197,6 @@ def write_copies(ctx: Context, write: Write) -> Flow[Verdict]:
         if write.home in write.failed:
             return "home_lost"
     return "unsettled"
-
-
-def _all_took_it(write: Write, batches: Sequence[Batch], outcomes: Sequence[Outcome]) -> bool:
-    """Note a first round in which every node took the record, which is how most writes go; False: it was not that."""
-    if len(batches) != len(write.expected) or write.done or write.strange:
-        return False
-    for batch, outcome in zip(batches, outcomes, strict=True):
-        if isinstance(outcome, NodeFailure) or outcome[0].status != "HD" or batch.commands[0].verb != "ms":
-            write.done.clear()
-            return False
-        write.done[batch.node] = version(outcome.life, outcome[0].cas)
-    return True
 
 
 def _verdict(write: Write) -> Verdict:
@@ -225,8 +215,6 @@ def _verdict(write: Write) -> Verdict:
 def _next_round(write: Write) -> list[Batch]:
     """Return the batches of the next round; none when all is done."""
     expected = write.expected
-    if _is_straight(write):
-        return [put(n, write.key, write.record, write.nonce, write.exptime, expected[n]) for n in expected]
     left = [node for node in expected if node not in write.done and node not in write.failed]
     unknown = [node for node in left if expected[node] == UNKNOWN]
     if unknown:
@@ -243,14 +231,6 @@ def _next_round(write: Write) -> list[Batch]:
     if ready:
         return [put(n, write.key, write.record, write.nonce, write.exptime, write.expected[n]) for n in ready]
     return _looks(write, stale, value=False)
-
-
-def _is_straight(write: Write) -> bool:
-    """Whether nothing went wrong so far and every node is known to hold the base, or for a new session nothing."""
-    if write.done or write.failed or write.corrupt or write.strange:
-        return False
-    least = min(write.expected.values())
-    return least > ABSENT or (write.is_new and least == ABSENT)
 
 
 def _looks(write: Write, nodes: list[str], *, value: bool) -> list[Batch]:
@@ -362,7 +342,7 @@ def _note_stranger(write: Write, node: str, copy: Copy) -> None:
     what was written there, and the other may have won after that.
     """
     write.strange[node] = copy
-    write.fresh = NONE
+    write.fresh = _NONE
 
 
 def _judge_strangers(write: Write) -> None:

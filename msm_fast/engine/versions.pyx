@@ -4,23 +4,22 @@ memcached counts CAS values from the same start in each process, so after a rest
 Source: seen in memcached 1.6.18 and 1.6.45, where the first write after a restart got the CAS of the first one before.
 """
 
-from __future__ import annotations
-
 __all__ = ["cas_of", "life_of", "version"]
 
-_CAS_BITS = 64
+cdef int CAS_BITS = 64
+cdef object CAS_MASK = (1 << 64) - 1
 
 
-def version(life: int, cas: int) -> int:
+cpdef object version(object life, object cas):
     """Return the version of a copy with this CAS value in this life of its node; over 0, as both count from 1."""
-    return life << _CAS_BITS | cas
+    return life << CAS_BITS | cas
 
 
-def cas_of(version: int) -> int:
+cpdef object cas_of(object version):
     """Return the CAS value of a version."""
-    return version & ((1 << _CAS_BITS) - 1)
+    return version & CAS_MASK
 
 
-def life_of(version: int) -> int | None:
+cpdef object life_of(object version):
     """Return the life that a version belongs to; None for ABSENT and UNKNOWN, which belong to none."""
-    return version >> _CAS_BITS if version > 0 else None
+    return version >> CAS_BITS if version > 0 else None

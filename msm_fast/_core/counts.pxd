@@ -1,0 +1,4 @@
+cdef class Counts:
+    cdef dict _counts
+
+    cdef int count(self, str name) except -1

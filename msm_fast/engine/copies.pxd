@@ -1,0 +1,22 @@
+cimport cython
+
+from msm_fast._core.record cimport Record
+from msm_fast._core.replies cimport Replies
+from msm_fast._core.state cimport NearCopy, SessionState
+from msm_fast._core.wire cimport Batch, Command
+
+
+@cython.final
+cdef class Copy:
+    cdef readonly Py_ssize_t size
+    cdef readonly Record record
+    cdef readonly object version
+    cdef readonly object nonce
+    cdef readonly long long ttl_s
+
+
+cpdef bint is_over(object ctx, Record record) except -1
+cpdef object last_access_ms(object ctx, Record record, long long ttl_s)
+cpdef bytes encode_state(object ctx, bytes key, SessionState state, bytes body, object generation, tuple lineage)
+cpdef Command question(object ctx, NearCopy near, str node, bytes key, object exptime)
+cpdef Batch put(str node, bytes key, bytes record, object nonce, object exptime, object expected)
