@@ -19,10 +19,12 @@ from msm_fast.drivers.event_loop import LoopHome
 from msm_fast.drivers.sqlite_store import SqliteStore
 from msm_fast.drivers.threads import Threads
 from msm_fast.drivers.write_behind import WriteBehind
-from msm_fast.engine.effects import Flow
+from msm_fast.engine.effects import Batch, Flow, Outcome
 from msm_fast.engine.exchanging import probe
+from msm_fast.engine.loading import Asked
 from msm_fast.engine.locking import SessionLock, release, wait_for_lock
 from msm_fast.engine.reconnecting import reconnect
+from msm_fast.engine.saving import Begun
 from msm_fast.node import Node
 from msm_fast.operations import Operations
 from msm_fast.policies import SaveResult
@@ -155,10 +157,18 @@ class AsyncSessionManager(Operations):
             found = self._find_here(session_id)
         if found is not ELSEWHERE:
             return found
+        asked: Asked | None = None
+        question = self._question(session_id, expect_write, lock)
+        if question is not None:
+            outcomes = await self._exchange(question.batches, budget)
+            state = self._ctx.usual.found(question, outcomes)
+            if state is not None:
+                return state
+            asked = Asked(question, outcomes)
         while True:
             deadline = budget.start()
             try:
-                state = await self._driver.run(self._finding(session_id, expect_write, lock, None), deadline)
+                state = await self._driver.run(self._finding(session_id, expect_write, lock, asked), deadline)
             finally:
                 budget.stop()
             if lock is not None and lock.is_held:
@@ -175,9 +185,19 @@ class AsyncSessionManager(Operations):
             result = self._store_here(state)
         if result is not ELSEWHERE:
             return result
+        begun: Begun | None = None
+        writing = self._writing(state, lock)
+        if isinstance(writing, SaveResult):
+            return writing
+        if writing is not None:
+            outcomes = await self._exchange(writing.batches, budget)
+            saved = self._ctx.usual.saved(writing, outcomes)
+            if saved is not None:
+                return saved
+            begun = Begun(writing, outcomes)
         deadline = budget.start()
         try:
-            return await self._driver.run(self._storing(state, lock, None), deadline)
+            return await self._driver.run(self._storing(state, lock, begun), deadline)
         finally:
             budget.stop()
 
@@ -202,6 +222,13 @@ class AsyncSessionManager(Operations):
     def _looks_into_file(self) -> bool:
         """Whether sessions are on this host now, in a file: then a look at them is for a thread."""
         return self._is_local_in_file and not self._ctx.distribution.is_on
+
+    async def _exchange(self, batches: list[Batch], budget: TimeBudget) -> list[Outcome]:
+        deadline = budget.start()
+        try:
+            return await self._driver.exchange(batches, deadline)
+        finally:
+            budget.stop()
 
     async def _probe(self, node: str) -> None:
         await self._driver.look_up(node)

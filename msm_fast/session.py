@@ -128,6 +128,11 @@ class Session(MutableMapping[str, Any]):
             state.must_store |= state.is_kept
             state.absolute_lifetime_s = whole
 
+    def has_lives(self, max_inactive: float | None, absolute_lifetime: float | None) -> bool:
+        """Whether it has these two already, in seconds, in which case they need not be set."""
+        state = self.state
+        return state.max_inactive_s == (max_inactive or 0) and state.absolute_lifetime_s == (absolute_lifetime or 0)
+
     # -- what may be done to it
 
     def store_anyway(self) -> None:

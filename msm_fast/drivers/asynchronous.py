@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -16,7 +16,7 @@ from msm_fast.drivers.node_lives import NodeLives
 from msm_fast.drivers.pipeline import PendingBatch, RoundTrip
 from msm_fast.drivers.threads import Threads
 from msm_fast.drivers.watch import Watch
-from msm_fast.engine.effects import Effect, Exchange, Flow, NodeFailure, Outcome, Sleep
+from msm_fast.engine.effects import Batch, Effect, Exchange, Flow, NodeFailure, Outcome, Sleep
 from msm_fast.node import Node
 from msm_fast.policies import Timeouts
 
@@ -56,9 +56,7 @@ class AsyncDriver:
         are read and dropped.
         """
         result: list[Outcome] | bool | None = None
-        threads, watch = self._threads, self._watch
-        if watch is None:
-            watch = self._watch = Watch(asyncio.get_running_loop(), self._timeouts.operation)
+        threads = self._threads
         try:
             while True:
                 step: Effect | _Returned[T]
@@ -71,19 +69,29 @@ class AsyncDriver:
                         value: T = stop.value
                         return value
                 if isinstance(step, Exchange):
-                    round_trip = RoundTrip(step.batches, deadline, watch)
-                    try:
-                        self._submit(round_trip)
-                        await round_trip.has_ended
-                        result = round_trip.outcomes
-                    finally:
-                        round_trip.close()
+                    result = await self.exchange(step.batches, deadline)
                 elif isinstance(step, Sleep):
                     result = await _sleep(step, deadline)
                 else:
                     return step.value
         finally:
             flow.close()
+
+    async def exchange(self, batches: Sequence[Batch], deadline: float) -> list[Outcome]:
+        """Write every batch, then wait for every reply: a single round trip, however many nodes.
+
+        deadline: of time.monotonic().
+        """
+        watch = self._watch
+        if watch is None:
+            watch = self._watch = Watch(asyncio.get_running_loop(), self._timeouts.operation)
+        round_trip = RoundTrip(batches, deadline, watch)
+        try:
+            self._submit(round_trip)
+            await round_trip.has_ended
+            return round_trip.outcomes
+        finally:
+            round_trip.close()
 
     def change_nodes(self, nodes: Mapping[str, Node]) -> None:
         """Talk to these nodes from now on; connections to others, or to other addresses, are closed when idle."""

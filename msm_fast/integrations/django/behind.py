@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, MutableMapping
+from functools import cached_property
 from typing import Any, TypeAlias
 
 from django.contrib.sessions.backends.base import SessionBase, UpdateError
+from django.utils.module_loading import import_string
 
 from msm_fast.async_manager import AsyncSessionManager
 from msm_fast.errors import MsmError
 from msm_fast.integrations.django.expiry import set_lifetimes
+from msm_fast.integrations.django.known_settings import setting
 from msm_fast.integrations.django.managers import managers
 from msm_fast.manager import SessionManager
 from msm_fast.policies import SaveResult
@@ -31,22 +34,36 @@ class SessionBehind(SessionBase):
     _session_key: str | None
     _session_cache: MutableMapping[str, Any]
 
+    # What each begins with, set on one only when it changes: a store is made for every request.
+    accessed = False
+    _modified: bool | None = None
+    _scope: _Scope | None = None
+    _manager: SessionManager | AsyncSessionManager | None = None
+    _is_preloaded = False
+    _failure: MsmError | None = None
+    _request = ("POST", "")
+    _has_end = False
+    is_ignored = False
+    """Whether settings.ignore_requests matches: nothing is stored, and the client's cookie must stay as it is."""
+    was_stored = False
+    """Whether this request has stored it, so that the client may have to be told its key."""
+    was_ended = False
+    """Whether this request has ended its session, so that the client is to forget its key."""
+
     def __init__(self, session_key: str | None = None) -> None:
-        self._scope: _Scope | None = None
-        self._manager: SessionManager | AsyncSessionManager | None = None
-        self._is_preloaded = False
-        self._failure: MsmError | None = None
-        self._request = ("POST", "")
-        self._has_end = False
+        self._session_key = session_key
         self._stays_in_threads = managers().settings.sticky
-        self.is_ignored = False
-        """Whether settings.ignore_requests matches: nothing is stored, and the client's cookie must stay as it is."""
-        self.was_stored = False
-        """Whether this request has stored it, so that the client may have to be told its key."""
-        self.was_ended = False
-        """Whether this request has ended its session, so that the client is to forget its key."""
-        super().__init__(session_key)
-        self._modified: bool | None = None
+
+    @cached_property
+    def serializer(self) -> type:
+        """As settings.SESSION_SERIALIZER says, for Django's own methods encode and decode."""
+        serializer: type = import_string(setting("SESSION_SERIALIZER"))
+        return serializer
+
+    def get_session_cookie_age(self) -> int:
+        """Return settings.SESSION_COOKIE_AGE, unless a subclass says otherwise."""
+        age: int = setting("SESSION_COOKIE_AGE")
+        return age
 
     @property
     def is_found(self) -> bool:
@@ -72,8 +89,9 @@ class SessionBehind(SessionBase):
             self._failure = error
             raise
         self._is_preloaded = False
-        self._session_key = scope.session.id if _has_key(scope.session) else None
-        return scope.session
+        session = scope.session
+        self._session_key = session.id if _has_key(session) else None
+        return session
 
     def _take_preloaded(self) -> Session | None:
         """Take what was found before it was used, if anything was. Raises: what happened then, and at the first try."""
@@ -116,9 +134,9 @@ class SessionBehind(SessionBase):
     def _settle(self, result: SaveResult, is_over: bool) -> None:
         """Take note of what a save did."""
         assert self._scope is not None
-        session = self._scope.session
-        if self.is_ignored:
+        if (result.status == "unchanged" and not is_over) or self.is_ignored:
             return
+        session = self._scope.session
         self.was_stored |= result.status != "unchanged"
         if is_over:
             self._session_key = self.session_key or session.id
@@ -177,4 +195,5 @@ class SessionBehind(SessionBase):
 
 def _has_key(session: Session) -> bool:
     """Whether a session is stored, or may be where it cannot be reached: the client keeps its id."""
-    return session.state.is_kept or session.state.local_kind == "provisional"
+    state = session.state
+    return state.is_kept or state.local_kind == "provisional"

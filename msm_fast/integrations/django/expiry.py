@@ -27,6 +27,8 @@ def set_lifetimes(session: Session, managers: Managers, cookie_age: float) -> bo
     expiry = session.get(_EXPIRY)
     settings = managers.settings
     unused_s = settings.max_inactive if managers.has_own_lifetime else cookie_age
+    if not expiry and session.has_lives(unused_s, settings.absolute_lifetime):
+        return True
     lifetime_s = settings.absolute_lifetime
     if isinstance(expiry, str):
         expiry = datetime.fromisoformat(expiry)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any, cast
 
 from asgiref.sync import iscoroutinefunction, sync_to_async
-from django.conf import settings
 from django.contrib.sessions.backends.base import UpdateError
 from django.contrib.sessions.exceptions import SessionInterrupted
 from django.contrib.sessions.middleware import SessionMiddleware as DjangoSessionMiddleware
@@ -17,10 +17,14 @@ from django.utils.cache import patch_vary_headers
 from django.utils.http import http_date
 
 from msm_fast.integrations.cookies import is_never_stored
+from msm_fast.integrations.django.known_settings import setting
 from msm_fast.integrations.django.sessions import SessionStore
 from msm_fast.integrations.session_headers import REFUSAL, REFUSAL_HEADERS, UNREACHABLE
 
 __all__ = ["SessionMiddleware"]
+
+_http_date = lru_cache(maxsize=64)(http_date)
+"""Many responses of one second say the same date."""
 
 _log = logging.getLogger("msm_fast.django")
 
@@ -101,7 +105,7 @@ class SessionMiddleware(DjangoSessionMiddleware):  # type: ignore[misc, unused-i
         return _refusal(exception) if isinstance(exception, UNREACHABLE) else None
 
     def _begin(self, request: HttpRequest, *, in_threads: bool) -> SessionStore:
-        store: SessionStore = self.SessionStore(request.COOKIES.get(settings.SESSION_COOKIE_NAME))
+        store: SessionStore = self.SessionStore(request.COOKIES.get(setting("SESSION_COOKIE_NAME")))
         store.begin_request(request.method, request.path, in_threads=in_threads)
         request.session = store
         return store
@@ -111,29 +115,32 @@ def _is_to_be_saved(store: SessionStore, response: HttpResponse) -> bool:
     """Whether the session is to be stored, if that turns out to be necessary. An error page stores nothing."""
     if response.status_code >= 500:
         return False
-    if settings.SESSION_SAVE_EVERY_REQUEST:
+    if setting("SESSION_SAVE_EVERY_REQUEST"):
         return not store.is_empty()
     return store.may_have_changed and not store.is_empty()
 
 
 def _with_session(response: HttpResponse, store: SessionStore, request: HttpRequest) -> HttpResponse:
     """Give the response the cookie, if it needs one, and what keeps shared caches from mixing up clients."""
-    presented = request.COOKIES.get(settings.SESSION_COOKIE_NAME)
+    presented = request.COOKIES.get(setting("SESSION_COOKIE_NAME"))
     sets_cookie = False
     if not store.is_ignored:
         sets_cookie = store.was_ended and presented is not None and store.is_empty()
         if sets_cookie:
             response.delete_cookie(
-                settings.SESSION_COOKIE_NAME,
-                path=settings.SESSION_COOKIE_PATH,
-                domain=settings.SESSION_COOKIE_DOMAIN,
-                samesite=settings.SESSION_COOKIE_SAMESITE,
+                setting("SESSION_COOKIE_NAME"),
+                path=setting("SESSION_COOKIE_PATH"),
+                domain=setting("SESSION_COOKIE_DOMAIN"),
+                samesite=setting("SESSION_COOKIE_SAMESITE"),
             )
         elif _needs_cookie(response, store, presented):
             sets_cookie = True
             _set_cookie(response, store)
     if store.accessed or sets_cookie:
-        patch_vary_headers(response, ("Cookie",))
+        if response.has_header("Vary"):
+            patch_vary_headers(response, ("Cookie",))
+        else:
+            response["Vary"] = "Cookie"
     if sets_cookie and not is_never_stored(response.get("Cache-Control", "")):
         response["Cache-Control"] = "no-store"
     return response
@@ -148,21 +155,21 @@ def _needs_cookie(response: HttpResponse, store: SessionStore, presented: str | 
         return False
     if response.status_code >= 500:
         return store.was_stored and store.session_key != presented
-    return store.was_stored or store.is_marked or (settings.SESSION_SAVE_EVERY_REQUEST and store.is_found)
+    return store.was_stored or store.is_marked or (setting("SESSION_SAVE_EVERY_REQUEST") and store.is_found)
 
 
 def _set_cookie(response: HttpResponse, store: SessionStore) -> None:
     max_age = None if store.get_expire_at_browser_close() else store.get_expiry_age()
     response.set_cookie(
-        settings.SESSION_COOKIE_NAME,
+        setting("SESSION_COOKIE_NAME"),
         store.session_key,
         max_age=max_age,
-        expires=None if max_age is None else http_date(time.time() + max_age),
-        domain=settings.SESSION_COOKIE_DOMAIN,
-        path=settings.SESSION_COOKIE_PATH,
-        secure=settings.SESSION_COOKIE_SECURE or None,
-        httponly=settings.SESSION_COOKIE_HTTPONLY or None,
-        samesite=settings.SESSION_COOKIE_SAMESITE,
+        expires=None if max_age is None else _http_date(int(time.time() + max_age)),
+        domain=setting("SESSION_COOKIE_DOMAIN"),
+        path=setting("SESSION_COOKIE_PATH"),
+        secure=setting("SESSION_COOKIE_SECURE") or None,
+        httponly=setting("SESSION_COOKIE_HTTPONLY") or None,
+        samesite=setting("SESSION_COOKIE_SAMESITE"),
     )
 
 

@@ -256,14 +256,16 @@ class SessionStore(SessionBehind):
 
     def _get_session(self, no_load: bool = False) -> MutableMapping[str, Any]:
         self.accessed = True
-        if "_session_cache" not in self.__dict__:
-            if self.session_key is None or no_load:
-                self._session_cache = self._take(self._open(managers().for_threads(), None))
-            else:
-                preloaded = self._take_preloaded()
-                self._session_cache = self.load() if preloaded is None else preloaded
-        cache: MutableMapping[str, Any] = self._session_cache
-        return cache
+        try:
+            return self._session_cache
+        except AttributeError:
+            pass
+        if self.session_key is None or no_load:
+            self._session_cache = self._take(self._open(managers().for_threads(), None))
+        else:
+            preloaded = self._take_preloaded()
+            self._session_cache = self.load() if preloaded is None else preloaded
+        return self._session_cache
 
     async def _aget_session(self, no_load: bool = False) -> MutableMapping[str, Any]:
         if "_session_cache" not in self.__dict__ and self.session_key is not None and not no_load:
@@ -273,6 +275,20 @@ class SessionStore(SessionBehind):
         return self._get_session(no_load)
 
     _session = property(_get_session)
+
+    def __getitem__(self, key: str) -> Any:
+        return self._get_session()[key]
+
+    def __setitem__(self, key: str, value: object) -> None:
+        self._get_session()[key] = value
+        self.modified = True
+
+    def get_expiry_age(self, **kwargs: Any) -> int:
+        """Return in how many seconds the session expires, from now or from kwargs' `modification`."""
+        if not kwargs and not self.get("_session_expiry"):
+            return self.get_session_cookie_age()
+        age: int = super().get_expiry_age(**kwargs)
+        return age
 
 
 def _is_known(session: Session | None) -> bool:
