@@ -22,6 +22,7 @@ KERNELS = {
     "codec": [],
     "record": ["record"],
     "slots": ["record"],
+    "session": [],
     "state": [],
     "attributes": [],
     "counts": [],
@@ -30,7 +31,7 @@ KERNELS = {
     "wire": [],
 }
 
-ABOVE_THE_CORE = ["engine.as_usual", "engine.copies", "engine.versions", "drivers.exchange", "drivers.pipeline"]
+ABOVE_THE_CORE = ["engine.as_usual", "engine.copies", "engine.essentials", "engine.versions", "drivers.exchange", "drivers.pipeline"]
 
 BUILDS = ("release", "trace", "sanitize")
 SANITIZERS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"]

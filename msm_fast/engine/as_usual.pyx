@@ -13,10 +13,11 @@ from msm_fast._core.attributes cimport AttributeMap, decode_frames
 from msm_fast._core.counts cimport Counts
 from msm_fast._core.record cimport Record
 from msm_fast._core.replies cimport Replies, Reply
-from msm_fast._core.session_id cimport SessionId, StorageKeys
+from msm_fast._core.session_id cimport SessionId
 from msm_fast._core.state cimport NO_COPY, UNKNOWN_COPY, NearCopy, SessionState, Stored
-from msm_fast._core.wire cimport Batch, exptime, get, new_batch
+from msm_fast._core.wire cimport Batch, get, new_batch
 from msm_fast.engine.copies cimport encode_state, is_over, last_access_ms, put, question
+from msm_fast.engine.essentials cimport Essentials
 from msm_fast.engine.versions cimport version
 
 from functools import partial
@@ -82,15 +83,13 @@ cdef class UsualWay:
     Thread-safety: shared by all flows and threads.
     """
 
-    cdef object _ctx
+    cdef object _ctx            # for what else is in a Context
+    cdef Essentials _own
     cdef object _health
     cdef object _distribution
     cdef object _records
     cdef object _serializers
     cdef object _monotonic
-    cdef object _wall
-    cdef object _near
-    cdef StorageKeys _keys
     cdef Counts _counts
     cdef dict _results          # what saves of one node have said last: the same again, mostly
     cdef object _settings       # what follows is true of these settings
@@ -100,18 +99,18 @@ cdef class UsualWay:
     cdef bint _is_draining
     cdef bint _defers_backups
     cdef bint _nulls_attributes
+    cdef dict _by_digest
     cdef Py_ssize_t _replicas
+    cdef Py_ssize_t _validate_over
     cdef object _max_inactive
 
     def __init__(self, ctx):
-        self._ctx = ctx
+        self._ctx, self._own = ctx, ctx.essentials
         self._health = ctx.health
         self._distribution = ctx.distribution
         self._records = ctx.records
         self._serializers = ctx.serializers
         self._monotonic = ctx.clock.monotonic
-        self._wall = ctx.clock.wall
-        self._keys = ctx.storage_keys
         self._counts = ctx.counters
         self._results = {}
 
@@ -125,7 +124,9 @@ cdef class UsualWay:
         self._is_draining = bool(topology.draining)
         self._defers_backups = settings.backup == "async" and not settings.sticky
         self._nulls_attributes = settings.on_unserializable == "blacklist"
+        self._by_digest = topology.by_digest
         self._replicas = settings.replicas
+        self._validate_over = settings.near_cache.validate_over
         self._max_inactive = settings.max_inactive
         self._results = {}
         self._topology, self._settings = topology, settings
@@ -155,16 +156,18 @@ cdef class UsualWay:
         cdef object until
         self._look_around()
         home = self._home_of(session_id)
-        if home is None or not self._health.is_calm(self._max_inactive, self._monotonic()):
+        if home is None or not (
+            self._health.is_undisturbed or self._health.is_calm(self._max_inactive, self._monotonic())
+        ):
             return None
-        key = self._keys.of(session_id)
-        near = self._ctx.near_copy(key)
-        max_inactive_s = self._ctx.default_max_inactive_s if near is None else near.max_inactive_s
-        until = exptime(self._ctx.ttl_s(max_inactive_s), self._wall())
+        key = self._own.storage_keys.of(session_id)
+        near = self._own.near_copy(key)
+        max_inactive_s = self._own.default_max_inactive_s if near is None else near.max_inactive_s
+        until = self._own.exptime(self._own.ttl_s(max_inactive_s))
         asked = Question.__new__(Question)
         asked.session_id, asked.key, asked.home, asked.near = session_id, key, home, near
         asked.max_inactive_s = max_inactive_s
-        asked.batches = [new_batch(home, question(self._ctx, near, home, key, until), None)]
+        asked.batches = [new_batch(home, question(self._health.healths, self._validate_over, near, home, key, until), None)]
         if self._replicas and self._must_ask_backups(near, expect_write):
             peek = get(key, until, False)
             for node in self._topology.others(session_id.plain_part(), home)[:self._replicas]:
@@ -172,7 +175,7 @@ cdef class UsualWay:
         return asked
 
     cdef bint _must_ask_backups(self, NearCopy near, bint expect_write) except -1:
-        return (expect_write and not (near is not None and near.has_lasted)) or self._ctx.must_ask_backups(near)
+        return (expect_write and not (near is not None and near.has_lasted)) or self._own.must_ask_backups(near)
 
     def found(self, Question asked not None, list outcomes not None):
         """Return the session, if its home has a good copy of it and every backup that was asked has the same; or None.
@@ -212,8 +215,8 @@ cdef class UsualWay:
             or lineage[0] != nonce
             or (self._is_draining and home in self._topology.draining)
             or self._topology is not self._ctx.topology
-            or self._topology.node_of_digest(record.home) != home
-            or is_over(self._ctx, record)
+            or self._by_digest.get(record.home) != home
+            or is_over(self._own, record)
             or not self._records.is_current(record)
         ):
             return None
@@ -226,7 +229,7 @@ cdef class UsualWay:
             if len(asked.batches) == 1:
                 now = near.asked_at
         near = NearCopy(record, size, nonce, asked.max_inactive_s, copies, now, has_lasted)
-        self._ctx.keep_near(asked.key, near, record.body)
+        self._own.keep_near(asked.key, near, record.body)
         self._counts.count("round_trips")
         if reply.value is None:
             self._counts.count("validated")
@@ -251,7 +254,7 @@ cdef class UsualWay:
         state.session_id = session_id
         state.attributes = decode_frames(record.body, self._serializers, on_failure)
         state.created_ms = record.created_ms
-        state.accessed_ms = last_access_ms(self._ctx, record, ttl_s)
+        state.accessed_ms = last_access_ms(self._own, record, ttl_s)
         state.max_inactive_s = record.max_inactive_s
         state.absolute_lifetime_s = record.absolute_lifetime_s
         state.stored = Stored(record.generation, lineage, copies, record.body)
@@ -314,16 +317,16 @@ cdef class UsualWay:
         if writing.expected is None:
             return None
         writing.state, writing.body, writing.home, writing.spares = state, body, home, others[self._replicas:]
-        writing.key = self._keys.of(state.session_id)
-        nonce = self._ctx.nonce()
+        writing.key = self._own.storage_keys.of(state.session_id)
+        nonce = self._own.nonce()
         if stored is None:
             writing.generation, writing.lineage = 1, (nonce,)
         else:
             writing.generation, writing.lineage = stored.generation + 1, (nonce, *stored.lineage)[:LINEAGE]
         if state.is_live:
             state.own_nonces = frozenset((nonce,))
-        writing.record = encode_state(self._ctx, writing.key, state, body, writing.generation, writing.lineage)
-        writing.exptime = exptime(self._ctx.life_s(state), self._wall())
+        writing.record = encode_state(self._own, self._records, writing.key, state, body, writing.generation, writing.lineage)
+        writing.exptime = self._own.exptime(self._own.life_s(state))
         writing.epoch = self._distribution.epoch
         writing.batches = []
         for node, expected in writing.expected.items():
@@ -373,7 +376,7 @@ cdef class UsualWay:
         dict copies not None,
     ):
         """Note that the session is stored. copies: the versions of its copies, as far as they are known."""
-        cdef NearCopy before = self._ctx.near_copy(key)
+        cdef NearCopy before = self._own.near_copy(key)
         cdef bint has_lasted = (
             before is not None and before.has_lasted and state.stored is not None
             and before.nonce == state.stored.lineage[0]
@@ -386,7 +389,7 @@ cdef class UsualWay:
         near = NearCopy(
             record, len(record), lineage[0], state.max_inactive_s, copies.copy(), self._monotonic(), has_lasted
         )
-        self._ctx.keep_near(key, near, body)
+        self._own.keep_near(key, near, body)
 
     cdef object _result(self, str status, str node, tuple backups):
         result = self._results.get((status, node))

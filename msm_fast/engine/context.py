@@ -5,22 +5,21 @@ from __future__ import annotations
 import hashlib
 import random
 import re
-import struct
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
-from msm_fast._core import wire
 from msm_fast._core.attributes import AttributeMap
 from msm_fast._core.near_cache import NearCache
 from msm_fast._core.record_format import RecordFormat
 from msm_fast._core.serializers import AttributeFailure, resolve_serializers
-from msm_fast._core.session_id import SessionId, StorageKeys
-from msm_fast._core.state import NearCopy, SessionState
+from msm_fast._core.session_id import SessionId
+from msm_fast._core.state import SessionState
 from msm_fast.blacklist import Blacklist
 from msm_fast.engine.as_usual import UsualWay
 from msm_fast.engine.behind import WorkBehind
 from msm_fast.engine.distribution import DistributionSwitch
 from msm_fast.engine.effects import Flow
+from msm_fast.engine.essentials import Essentials
 from msm_fast.engine.events import Event, EventKind, Events
 from msm_fast.engine.health import ClusterHealth
 from msm_fast.engine.limits import ItemLimits
@@ -32,16 +31,9 @@ from msm_fast.policies import DistributionState
 from msm_fast.settings import Settings
 from msm_fast.statistics import Counters
 
-__all__ = ["Clock", "Context", "NearCopy", "digest"]
+__all__ = ["Clock", "Context", "digest"]
 
-_TTL_MARGIN_S = 1
-"""memcached counts in whole seconds and may drop an item one early."""
-_TOMBSTONE_LONGEST_S = 30 * 24 * 3600
-"""How long the tombstone of a session that never expires is kept."""
 _ISSUED = re.compile(r"[0-9a-f]{32}")
-_NONCES_AT_ONCE = 64
-_UNLIMITED_CHECK_S = 3 * 3600.0
-"""How long the copies of a session that never expires are taken to be in step."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,10 +65,19 @@ class Context:
     def __init__(
         self, settings: Settings, clock: Clock, rng: random.Random, local_store: LocalStore | None = None
     ) -> None:
+        own = self.essentials = Essentials(settings, clock, Counters(), rng)
+        self.clock, self.rng, self.counters = clock, rng, own.counters
+        self.storage_keys, self.storage_key = own.storage_keys, own.storage_key
+        self.default_max_inactive_s = own.default_max_inactive_s
+        self.near_copy, self.keep_near, self.forget, self.forget_all = (
+            own.near_copy, own.keep_near, own.forget, own.forget_all,
+        )
+        self.must_ask_backups = own.must_ask_backups
+        self.now_ms, self.nonce, self.exptime = own.now_ms, own.nonce, own.exptime
+        self.ttl_s, self.life_s, self.idle_s, self.tombstone_ttl_s = (
+            own.ttl_s, own.life_s, own.idle_s, own.tombstone_ttl_s,
+        )
         self.settings = settings
-        self.clock = clock
-        self.rng = rng
-        self.counters = Counters()
         self.events = Events()
         self.topology = Topology(settings.nodes, settings.failover_nodes)
         self.health = ClusterHealth(
@@ -89,15 +90,9 @@ class Context:
         self.serializers = resolve_serializers(settings.serializer)
         self.keeps_attribute = re.compile(settings.attribute_filter).fullmatch if settings.attribute_filter else None
         """Tells of an attribute's name whether it is stored; None: all are."""
-        self.storage_keys = StorageKeys(settings.key_prefix, settings.hash_ids)
-        self.storage_key = self.storage_keys.of
         self.blacklist = Blacklist(settings.blacklist_path, self._tell_blacklist_problem, clock.monotonic)
         self.told: NearCache = NearCache(settings.near_cache.max_sessions, clock=clock.monotonic)
         """What was told of a session or its attribute, and is not told again at its every save."""
-        self.default_max_inactive_s = int(settings.max_inactive or 0)
-        self._near: NearCache = NearCache(
-            settings.near_cache.max_sessions, max_bytes=settings.near_cache.max_bytes, clock=clock.monotonic
-        )
         self.local: LocalStore = (
             MemoryStore(settings.near_cache, clock=clock.monotonic) if local_store is None else local_store
         )
@@ -114,12 +109,11 @@ class Context:
         """Sticky: writes the live session that the local store has under that generation; returns whether there is."""
         self.is_stopped = False
         self.is_closed = False
-        self._nonces: list[int] = []
         self.usual = UsualWay(self)
 
     def share_memory(self, other: Context) -> None:
         """Have what other has seen of sessions, and keep them on this host where it does, unless that is a file."""
-        self._near = other._near
+        self.essentials.see_as(other.essentials)
         if isinstance(other.local, MemoryStore):
             self.local = other.local
 
@@ -155,85 +149,6 @@ class Context:
         """Whether the id has the form of those that this library makes: 32 hexadecimal digits."""
         return _ISSUED.fullmatch(session_id.plain) is not None
 
-    # -- what was seen of them
-
-    def near_copy(self, key: bytes) -> NearCopy | None:
-        """Return what this process last saw of the session in the cluster, unless it must have expired since."""
-        near: NearCopy | None = self._near.get(key)
-        return near
-
-    def keep_near(self, key: bytes, near: NearCopy, body: bytes) -> None:
-        """Keep what was seen of a session for as long as it lives unused.
-
-        body: its encoded attributes, which may be larger than the record that has them compressed.
-        """
-        self._near.put(key, near, size=max(near.size, len(body)), ttl=near.max_inactive_s or None)
-
-    @property
-    def near_bytes(self) -> int:
-        """How many bytes of records are kept near."""
-        return self._near.nbytes
-
-    def must_ask_backups(self, near: NearCopy | None) -> bool:
-        """Whether the backups' turn to be asked has come: when a tenth of the session's lifetime has gone."""
-        if near is None:
-            return True
-        interval_s = near.max_inactive_s / 10 if near.max_inactive_s else _UNLIMITED_CHECK_S
-        return self.clock.monotonic() - near.asked_at >= interval_s
-
-    def forget(self, key: bytes) -> None:
-        """Drop what was seen of the session."""
-        self._near.pop(key)
-
-    def forget_all(self) -> None:
-        """Drop what was seen of any session."""
-        self._near.clear()
-
-    # -- time
-
-    def now_ms(self) -> int:
-        """Return the wall-clock time in milliseconds, as records carry it."""
-        return int(self.clock.wall() * 1000)
-
-    def nonce(self) -> int:
-        """Return a random number that tells one write from every other, 1 to 2**32-1."""
-        while True:
-            try:
-                return self._nonces.pop()
-            except IndexError:
-                self._nonces = self._draw_nonces()
-
-    def _draw_nonces(self) -> list[int]:
-        """Return as many as one call of the system's random source should give."""
-        drawn = self.rng.getrandbits(32 * _NONCES_AT_ONCE).to_bytes(4 * _NONCES_AT_ONCE, "little")
-        return [nonce for (nonce,) in struct.iter_unpack("<I", drawn) if nonce]
-
-    def ttl_s(self, max_inactive_s: int, created_ms: int = 0, absolute_lifetime_s: int = 0) -> int:
-        """Return how long an item must live from now, in seconds; 0: for ever."""
-        idle_s = max_inactive_s + _TTL_MARGIN_S if max_inactive_s else 0
-        if not absolute_lifetime_s:
-            return idle_s
-        age_s = max(0, self.now_ms() - created_ms) // 1000
-        left_s = max(absolute_lifetime_s - age_s, 0) + _TTL_MARGIN_S
-        return min(idle_s or left_s, left_s)
-
-    def life_s(self, state: SessionState) -> int:
-        """Return how long the session's items must live from now, in seconds, after its last request; 0: for ever."""
-        ttl_s = self.ttl_s(state.max_inactive_s, state.created_ms, state.absolute_lifetime_s)
-        return max(ttl_s - int(self.idle_s(state)), 1) if ttl_s else 0
-
-    def idle_s(self, state: SessionState) -> float:
-        """Return how long ago the session's last request came; 0 for one that only lives for its request."""
-        return 0.0 if state.used_at is None else max(self.clock.monotonic() - state.used_at, 0.0)
-
-    def tombstone_ttl_s(self, max_inactive_s: int) -> int:
-        """Return how long the tombstone of a session must live: as long as a copy of it may."""
-        return self.ttl_s(max_inactive_s) or _TOMBSTONE_LONGEST_S
-
-    def exptime(self, ttl_s: int) -> int:
-        """Return ttl_s as memcached wants it."""
-        return wire.exptime(ttl_s, self.clock.wall())
-
     # -- what happens
 
     def tell(self, kind: EventKind, detail: str, *, node: str | None = None, session: str | None = None) -> None:
@@ -264,7 +179,7 @@ class Context:
 
         Its writes get nonces of its own.
         """
-        self._nonces = []
+        self.essentials.forget_nonces()
         self.blacklist.renew_lock()
         self.health.renew_lock()
         self.retry_budget.renew_lock()

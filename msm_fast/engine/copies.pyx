@@ -7,6 +7,7 @@ from msm_fast._core.replies cimport Replies, Reply
 from msm_fast._core.session_id cimport SessionId
 from msm_fast._core.state cimport NO_COPY, UNKNOWN_COPY, NearCopy, SessionState
 from msm_fast._core.wire cimport Batch, Command, get, new_batch, store
+from msm_fast.engine.essentials cimport Essentials
 from msm_fast.engine.versions cimport cas_of, life_of, version
 
 from msm_fast.engine.topology import home_digest
@@ -51,18 +52,19 @@ def read_copy(ctx, Replies replies not None, bytes key not None):
     return Copy(len(reply.value), record, version(replies.life, reply.cas), reply.client_flags, reply.ttl_s)
 
 
-cpdef bint is_over(object ctx, Record record) except -1:
+cpdef bint is_over(Essentials own, Record record) except -1:
     """Whether the session has reached its absolute lifetime, however lately it was used."""
-    limit_s = record.absolute_lifetime_s
-    return limit_s > 0 and ctx.now_ms() >= record.created_ms + limit_s * 1000
+    cdef unsigned long long limit_s = record.absolute_lifetime_s
+    return limit_s > 0 and <unsigned long long>own.now_ms() >= record.created_ms + limit_s * 1000
 
 
-cpdef object last_access_ms(object ctx, Record record, long long ttl_s):
+cpdef object last_access_ms(Essentials own, Record record, long long ttl_s):
     """Return when the session was last used: as long ago as its item's life, of which ttl_s was left, had run down."""
+    cdef long long idle_s
     if ttl_s < 0:
         return record.accessed_ms
-    idle_s = max(ctx.ttl_s(record.max_inactive_s) - ttl_s, 0)
-    return max(record.accessed_ms, ctx.now_ms() - idle_s * 1000)
+    idle_s = max(own.ttl_s(record.max_inactive_s) - ttl_s, 0)
+    return max(<long long>record.accessed_ms, own.now_ms() - idle_s * 1000)
 
 
 def tell_corrupt(ctx, str node not None, error):
@@ -71,12 +73,15 @@ def tell_corrupt(ctx, str node not None, error):
     ctx.tell("corrupt", f"node {ctx.label(node)} has an item that cannot be used: {error}", node=node)
 
 
-cpdef bytes encode_state(object ctx, bytes key, SessionState state, bytes body, object generation, tuple lineage):
-    """Return the record of a session that is saved now, with what `encode_attributes` gave as its body."""
-    accessed_ms = ctx.now_ms()
-    if state.used_at is not None:
-        accessed_ms -= int(ctx.idle_s(state) * 1000)
-    return ctx.records.encode(
+cpdef bytes encode_state(
+    Essentials own, object records, bytes key, SessionState state, bytes body, object generation, tuple lineage
+):
+    """Return the record of a session that is saved now, with what `encode_attributes` gave as its body.
+
+    records: of the context.
+    """
+    cdef long long accessed_ms = own.now_ms() - <long long>(own.idle_s(state) * 1000)
+    return records.encode(
         key,
         body,
         generation=generation,
@@ -118,16 +123,20 @@ def encode_tombstone(ctx, bytes key not None, SessionId session_id not None, max
     )
 
 
-cpdef Command question(object ctx, NearCopy near, str node, bytes key, object exptime):
+cpdef Command question(
+    dict healths, Py_ssize_t validate_over, NearCopy near, str node, bytes key, object exptime
+):
     """Return the command that asks a node for its copy, without the value if it may be the one that was seen.
 
-    near: what was seen of the session; None if it is known that the node has something else.
+    healths: of the nodes, by id. validate_over: as in NearCacheSettings. near: what was seen of the session; None if it
+    is known that the node has something else.
     """
     seen = near.copies.get(node, UNKNOWN_COPY) if near is not None else UNKNOWN_COPY
     if near is not None and seen > 0:
-        if ctx.health.of(node).compares:
+        health = healths.get(node)
+        if health is not None and health.compares:
             return get(key, exptime, True, cas_of(seen))
-        if near.size > ctx.settings.near_cache.validate_over:
+        if near.size > validate_over:
             return get(key, exptime, False)
     return get(key, exptime)
 

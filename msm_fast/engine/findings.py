@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from msm_fast._core.session_id import SessionId
-from msm_fast.engine.context import Context, NearCopy, digest
+from msm_fast._core.state import NearCopy
+from msm_fast.engine.context import Context, digest
 from msm_fast.engine.copies import Copy
 from msm_fast.errors import CorruptRecord, SessionUnavailable, UnknownFormat
 from msm_fast.session import ABSENT

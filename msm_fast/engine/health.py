@@ -64,6 +64,8 @@ class ClusterHealth:
         """By node; to be read only. It is replaced, never changed, so readers take no lock."""
         self.is_quiet = True
         """Whether every node is up, and answered when it was last asked."""
+        self.is_undisturbed = True
+        """Whether that is so, and none has ever failed to answer and come back."""
         self._last_return = -math.inf
         self._breaker = breaker
         self._reconnect = reconnect
@@ -219,6 +221,7 @@ class ClusterHealth:
         returns = [health.returned_at for health in healths if health.returned_at is not None]
         self._last_return = max(returns, default=-math.inf)
         self.is_quiet = all(health.is_up and not health.failures_in_a_row for health in healths)
+        self.is_undisturbed = self.is_quiet and self._last_return == -math.inf
 
     def _jittered(self, wait: float) -> float:
         """Vary wait by up to half of itself; a full jitter could be next to nothing and probe in a storm."""

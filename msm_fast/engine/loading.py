@@ -7,8 +7,9 @@ from typing import NamedTuple
 
 from msm_fast._core import wire
 from msm_fast._core.session_id import SessionId
+from msm_fast._core.state import NearCopy
 from msm_fast.engine.as_usual import Question
-from msm_fast.engine.context import Context, NearCopy
+from msm_fast.engine.context import Context
 from msm_fast.engine.copies import Copy, is_over, last_access_ms, question, read_copy, tell_corrupt
 from msm_fast.engine.effects import Batch, Exchange, Flow, NodeFailure, Outcome, Replies
 from msm_fast.engine.exchanging import exchange, settle
@@ -69,7 +70,7 @@ def load(
     best = best_of(ctx, findings)
     if best is None:
         check_that_there_is_none(ctx, session_id, home, findings)
-    if best is None or best.record.is_tombstone or is_over(ctx, best.record):
+    if best is None or best.record.is_tombstone or is_over(ctx.essentials, best.record):
         ctx.counters.add("not_found")
         ctx.forget(key)
         return None
@@ -157,9 +158,11 @@ def _ask(
     exptime = ctx.exptime(ttl_s)
     near = findings.near
     # Of a node that was peeked at before it is known that it has another.
-    batches = [
-        Batch(node, (question(ctx, None if node in findings.peeked else near, node, key, exptime),)) for node in values
-    ]
+    healths, validate_over = ctx.health.healths, ctx.settings.near_cache.validate_over
+    batches = []
+    for node in values:
+        seen = None if node in findings.peeked else near
+        batches.append(Batch(node, (question(healths, validate_over, seen, node, key, exptime),)))
     batches += [Batch(node, (wire.get(key, exptime, value=False),)) for node in peeks]
     if batches:
         outcomes = yield from exchange(ctx, batches)
@@ -232,7 +235,7 @@ def _build_state(ctx: Context, session_id: SessionId, home: str, findings: Findi
         session_id=session_id,
         attributes=decode_attributes(ctx, session_id, record.body),
         created_ms=record.created_ms,
-        accessed_ms=last_access_ms(ctx, record, best.ttl_s),
+        accessed_ms=last_access_ms(ctx.essentials, record, best.ttl_s),
         max_inactive_s=record.max_inactive_s,
         absolute_lifetime_s=record.absolute_lifetime_s,
         stored=Stored(

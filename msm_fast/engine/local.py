@@ -78,7 +78,7 @@ def state_of_record(ctx: Context, session_id: SessionId, found: LocalRecord) -> 
         ctx.counters.add("corrupt")
         ctx.tell("corrupt", f"the local store has a record that cannot be used: {error}", session=digest(session_id))
         return None
-    if is_over(ctx, record):
+    if is_over(ctx.essentials, record):
         return None
     ctx.local.touch(key, ctx.ttl_s(record.max_inactive_s, record.created_ms, record.absolute_lifetime_s), ctx.now_ms())
     state = _state(ctx, session_id, record, found.accessed_ms, found.kind)
@@ -93,7 +93,7 @@ def _seen_before(ctx: Context, session_id: SessionId) -> SessionState | None:
     key = ctx.storage_key(session_id)
     near = ctx.near_copy(key)
     record = None if near is None else near.record(ctx.records, key)
-    if record is None or is_over(ctx, record):
+    if record is None or is_over(ctx.essentials, record):
         return None
     state = _state(ctx, session_id, record, record.accessed_ms, "local")
     state.stored = Stored(record.generation, record.lineage, {}, record.body)
@@ -179,7 +179,7 @@ def _swap(
     for _ in range(_ATTEMPTS):
         expected = state.local_generation
         generation = (expected or (state.stored.generation if state.stored else 0)) + 1
-        data = encode_state(ctx, key, state, body, generation, ())
+        data = encode_state(ctx.essentials, ctx.records, key, state, body, generation, ())
         assert state.local_kind is not None
         dropped = ctx.local.dropped
         plain = state.session_id.plain

@@ -256,7 +256,7 @@ def _plan(ctx: Context, state: SessionState, body: bytes, progress: _Progress) -
     is_deferring = ctx.settings.backup == "async" and not ctx.settings.sticky
     return Write(
         key=key,
-        record=encode_state(ctx, key, state, body, generation, lineage),
+        record=encode_state(ctx.essentials, ctx.records, key, state, body, generation, lineage),
         generation=generation,
         lineage=lineage,
         own_nonces=own_nonces,

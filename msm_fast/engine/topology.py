@@ -37,7 +37,7 @@ class Topology:
         self.former = {node.node_id: node for node in former if node.node_id not in self.nodes}
         self.encodes_node = any(self.nodes)
         """Whether ids carry their node: all do but those of a single node without an id."""
-        self._by_digest = {home_digest(node_id): node_id for node_id in {**self.former, **self.nodes}}
+        self.by_digest = {home_digest(node_id): node_id for node_id in {**self.former, **self.nodes}}
         failover = {node.node_id: node.weight for node in nodes if node.node_id in failover_nodes}
         primaries = {node.node_id: node.weight for node in nodes if node.node_id not in failover_nodes}
         self.primaries = frozenset(primaries)
@@ -58,7 +58,7 @@ class Topology:
 
     def node_of_digest(self, digest: int) -> str | None:
         """Return the node that a record names as its session's home, or None if it is none of ours."""
-        return self._by_digest.get(digest)
+        return self.by_digest.get(digest)
 
     def first(self, plain: str) -> str:
         """Return the node that ranks first for plain, up or not."""

@@ -189,7 +189,7 @@ def test_only_as_many_attributes_are_nulled_as_do_not_fit_when_compressed(make_w
 def test_what_is_kept_near_counts_with_its_size_in_memory(make_worker: MakeWorker) -> None:
     worker = make_worker(compress_over=1000)
     session_id = worker.store(text="a" * 100_000)
-    assert worker.ctx.near_bytes > 100_000
+    assert worker.ctx.essentials.near_bytes > 100_000
     other = make_worker()
     read(other, session_id)
-    assert other.ctx.near_bytes > 100_000
+    assert other.ctx.essentials.near_bytes > 100_000

@@ -288,7 +288,7 @@ class Schedule:
         self._settle()
         for worker in self.workers:
             state, n_local = worker.ctx.state().value, len(worker.ctx.local)
-            self.history.workers.append(WorkerAtEnd(state, n_local, worker.ctx.near_bytes, took_s))
+            self.history.workers.append(WorkerAtEnd(state, n_local, worker.ctx.essentials.near_bytes, took_s))
 
     def _settle(self) -> None:
         """Let what was kept for a moment only be stored by its session's next request."""
