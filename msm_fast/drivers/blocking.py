@@ -10,7 +10,7 @@ from typing import TypeVar
 from msm_fast.drivers.access import OPEN_ACCESS, Access, Credentials
 from msm_fast.drivers.addresses import AddressBook
 from msm_fast.drivers.connection import Connection
-from msm_fast.drivers.exchange import exchange, give_back, take
+from msm_fast.drivers.exchange import IdleConnections
 from msm_fast.drivers.failures import NOT_CONFIGURED, OUT_OF_TIME, RESTARTED, ConnectionFailed
 from msm_fast.drivers.greeting import Greeting, greet
 from msm_fast.drivers.node_lives import NodeLives
@@ -43,11 +43,12 @@ class BlockingDriver:
     ) -> None:
         self._nodes = dict(nodes)
         self._timeouts = timeouts
+        self._operation_s = timeouts.operation
         self._learn_item_limit = learn_item_limit
         self._access = access
         self._addresses = AddressBook()
-        self._idle: dict[str, list[Connection]] = {node: [] for node in nodes}
         self.lives = NodeLives()
+        self._idle = IdleConnections(nodes, _MOST_IDLE, self.lives)
         self._lock = threading.Lock()
         self._is_closed = False
 
@@ -61,8 +62,7 @@ class BlockingDriver:
             before = self._nodes
             kept = {name: before[name] for name, node in nodes.items() if before.get(name) == node}
             self._nodes = {**nodes, **kept}
-            gone = [connection for name, idle in self._idle.items() if name not in kept for connection in idle]
-            self._idle = {name: self._idle[name] if name in kept else [] for name in nodes}
+            gone = self._idle.change_nodes(nodes, kept)
         self._addresses.keep_only(nodes.values())
         _close(gone)
 
@@ -76,13 +76,13 @@ class BlockingDriver:
     def share_lives(self, lives: NodeLives) -> None:
         """Use the numbers of another driver of this process; before the first connection is made."""
         self.lives = lives
+        self._idle = IdleConnections(self._nodes, _MOST_IDLE, lives)
 
     def close(self) -> None:
         """Close all connections; those in use are closed when they come back."""
         with self._lock:
             self._is_closed = True
-            idle = [connection for connections in self._idle.values() for connection in connections]
-            self._idle = {node: [] for node in self._nodes}
+            idle = self._idle.change_nodes(self._nodes, ())
         _close(idle)
 
     def abandon_connections(self) -> None:
@@ -102,28 +102,13 @@ class BlockingDriver:
 
         deadline: of time.monotonic().
         """
-        with self._lock:
-            idle, turn = self._idle, self.lives.turn
-            taken = take(idle, batches)
-        if taken is None:
-            return self._exchange_one_by_one(batches, deadline)
-        in_use = taken
-        until = min(deadline, time.monotonic() + self._timeouts.operation)
-        try:
-            outcomes = exchange(batches, taken, until)
-            if outcomes is not None and None not in outcomes:
-                with self._lock:
-                    if self._idle is idle and self.lives.turn == turn:
-                        in_use = give_back(idle, batches, taken, _MOST_IDLE)
-                return outcomes
-            in_use = []
-        finally:
-            _close(in_use)  # too many, or of nodes that were changed, or an exception came between
+        until = min(deadline, time.monotonic() + self._operation_s)
+        outcomes, in_use = self._idle.exchange(batches, until)
         if outcomes is None:
-            for batch, connection in zip(batches, taken, strict=True):
-                self._release(batch.node, connection)
             return self._exchange_one_by_one(batches, deadline)
-        return self._finish(batches, outcomes, dict(enumerate(taken)), until, deadline)
+        if in_use is None:
+            return outcomes
+        return self._finish(batches, outcomes, dict(enumerate(in_use)), until, deadline)
 
     def _exchange_one_by_one(self, batches: Sequence[Batch], deadline: float) -> list[Outcome]:
         """Do what `_exchange` does where a connection must be made first, or is none for `exchange`."""
@@ -179,8 +164,7 @@ class BlockingDriver:
         while True:
             with self._lock:
                 configured = self._nodes.get(node)
-                idle = self._idle.get(node)
-                connection = idle.pop() if idle else None
+                connection = self._idle.pop(node)
             if configured is None:
                 raise ConnectionFailed("refused", False, NOT_CONFIGURED)
             if connection is None:
@@ -235,10 +219,8 @@ class BlockingDriver:
 
     def _release(self, node: str, connection: Connection) -> None:
         with self._lock:
-            idle = self._idle.get(node)
             is_current = self._nodes.get(node) is connection.node and self.lives.is_current(node, connection.life)
-            if idle is not None and is_current and not self._is_closed and len(idle) < _MOST_IDLE:
-                idle.append(connection)
+            if is_current and not self._is_closed and self._idle.put(node, connection):
                 return
         connection.close()
 
@@ -256,9 +238,7 @@ class BlockingDriver:
 
     def _drop_idle(self, node: str) -> None:
         """Close the node's idle connections: what broke one has most likely broken all."""
-        with self._lock:
-            idle, self._idle[node] = self._idle.get(node, []), []
-        _close(idle)
+        _close(self._idle.take_all(node))
 
 
 def _close(connections: Iterable[Connection]) -> None:

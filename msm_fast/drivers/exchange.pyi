@@ -1,12 +1,12 @@
-from collections.abc import Sequence
-from typing import Any, TypeVar
+from collections.abc import Collection, Iterable, Sequence
+from typing import Any, final
 
 from msm_fast._core.replies import ReplyParser
 from msm_fast._core.wire import Batch
+from msm_fast.drivers.connection import Connection
+from msm_fast.drivers.node_lives import NodeLives
 
-__all__ = ["PlainConnection", "exchange", "give_back", "take"]
-
-_C = TypeVar("_C", bound=PlainConnection)
+__all__ = ["IdleConnections", "PlainConnection"]
 
 class PlainConnection:
     fd: int
@@ -16,6 +16,13 @@ class PlainConnection:
     parser: ReplyParser | None
     unsent: memoryview | None
 
-def take(idle: dict[str, list[_C]], batches: Sequence[Batch]) -> list[_C] | None: ...
-def give_back(idle: dict[str, list[_C]], batches: Sequence[Batch], connections: list[_C], most: int) -> list[_C]: ...
-def exchange(batches: Sequence[Batch], connections: list[_C], until_s: float) -> list[Any] | None: ...
+@final
+class IdleConnections:
+    def __init__(self, nodes: Iterable[str], most: int, lives: NodeLives) -> None: ...
+    def pop(self, node: str) -> Connection | None: ...
+    def put(self, node: str, connection: Connection) -> bool: ...
+    def take_all(self, node: str) -> list[Connection]: ...
+    def change_nodes(self, nodes: Iterable[str], kept: Collection[str]) -> list[Connection]: ...
+    def exchange(
+        self, batches: Sequence[Batch], until_s: float
+    ) -> tuple[list[Any], list[Connection] | None] | tuple[None, None]: ...

@@ -4,6 +4,7 @@ It goes as far as all is well. Where a connection does anything else than answer
 to go on with and to say what is wrong.
 """
 
+cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cpython.exc cimport PyErr_CheckSignals
 from libc.errno cimport EAGAIN, EINTR, errno
@@ -17,7 +18,7 @@ from time import monotonic
 
 from msm_fast._core.replies import ProtocolError
 
-__all__ = ["PlainConnection", "exchange", "give_back", "take"]
+__all__ = ["IdleConnections", "PlainConnection"]
 
 cdef extern from "<sys/socket.h>" nogil:
     ssize_t c_send "send"(int fd, const void *data, size_t n, int flags)
@@ -52,62 +53,113 @@ cdef class PlainConnection:
         self.fd = -1
 
 
-def take(dict idle not None, batches):
-    """Take an idle connection for each batch; None, and take none, where one is missing or is no plain one.
+@cython.final
+cdef class IdleConnections:
+    """Connections that nobody uses just now, by node; and round trips over them.
 
-    idle: per node a list of connections. batches: of which two may be for one node.
-    Call it under the lock that idle has.
+    nodes: their ids. most: how many connections a node keeps. lives: the NodeLives of the driver.
+    Thread-safety: each call is whole, since it lets no other thread in between, but for the wait of `exchange`, in
+        which the connections are nobody else's.
     """
-    cdef list taken = []
-    cdef PlainConnection connection
-    for batch in batches:
-        stack = idle.get((<Batch?>batch).node)
-        if not stack:
-            break
-        connection = (<list?>stack)[len(<list>stack) - 1]
-        if connection.fd < 0 or not (batch.life is None or batch.life == connection.life):
-            break
-        taken.append((<list>stack).pop())
-    else:
+
+    cdef dict _by_node      # replaced when the nodes are, so that who took from it knows
+    cdef Py_ssize_t _most
+    cdef object _lives
+
+    def __init__(self, nodes, Py_ssize_t most, lives):
+        self._by_node = {node: [] for node in nodes}
+        self._most = most
+        self._lives = lives
+
+    def pop(self, node):
+        """Take one of the node's connections, or return None."""
+        cdef list stack = self._by_node.get(node)
+        return stack.pop() if stack else None
+
+    def put(self, node, PlainConnection connection not None):
+        """Keep a connection; return False if it is one too many, or of a node that is not there."""
+        cdef list stack = self._by_node.get(node)
+        if stack is None or len(stack) >= self._most:
+            return False
+        stack.append(connection)
+        return True
+
+    def take_all(self, node):
+        """Take all connections of a node."""
+        cdef list stack = self._by_node.get(node)
+        if stack is None:
+            return []
+        taken = stack.copy()
+        stack.clear()
         return taken
-    for batch, connection in zip(batches, taken):
-        (<list>idle[batch.node]).append(connection)
-    return None
+
+    def change_nodes(self, nodes, kept):
+        """Have these nodes from now on, with the connections of those that are kept; return those of all others."""
+        cdef dict before = self._by_node
+        self._by_node = {node: before[node] if node in kept else [] for node in nodes}
+        return [connection for node, stack in before.items() if node not in kept for connection in stack]
+
+    def exchange(self, batches, double until_s):
+        """Write every batch, then wait for every reply.
+
+        batches: of which two may be for one node. until_s: of time.monotonic().
+        Returns: the outcomes, a list of Replies, and None. Where some did not come as they should: those outcomes are
+            None, and beside the list are the connections, to go on with `Connection.finish`. None and None where a
+            connection is missing, or none for this, or has been closed, or has said something: nothing was written.
+        Raises:  what a signal's handler raises; the connections are closed then.
+        """
+        cdef dict by_node = self._by_node
+        cdef list taken = self._take(batches)
+        cdef list outcomes = []
+        cdef Py_ssize_t i
+        cdef object turn
+        if taken is None:
+            return None, None
+        turn = self._lives.turn
+        try:
+            for i in range(len(taken)):
+                _start(taken[i], batches[i])
+            for i in range(len(taken)):
+                outcomes.append(_finish(taken[i], until_s, i == 0))
+        except BaseException:
+            _close(taken)
+            raise
+        if None in outcomes:
+            return outcomes, taken
+        if by_node is self._by_node and self._lives.turn == turn:
+            for i in range(len(taken)):
+                if not self.put((<Batch>batches[i]).node, taken[i]):
+                    _close([taken[i]])
+        else:
+            _close(taken)  # its node was changed, or is in another life
+        return outcomes, None
+
+    cdef list _take(self, batches):
+        """Take a silent, plain connection for each batch; None, and take none, where one is missing."""
+        cdef list taken = []
+        cdef list stack
+        cdef PlainConnection connection
+        for batch in batches:
+            stack = self._by_node.get((<Batch?>batch).node)
+            if not stack:
+                break
+            connection = stack[len(stack) - 1]
+            if connection.fd < 0 or not (batch.life is None or batch.life == connection.life):
+                break
+            if not _is_silent(connection.fd):
+                break
+            taken.append(stack.pop())
+        else:
+            return taken
+        for batch, connection in zip(batches, taken):
+            (<list>self._by_node[batch.node]).append(connection)
+        return None
 
 
-def give_back(dict idle not None, batches, list connections not None, Py_ssize_t most):
-    """Give connections back that `take` has taken from idle for these batches; under the same lock.
-
-    most: how many a node keeps. Returns: those that are too many.
-    """
-    cdef list surplus = []
-    for batch, connection in zip(batches, connections):
-        stack = <list?>idle[(<Batch?>batch).node]
-        (<list>stack if len(<list>stack) < most else surplus).append(connection)
-    return surplus
-
-
-def exchange(batches, list connections not None, double until_s):
-    """Write every batch, then wait for every reply; return a list of Replies.
-
-    connections: as `take` gave them, for the same batches; not one of them was used since. until_s: of
-        time.monotonic().
-    Returns: None in the place of replies that did not come as they should: go on with `Connection.finish`. None
-        altogether if a connection has been closed, or has said something: nothing was written.
-    Raises:  what a signal's handler raises; replies are on their way then.
-    """
-    cdef Py_ssize_t i
-    cdef PlainConnection connection
-    cdef list outcomes
+cdef int _close(list connections) except -1:
     for connection in connections:
-        if not _is_silent(connection.fd):
-            return None
-    for i in range(len(connections)):
-        _start(connections[i], <Batch?>batches[i])
-    outcomes = []
-    for i in range(len(connections)):
-        outcomes.append(_finish(connections[i], until_s, i == 0))
-    return outcomes
+        connection.close()
+    return 0
 
 
 cdef bint _is_silent(int fd) noexcept:

@@ -116,6 +116,10 @@ class SessionBehind(SessionBase):
             raise UpdateError
         return True
 
+    def _is_as_found(self, content: Mapping[str, Any] | None) -> bool:
+        """Whether nothing but what is inside its values can have changed since it was looked up, its expiry neither."""
+        return self._modified is None and self.is_found and self._scope is not None and content is self._scope.session
+
     def _lay_in(self, content: Mapping[str, Any] | None) -> bool:
         """Let the session behind have content, and the life that its expiry gives; return whether that is over."""
         assert self._scope is not None

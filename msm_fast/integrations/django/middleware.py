@@ -122,20 +122,7 @@ def _is_to_be_saved(store: SessionStore, response: HttpResponse) -> bool:
 
 def _with_session(response: HttpResponse, store: SessionStore, request: HttpRequest) -> HttpResponse:
     """Give the response the cookie, if it needs one, and what keeps shared caches from mixing up clients."""
-    presented = request.COOKIES.get(setting("SESSION_COOKIE_NAME"))
-    sets_cookie = False
-    if not store.is_ignored:
-        sets_cookie = store.was_ended and presented is not None and store.is_empty()
-        if sets_cookie:
-            response.delete_cookie(
-                setting("SESSION_COOKIE_NAME"),
-                path=setting("SESSION_COOKIE_PATH"),
-                domain=setting("SESSION_COOKIE_DOMAIN"),
-                samesite=setting("SESSION_COOKIE_SAMESITE"),
-            )
-        elif _needs_cookie(response, store, presented):
-            sets_cookie = True
-            _set_cookie(response, store)
+    sets_cookie = store.may_change_cookie and _changes_cookie(response, store, request)
     if store.accessed or sets_cookie:
         if response.has_header("Vary"):
             patch_vary_headers(response, ("Cookie",))
@@ -144,6 +131,23 @@ def _with_session(response: HttpResponse, store: SessionStore, request: HttpRequ
     if sets_cookie and not is_never_stored(response.get("Cache-Control", "")):
         response["Cache-Control"] = "no-store"
     return response
+
+
+def _changes_cookie(response: HttpResponse, store: SessionStore, request: HttpRequest) -> bool:
+    """Set or delete the cookie if it is to be; return whether it was."""
+    presented = request.COOKIES.get(setting("SESSION_COOKIE_NAME"))
+    if store.was_ended and presented is not None and store.is_empty():
+        response.delete_cookie(
+            setting("SESSION_COOKIE_NAME"),
+            path=setting("SESSION_COOKIE_PATH"),
+            domain=setting("SESSION_COOKIE_DOMAIN"),
+            samesite=setting("SESSION_COOKIE_SAMESITE"),
+        )
+        return True
+    if _needs_cookie(response, store, presented):
+        _set_cookie(response, store)
+        return True
+    return False
 
 
 def _needs_cookie(response: HttpResponse, store: SessionStore, presented: str | None) -> bool:

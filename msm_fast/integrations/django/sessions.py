@@ -10,6 +10,7 @@ from django.contrib.sessions.backends.base import CreateError
 
 from msm_fast.errors import ApplicationStopped
 from msm_fast.integrations.django.behind import SessionBehind
+from msm_fast.integrations.django.known_settings import setting
 from msm_fast.integrations.django.managers import managers
 from msm_fast.request_scope import AsyncRequestScope, RequestScope
 from msm_fast.session import Session
@@ -86,6 +87,14 @@ class SessionStore(SessionBehind):
         """Whether one of its methods, or the view, has marked it as modified; what was changed in a value does not."""
         return self._modified is True
 
+    @property
+    def may_change_cookie(self) -> bool:
+        """Whether the client may have to be told something of it."""
+        if self.is_ignored:
+            return False
+        is_changed = self.was_stored or self.was_ended or self._modified is True
+        return is_changed or bool(setting("SESSION_SAVE_EVERY_REQUEST"))
+
     # -- what Django's own code uses
 
     @property
@@ -149,6 +158,9 @@ class SessionStore(SessionBehind):
         content = self.__dict__.get("_session_cache")
         if must_create or self.session_key is None:
             self._begin_new()
+        elif self._is_as_found(content):
+            self._settle(self._scope_for_threads().save(), False)
+            return
         elif not self.is_found:
             key = self.session_key
             if self._take_preloaded() is None:
@@ -168,6 +180,9 @@ class SessionStore(SessionBehind):
         content = self.__dict__.get("_session_cache")
         if must_create or self.session_key is None:
             self._begin_new()
+        elif self._is_as_found(content):
+            self._settle(await self._scope_for_loop().save(), False)
+            return
         elif not self.is_found:
             key = self.session_key
             if self._take_preloaded() is None:
