@@ -148,23 +148,25 @@ class AsyncSessionManager(Operations):
         lock: to be held then, if the session is in the cluster; waiting for it is not charged to the budget.
         """
         self._home.enter()
-        session_id = self._parse(text)
-        if session_id is None:
-            return None
-        if self._looks_into_file:
-            found = await self._threads.call(self._find_here, session_id)
-        else:
-            found = self._find_here(session_id)
-        if found is not ELSEWHERE:
-            return found
         asked: Asked | None = None
-        question = self._question(session_id, expect_write, lock)
+        question = self._usual.ask_for(text, expect_write) if lock is None else None
         if question is not None:
             outcomes = await self._exchange(question.batches, budget)
-            state = self._ctx.usual.found(question, outcomes)
+            state = self._usual.found(question, outcomes)
             if state is not None:
                 return state
-            asked = Asked(question, outcomes)
+            session_id, asked = question.session_id, Asked(question, outcomes)
+        else:
+            parsed = self._parse(text)
+            if parsed is None:
+                return None
+            session_id = parsed
+            if self._looks_into_file:
+                found = await self._threads.call(self._find_here, session_id)
+            else:
+                found = self._find_here(session_id)
+            if found is not ELSEWHERE:
+                return found
         while True:
             deadline = budget.start()
             try:
@@ -179,22 +181,23 @@ class AsyncSessionManager(Operations):
 
     async def _save(self, state: SessionState, budget: TimeBudget, lock: SessionLock | None = None) -> SaveResult:
         self._home.enter()
-        if self._looks_into_file:
-            result = await self._threads.call(self._store_here, state)
-        else:
-            result = self._store_here(state)
-        if result is not ELSEWHERE:
-            return result
         begun: Begun | None = None
-        writing = self._writing(state, lock)
+        writing = self._usual.begin(state) if lock is None else None
         if isinstance(writing, SaveResult):
             return writing
         if writing is not None:
             outcomes = await self._exchange(writing.batches, budget)
-            saved = self._ctx.usual.saved(writing, outcomes)
+            saved = self._usual.saved(writing, outcomes)
             if saved is not None:
                 return saved
             begun = Begun(writing, outcomes)
+        else:
+            if self._looks_into_file:
+                result = await self._threads.call(self._store_here, state)
+            else:
+                result = self._store_here(state)
+            if result is not ELSEWHERE:
+                return result
         deadline = budget.start()
         try:
             return await self._driver.run(self._storing(state, lock, begun), deadline)

@@ -74,25 +74,26 @@ class MemoryStore:
     """
 
     def __init__(self, bounds: NearCacheSettings, clock: Callable[[], float] = time.monotonic) -> None:
-        self._records: NearCache = NearCache(bounds.max_sessions, max_bytes=bounds.max_bytes, clock=clock)
+        self.records: NearCache = NearCache(bounds.max_sessions, max_bytes=bounds.max_bytes, clock=clock)
+        """The records themselves, by key: to be counted without a detour; what changes them is below."""
         self._lock = threading.Lock()
 
     def load(self, key: bytes) -> LocalRecord | None:
         """Return the record under key, or None."""
-        record: LocalRecord | None = self._records.get(key)
+        record: LocalRecord | None = self.records.get(key)
         return record
 
     def touch(self, key: bytes, ttl_s: int, accessed_ms: int) -> None:
         """Let the record under key, if any, live ttl_s seconds from now (0: for ever)."""
         with self._lock:
-            record: LocalRecord | None = self._records.get(key)
+            record: LocalRecord | None = self.records.get(key)
             if record is not None:
                 self._put(key, replace(record, accessed_ms=accessed_ms), ttl_s)
 
     def swap(self, key: bytes, expected: int, record: LocalRecord, ttl_s: int) -> bool:
         """Store record if the generation there now is expected (0: nothing there); return whether it was."""
         with self._lock:
-            current: LocalRecord | None = self._records.get(key)
+            current: LocalRecord | None = self.records.get(key)
             if (current.generation if current else 0) != expected:
                 return False
             self._put(key, record, ttl_s)
@@ -101,21 +102,21 @@ class MemoryStore:
     def delete(self, key: bytes, expected: int | None = None) -> None:
         """Remove what is under key, if its generation is expected (None: whatever it is)."""
         with self._lock:
-            current: LocalRecord | None = self._records.get(key)
+            current: LocalRecord | None = self.records.get(key)
             if current is not None and expected in (None, current.generation):
-                self._records.pop(key)
+                self.records.pop(key)
 
     def all_keys(self) -> list[bytes]:
         """Return all keys."""
-        return self._records.keys()
+        return self.records.keys()
 
     def __len__(self) -> int:
-        return len(self._records)
+        return len(self.records)
 
     @property
     def dropped(self) -> int:
         """How many records had to go for want of room."""
-        return self._records.evictions
+        return self.records.evictions
 
     def renew_after_fork(self) -> None:
         """Replace the lock in a forked child, where another thread may have held it."""
@@ -125,4 +126,4 @@ class MemoryStore:
         """Do nothing: the memory goes with the store."""
 
     def _put(self, key: bytes, record: LocalRecord, ttl_s: int) -> None:
-        self._records.put(key, record, size=len(record.data) + len(record.base), ttl=ttl_s or None)
+        self.records.put(key, record, size=len(record.data) + len(record.base), ttl=ttl_s or None)

@@ -137,20 +137,21 @@ class SessionManager(Operations):
 
         lock: to be held then, if the session is in the cluster; waiting for it is not charged to the budget.
         """
-        session_id = self._parse(text)
-        if session_id is None:
-            return None
-        found = self._find_here(session_id)
-        if found is not ELSEWHERE:
-            return found
         asked: Asked | None = None
-        question = self._question(session_id, expect_write, lock)
+        question = self._usual.ask_for(text, expect_write) if lock is None else None
         if question is not None:
             outcomes = self._exchange(question.batches, budget)
-            state = self._ctx.usual.found(question, outcomes)
+            state = self._usual.found(question, outcomes)
             if state is not None:
                 return state
-            asked = Asked(question, outcomes)
+            session_id, asked = question.session_id, Asked(question, outcomes)
+        else:
+            parsed = self._parse(text)
+            if parsed is None:
+                return None
+            session_id, found = parsed, self._find_here(parsed)
+            if found is not ELSEWHERE:
+                return found
         while True:
             state = self._run(self._finding(session_id, expect_write, lock, asked), budget)
             if lock is not None and lock.is_held:
@@ -160,19 +161,20 @@ class SessionManager(Operations):
             self._driver.run(wait_for_lock(self._ctx, lock), lock.wait_until)
 
     def _save(self, state: SessionState, budget: TimeBudget, lock: SessionLock | None = None) -> SaveResult:
-        result = self._store_here(state)
-        if result is not ELSEWHERE:
-            return result
         begun: Begun | None = None
-        writing = self._writing(state, lock)
+        writing = self._usual.begin(state) if lock is None else None
         if isinstance(writing, SaveResult):
             return writing
         if writing is not None:
             outcomes = self._exchange(writing.batches, budget)
-            saved = self._ctx.usual.saved(writing, outcomes)
+            saved = self._usual.saved(writing, outcomes)
             if saved is not None:
                 return saved
             begun = Begun(writing, outcomes)
+        else:
+            result = self._store_here(state)
+            if result is not ELSEWHERE:
+                return result
         return self._run(self._storing(state, lock, begun), budget)
 
     def _release(self, lock: SessionLock, budget: TimeBudget) -> None:

@@ -17,7 +17,6 @@ from msm_fast.drivers.blocking import BlockingDriver
 from msm_fast.drivers.prober import Prober
 from msm_fast.drivers.process_end import end_process
 from msm_fast.drivers.sqlite_store import SqliteStore
-from msm_fast.engine.as_usual import Question, Writing
 from msm_fast.engine.context import Clock, Context
 from msm_fast.engine.effects import Flow
 from msm_fast.engine.events import Event
@@ -29,7 +28,7 @@ from msm_fast.engine.saving import Begun
 from msm_fast.engine.serving import find, store
 from msm_fast.engine.sticky import StickySessions
 from msm_fast.errors import ApplicationStopped, ConfigurationError
-from msm_fast.local_store import LocalStore, MemoryStore
+from msm_fast.local_store import LocalStore
 from msm_fast.node import Node, parse_failover_nodes, parse_nodes
 from msm_fast.policies import DistributionState, SaveResult
 from msm_fast.request_scope import ELSEWHERE, Elsewhere, TimeBudget
@@ -89,6 +88,7 @@ class Operations:
         clock = Clock(monotonic=time.monotonic, wall=time.time)
         self._ctx = Context(self.settings, clock, random.SystemRandom(), _open_local_store(self.settings))
         self._mint = self._ctx.new_state
+        self._usual = self._ctx.usual
         self._sticky = StickySessions(self._ctx) if self.settings.sticky else None
         self.blacklist = self._ctx.blacklist
         self._rules = RequestRules(self.settings, clock.monotonic)
@@ -182,13 +182,6 @@ class Operations:
             return live
         return ELSEWHERE if self._ctx.distribution.is_on else find_locally(self._ctx, session_id)
 
-    def _question(self, session_id: SessionId, expect_write: bool, lock: SessionLock | None) -> Question | None:
-        """Return what to ask, without a flow, of a session that is found as nearly all are; None: only a flow may."""
-        local = self._ctx.local
-        if lock is not None or self._sticky is not None or not isinstance(local, MemoryStore) or len(local):
-            return None
-        return self._ctx.usual.ask(session_id, expect_write)
-
     def _finding(
         self, session_id: SessionId, expect_write: bool, lock: SessionLock | None, asked: Asked | None
     ) -> Flow[SessionState | None]:
@@ -208,14 +201,6 @@ class Operations:
         if self._ctx.distribution.is_on:
             return ELSEWHERE
         return keep_unless_back(self._ctx, state, epoch) or ELSEWHERE
-
-    def _writing(self, state: SessionState, lock: SessionLock | None) -> Writing | SaveResult | None:
-        """Return what to write, without a flow, of a session that is stored as nearly all are, or what is to be said
-        of one that did not change; None: only a flow may.
-        """
-        if lock is not None or self._sticky is not None:
-            return None
-        return self._ctx.usual.begin(state)
 
     def _storing(self, state: SessionState, lock: SessionLock | None, begun: Begun | None) -> Flow[SaveResult]:
         if self._sticky is not None:

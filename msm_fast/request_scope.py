@@ -28,6 +28,8 @@ class Elsewhere(Enum):
 
 ELSEWHERE: Final = Elsewhere.ELSEWHERE
 
+_UNCHANGED = SaveResult("unchanged")
+
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 """Methods whose requests are taken to read only (RFC 9110, 9.2.1). Those that write all the same may need one round
 trip more."""
@@ -90,7 +92,8 @@ class RequestLife(TimeBudget):
     ) -> None:
         ctx, rules = manager._ctx, manager._rules
         self._manager = manager
-        ctx.retry_budget.earn()
+        if not ctx.retry_budget.is_full:
+            ctx.retry_budget.earn()
         self.left_s = ctx.settings.timeouts.request
         self._ctx = ctx
         self._rules = rules
@@ -126,7 +129,7 @@ class RequestLife(TimeBudget):
 
     def _want_lock(self) -> SessionLock | None:
         """Return the lock that the request needs, if it needs one."""
-        if self._rules.locks and self.takes_lock and not self.is_ignored and self._rules.needs_lock(*self._name):
+        if self.takes_lock and not self.is_ignored and self._rules.needs_lock(*self._name):
             self._lock = new_lock(self._ctx)
         return self._lock
 
@@ -136,16 +139,8 @@ class RequestLife(TimeBudget):
         return lock
 
     def _note_found(self, state: SessionState | None) -> None:
-        if self._rules.learns and state is not None:
+        if state is not None:
             self._found = _Found.of(state)
-
-    def _has_nothing_to_save(self) -> bool:
-        """Whether the request has not looked at its session, or none of what it changed counts."""
-        if not self.session.was_used:
-            return True
-        if self.is_ignored:
-            self._tell_ignored_change(self.session.state)
-        return self.is_ignored
 
     def _learn(self, state: SessionState, result: SaveResult) -> None:
         """Take note of what the request did to its session."""
@@ -182,9 +177,13 @@ class RequestScope(RequestLife):
 
         Raises: SessionUnavailable, SerializationError, ConflictError.
         """
-        if self._has_nothing_to_save():
-            return SaveResult("unchanged")
-        state = self.session.state
+        session = self.session
+        if not session.was_used:
+            return _UNCHANGED
+        state = session.state
+        if self.is_ignored:
+            self._tell_ignored_change(state)
+            return _UNCHANGED
         result = self._manager._save(state, self, self._lock)
         if self._rules.learns:
             self._learn(state, result)
@@ -192,6 +191,8 @@ class RequestScope(RequestLife):
 
     def close(self) -> None:
         """Let the session's lock go if it was not saved; may be called more than once."""
+        if self._lock is None:
+            return
         lock = self._give_lock()
         if lock is not None:
             self._manager._release(lock, self)
@@ -203,8 +204,11 @@ class RequestScope(RequestLife):
             self._manager._leave(lock)
 
     def _find(self) -> SessionState | None:
-        state = self._manager._find(self._cookie_value, self._expects_write, self, self._want_lock())
-        self._note_found(state)
+        rules = self._rules
+        lock = self._want_lock() if rules.locks else None
+        state = self._manager._find(self._cookie_value, self._expects_write, self, lock)
+        if rules.learns:
+            self._note_found(state)
         return state
 
     def __enter__(self) -> Session:
@@ -245,9 +249,12 @@ class AsyncRequestScope(RequestLife):
         """Look the session up and return it; once: further calls return it at once."""
         if self._loaded is ELSEWHERE and self._error is None:
             try:
-                state = await self._manager._find(self._cookie_value, self._expects_write, self, self._want_lock())
+                rules = self._rules
+                lock = self._want_lock() if rules.locks else None
+                state = await self._manager._find(self._cookie_value, self._expects_write, self, lock)
                 self._loaded = state
-                self._note_found(state)
+                if rules.learns:
+                    self._note_found(state)
             except WrongEventLoop:
                 raise
             except MsmError as error:
@@ -262,11 +269,15 @@ class AsyncRequestScope(RequestLife):
 
         Raises: SessionUnavailable, SerializationError, ConflictError.
         """
-        if self._has_nothing_to_save():
-            if not self.session.was_used and self._found is not None:
+        session = self.session
+        if not session.was_used:
+            if self._found is not None:
                 self._rules.learn(*self._name, has_changed=False)  # its session was looked up, and locked, in vain
-            return SaveResult("unchanged")
-        state = self.session.state
+            return _UNCHANGED
+        state = session.state
+        if self.is_ignored:
+            self._tell_ignored_change(state)
+            return _UNCHANGED
         result = await self._manager._save(state, self, self._lock)
         if self._rules.learns:
             self._learn(state, result)

@@ -47,6 +47,11 @@ class RecordFormat:
         self.overhead = HEAD_SIZE + (DIGEST_SIZE if self._keyring is None else self._keyring.seal_size)
 
     @property
+    def seals(self) -> bool:
+        """Whether records are signed or encrypted."""
+        return self._keyring is not None
+
+    @property
     def compresses(self) -> bool:
         """Whether a body may take less than its own bytes."""
         return self._compressor is not None

@@ -13,7 +13,7 @@ from msm_fast._core.attributes cimport AttributeMap, decode_frames
 from msm_fast._core.counts cimport Counts
 from msm_fast._core.record cimport Record
 from msm_fast._core.replies cimport Replies, Reply
-from msm_fast._core.session_id cimport SessionId
+from msm_fast._core.session_id cimport SessionId, parse
 from msm_fast._core.state cimport NO_COPY, UNKNOWN_COPY, NearCopy, SessionState, Stored
 from msm_fast._core.wire cimport Batch, get, new_batch
 from msm_fast.engine.copies cimport encode_state, is_over, last_access_ms, put, question
@@ -23,6 +23,7 @@ from msm_fast.engine.versions cimport version
 from functools import partial
 
 from msm_fast.errors import CorruptRecord
+from msm_fast.local_store import MemoryStore
 from msm_fast.policies import SaveResult
 
 __all__ = ["LINEAGE", "Question", "UsualWay", "Writing", "all_answered"]
@@ -92,6 +93,8 @@ cdef class UsualWay:
     cdef object _monotonic
     cdef Counts _counts
     cdef dict _results          # what saves of one node have said last: the same again, mostly
+    cdef bint _is_sticky
+    cdef bint _are_sealed       # records, with secrets
     cdef object _settings       # what follows is true of these settings
     cdef object _topology       # and this topology
     cdef dict _nodes
@@ -113,6 +116,8 @@ cdef class UsualWay:
         self._monotonic = ctx.clock.monotonic
         self._counts = ctx.counters
         self._results = {}
+        self._is_sticky = ctx.settings.sticky
+        self._are_sealed = ctx.records.seals
 
     cdef int _look_around(self) except -1:
         """Read settings and nodes again if they have been replaced."""
@@ -142,6 +147,20 @@ cdef class UsualWay:
         return node if node in self._nodes else None
 
     # -- finding
+
+    def ask_for(self, text, bint expect_write):
+        """Return the Question that finds the session of a request that came with text, or None.
+
+        text: what the client sent as its id, whatever it is. expect_write: as for `ask`.
+        """
+        cdef SessionId session_id
+        if self._is_sticky or not self._distribution.is_on:
+            return None
+        local = self._ctx.local
+        if type(local) is not MemoryStore or len(local.records):
+            return None
+        session_id = parse(text)
+        return None if session_id is None else self.ask(session_id, expect_write)
 
     def ask(self, SessionId session_id not None, bint expect_write):
         """Return the Question that finds the session, or None.
@@ -217,7 +236,7 @@ cdef class UsualWay:
             or self._topology is not self._ctx.topology
             or self._by_digest.get(record.home) != home
             or is_over(self._own, record)
-            or not self._records.is_current(record)
+            or (self._are_sealed and not self._records.is_current(record))
         ):
             return None
         copies = self._copies_of(asked, outcomes, seen, nonce)
@@ -274,12 +293,15 @@ cdef class UsualWay:
         cdef list failures = []
         self._look_around()
         if (
-            state.retired
+            self._is_sticky
+            or state.retired
             or state.is_ended
             or state.rotated_from is not None
             or state.local_generation
             or state.local_kind is not None
             or self._nulls_attributes
+            or self._ctx.is_stopped
+            or not self._distribution.is_on
         ):
             return None
         body = state.attributes.encode_into(self._ctx.keeps_attribute, None, failures)

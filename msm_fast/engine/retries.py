@@ -16,18 +16,20 @@ class RetryBudget:
     Source: the retry quota of the AWS SDKs.
     """
 
-    __slots__ = ("_lock", "_share", "_tokens")
+    __slots__ = ("_lock", "_share", "_tokens", "is_full")
 
     def __init__(self, share: float) -> None:
         self._share = share
         self._tokens = _MOST_SAVED if share else 0.0
+        self.is_full = self._tokens >= _MOST_SAVED
+        """Whether nothing more can be saved up: then requests need not be noted."""
         self._lock = threading.Lock()
 
     def earn(self) -> None:
         """Note a request."""
-        if self._tokens < _MOST_SAVED:
-            with self._lock:
-                self._tokens = min(self._tokens + self._share, _MOST_SAVED)
+        with self._lock:
+            self._tokens = min(self._tokens + self._share, _MOST_SAVED)
+            self.is_full = self._tokens >= _MOST_SAVED
 
     def spend(self, n: int) -> bool:
         """Take the tokens for n retries; return whether they were there."""
@@ -35,6 +37,7 @@ class RetryBudget:
             if self._tokens < n:
                 return False
             self._tokens -= n
+            self.is_full = False
             return True
 
     def renew_lock(self) -> None:

@@ -21,6 +21,9 @@ from msm_fast.session import Session
 
 __all__ = ["SessionBehind"]
 
+_KEY_SIZE_MIN = 8
+"""What Django takes for a key."""
+
 _Scope: TypeAlias = "RequestScope | AsyncRequestScope"
 
 
@@ -31,7 +34,8 @@ class SessionBehind(SessionBase):
     a dict in its place, as clear() does, it is laid into the session when that is saved.
     """
 
-    _session_key: str | None
+    _session_key: str | None = None
+    """As it is set; `session_key` is what of it may be one."""
     _session_cache: MutableMapping[str, Any]
 
     # What each begins with, set on one only when it changes: a store is made for every request.
@@ -51,8 +55,15 @@ class SessionBehind(SessionBase):
     """Whether this request has ended its session, so that the client is to forget its key."""
 
     def __init__(self, session_key: str | None = None) -> None:
-        self._session_key = session_key
-        self._stays_in_threads = managers().settings.sticky
+        self._session_key = session_key if session_key and len(session_key) >= _KEY_SIZE_MIN else None
+        self._managers = managers()
+        self._stays_in_threads = self._managers.is_sticky
+
+    @property
+    def session_key(self) -> str | None:
+        """The session's key, or None: it has none yet, or what was set is too short for one."""
+        key = self._session_key
+        return key if key and len(key) >= _KEY_SIZE_MIN else None
 
     @cached_property
     def serializer(self) -> type:
@@ -103,7 +114,7 @@ class SessionBehind(SessionBase):
         """Have a session behind that is to be stored as new."""
         scope = self._scope
         if scope is None or self._is_preloaded or _has_key(scope.session):
-            scope = self._open(managers().for_threads(), None)
+            scope = self._open(self._managers.for_threads(), None)
         scope.session.store_anyway()
 
     def _is_gone(self, key: str, content: Mapping[str, Any] | None) -> bool:
@@ -118,7 +129,8 @@ class SessionBehind(SessionBase):
 
     def _is_as_found(self, content: Mapping[str, Any] | None) -> bool:
         """Whether nothing but what is inside its values can have changed since it was looked up, its expiry neither."""
-        return self._modified is None and self.is_found and self._scope is not None and content is self._scope.session
+        scope = self._scope
+        return self._modified is None and scope is not None and not self._is_preloaded and content is scope.session
 
     def _lay_in(self, content: Mapping[str, Any] | None) -> bool:
         """Let the session behind have content, and the life that its expiry gives; return whether that is over."""
@@ -129,7 +141,7 @@ class SessionBehind(SessionBase):
             session.clear()
             session.update(content)
         self._session_cache = session
-        is_alive = set_lifetimes(session, managers(), self.get_session_cookie_age())
+        is_alive = set_lifetimes(session, self._managers, self.get_session_cookie_age())
         if not is_alive:
             self._session_cache = dict(session)
             session.invalidate()
@@ -173,12 +185,15 @@ class SessionBehind(SessionBase):
         self._is_preloaded = False
 
     def _scope_for_threads(self) -> RequestScope:
-        scope = self._handed_to(managers().for_threads())
+        manager = self._managers.for_threads()
+        scope = self._scope
+        if self._manager is not manager or not self._has_end:
+            scope = self._handed_to(manager)
         assert isinstance(scope, RequestScope)
         return scope
 
     def _scope_for_loop(self) -> AsyncRequestScope:
-        scope = self._handed_to(managers().for_loop())
+        scope = self._handed_to(self._managers.for_loop())
         assert isinstance(scope, AsyncRequestScope)
         return scope
 
@@ -193,7 +208,7 @@ class SessionBehind(SessionBase):
             before.abandon()
             self._scope, self._manager = scope, manager
         if not self._has_end:  # it may be used for as long as a websocket is open
-            scope.left_s = managers().settings.timeouts.request
+            scope.left_s = self._managers.settings.timeouts.request
         return scope
 
 

@@ -65,6 +65,7 @@ class Managers:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
+        self.is_sticky = settings.sticky
         self.has_own_lifetime = has_own_lifetime()
         self._lock = threading.Lock()
         self._for_threads: SessionManager | None = None

@@ -11,7 +11,6 @@ from django.contrib.sessions.backends.base import CreateError
 from msm_fast.errors import ApplicationStopped
 from msm_fast.integrations.django.behind import SessionBehind
 from msm_fast.integrations.django.known_settings import setting
-from msm_fast.integrations.django.managers import managers
 from msm_fast.request_scope import AsyncRequestScope, RequestScope
 from msm_fast.session import Session
 
@@ -48,7 +47,7 @@ class SessionStore(SessionBehind):
         if self.session_key is None or self._stays_in_threads:
             return
         try:
-            scope = self._open(managers().for_loop(), self.session_key)
+            scope = self._open(self._managers.for_loop(), self.session_key)
             assert isinstance(scope, AsyncRequestScope)
             self._is_preloaded = True
             await scope.load()
@@ -114,13 +113,13 @@ class SessionStore(SessionBehind):
 
     def exists(self, session_key: str | None) -> bool:
         """Whether there is a session of that key. Raises: SessionUnavailable if nobody can tell."""
-        return bool(session_key) and _is_known(managers().for_threads().load(str(session_key)))
+        return bool(session_key) and _is_known(self._managers.for_threads().load(str(session_key)))
 
     async def aexists(self, session_key: str | None) -> bool:
         """As exists."""
         if self._stays_in_threads:
             return await asyncio.to_thread(self.exists, session_key)
-        return bool(session_key) and _is_known(await managers().for_loop().load(str(session_key)))
+        return bool(session_key) and _is_known(await self._managers.for_loop().load(str(session_key)))
 
     def create(self) -> None:
         """Store what there is as a new session with a new key."""
@@ -136,13 +135,13 @@ class SessionStore(SessionBehind):
 
     def load(self) -> MutableMapping[str, Any]:
         """Look the session up now and return it; one that does not exist is empty and has no key."""
-        return self._take(self._open(managers().for_threads(), self.session_key))
+        return self._take(self._open(self._managers.for_threads(), self.session_key))
 
     async def aload(self) -> MutableMapping[str, Any]:
         """As load."""
         if self._stays_in_threads:
             return await asyncio.to_thread(self.load)
-        scope = self._open(managers().for_loop(), self.session_key)
+        scope = self._open(self._managers.for_loop(), self.session_key)
         assert isinstance(scope, AsyncRequestScope)
         await scope.load()
         return self._take(scope)
@@ -202,7 +201,7 @@ class SessionStore(SessionBehind):
                 self._scope_for_threads().save()
                 self._forget()
             return
-        manager = managers().for_threads()
+        manager = self._managers.for_threads()
         session = manager.load(session_key)
         if session is not None:
             manager.invalidate(session)
@@ -220,7 +219,7 @@ class SessionStore(SessionBehind):
                 await self._scope_for_loop().save()
                 self._forget()
             return
-        manager = managers().for_loop()
+        manager = self._managers.for_loop()
         session = await manager.load(session_key)
         if session is not None:
             await manager.invalidate(session)
@@ -276,11 +275,12 @@ class SessionStore(SessionBehind):
         except AttributeError:
             pass
         if self.session_key is None or no_load:
-            self._session_cache = self._take(self._open(managers().for_threads(), None))
+            found = self._take(self._open(self._managers.for_threads(), None))
         else:
-            preloaded = self._take_preloaded()
-            self._session_cache = self.load() if preloaded is None else preloaded
-        return self._session_cache
+            preloaded = self._take_preloaded() if self._is_preloaded or self._failure is not None else None
+            found = self.load() if preloaded is None else preloaded
+        self._session_cache = found
+        return found
 
     async def _aget_session(self, no_load: bool = False) -> MutableMapping[str, Any]:
         if "_session_cache" not in self.__dict__ and self.session_key is not None and not no_load:
