@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from functools import lru_cache
 from typing import Any, cast
 
 from asgiref.sync import iscoroutinefunction, sync_to_async
@@ -14,17 +13,14 @@ from django.contrib.sessions.exceptions import SessionInterrupted
 from django.contrib.sessions.middleware import SessionMiddleware as DjangoSessionMiddleware
 from django.http import HttpRequest, HttpResponse
 from django.utils.cache import patch_vary_headers
-from django.utils.http import http_date
 
 from msm_fast.integrations.cookies import is_never_stored
+from msm_fast.integrations.django.cookie import session_cookie
 from msm_fast.integrations.django.known_settings import setting
 from msm_fast.integrations.django.sessions import SessionStore
 from msm_fast.integrations.session_headers import REFUSAL, REFUSAL_HEADERS, UNREACHABLE
 
 __all__ = ["SessionMiddleware"]
-
-_http_date = lru_cache(maxsize=64)(http_date)
-"""Many responses of one second say the same date."""
 
 _log = logging.getLogger("msm_fast.django")
 
@@ -163,17 +159,18 @@ def _needs_cookie(response: HttpResponse, store: SessionStore, presented: str | 
 
 
 def _set_cookie(response: HttpResponse, store: SessionStore) -> None:
+    name = setting("SESSION_COOKIE_NAME")
     max_age = None if store.get_expire_at_browser_close() else store.get_expiry_age()
-    response.set_cookie(
-        setting("SESSION_COOKIE_NAME"),
-        store.session_key,
-        max_age=max_age,
-        expires=None if max_age is None else _http_date(int(time.time() + max_age)),
-        domain=setting("SESSION_COOKIE_DOMAIN"),
-        path=setting("SESSION_COOKIE_PATH"),
-        secure=setting("SESSION_COOKIE_SECURE") or None,
-        httponly=setting("SESSION_COOKIE_HTTPONLY") or None,
-        samesite=setting("SESSION_COOKIE_SAMESITE"),
+    response.cookies[name] = session_cookie(
+        name,
+        store.session_key or "",
+        None if max_age is None else time.time() + max_age,
+        max_age,
+        setting("SESSION_COOKIE_DOMAIN"),
+        setting("SESSION_COOKIE_PATH"),
+        bool(setting("SESSION_COOKIE_SECURE")),
+        bool(setting("SESSION_COOKIE_HTTPONLY")),
+        setting("SESSION_COOKIE_SAMESITE"),
     )
 
 
