@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Container
 from functools import lru_cache
 from http.cookies import Morsel
+from typing import Any
 
 from django.http import HttpResponse
 from django.utils.http import http_date
+
+from msm_fast.integrations.django.known_settings import cookie_attributes, setting
 
 __all__ = ["SessionCookie", "session_cookie"]
 
@@ -50,36 +54,18 @@ class _Template:
         return cookie
 
 
-def session_cookie(
-    name: str,
-    value: str,
-    expires_at: float | None,
-    max_age: int | None,
-    domain: str | None,
-    path: str,
-    secure: bool,
-    httponly: bool,
-    samesite: str | None,
-) -> SessionCookie:
-    """Return the cookie that `response.set_cookie` would make.
+def session_cookie(value: str, max_age: int | None) -> SessionCookie:
+    """Return the cookie that `response.set_cookie` would make, as the settings SESSION_COOKIE_… say.
 
-    value: of characters that need no quoting. expires_at: seconds since the epoch; None, with max_age None: with the
-    browser. All else: as for set_cookie.
+    value: of characters that need no quoting. max_age: seconds; None: it ends with the browser.
     """
-    template = _template(name, max_age, domain, path, secure, httponly, samesite)
-    return template.cookie(value, "" if expires_at is None else _http_date(int(expires_at)))
+    template = _template(setting("SESSION_COOKIE_NAME"), max_age, cookie_attributes())
+    return template.cookie(value, "" if max_age is None else _http_date(int(time.time() + max_age)))
 
 
 @lru_cache(maxsize=64)
-def _template(
-    name: str,
-    max_age: int | None,
-    domain: str | None,
-    path: str,
-    secure: bool,
-    httponly: bool,
-    samesite: str | None,
-) -> _Template:
+def _template(name: str, max_age: int | None, attributes: tuple[Any, ...]) -> _Template:
+    domain, path, secure, httponly, samesite = attributes
     response = HttpResponse()
     response.set_cookie(
         name,
@@ -88,8 +74,8 @@ def _template(
         expires=None if max_age is None else _EXPIRES,
         domain=domain,
         path=path,
-        secure=secure,
-        httponly=httponly,
+        secure=bool(secure),
+        httponly=bool(httponly),
         samesite=samesite,
     )
     return _Template(response.cookies[name])

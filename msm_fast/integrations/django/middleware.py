@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -159,19 +158,8 @@ def _needs_cookie(response: HttpResponse, store: SessionStore, presented: str | 
 
 
 def _set_cookie(response: HttpResponse, store: SessionStore) -> None:
-    name = setting("SESSION_COOKIE_NAME")
     max_age = None if store.get_expire_at_browser_close() else store.get_expiry_age()
-    response.cookies[name] = session_cookie(
-        name,
-        store.session_key or "",
-        None if max_age is None else time.time() + max_age,
-        max_age,
-        setting("SESSION_COOKIE_DOMAIN"),
-        setting("SESSION_COOKIE_PATH"),
-        bool(setting("SESSION_COOKIE_SECURE")),
-        bool(setting("SESSION_COOKIE_HTTPONLY")),
-        setting("SESSION_COOKIE_SAMESITE"),
-    )
+    response.cookies[setting("SESSION_COOKIE_NAME")] = session_cookie(store.session_key or "", max_age)
 
 
 def _interrupted() -> SessionInterrupted:
