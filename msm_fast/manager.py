@@ -15,7 +15,7 @@ from msm_fast.drivers.blocking import BlockingDriver
 from msm_fast.drivers.lock_keeper import LockKeeper
 from msm_fast.drivers.prober import Prober
 from msm_fast.drivers.write_behind import WriteBehind
-from msm_fast.engine.effects import Batch, Flow, Outcome
+from msm_fast.engine.effects import Flow
 from msm_fast.engine.exchanging import ask, probe
 from msm_fast.engine.loading import Asked
 from msm_fast.engine.locking import SessionLock, release, wait_for_lock
@@ -140,7 +140,7 @@ class SessionManager(Operations):
         asked: Asked | None = None
         question = self._usual.ask_for(text, expect_write) if lock is None else None
         if question is not None:
-            outcomes = self._exchange(question.batches, budget)
+            outcomes = self._driver.exchange(question.batches, budget)
             state = self._usual.found(question, outcomes)
             if state is not None:
                 return state
@@ -166,7 +166,7 @@ class SessionManager(Operations):
         if isinstance(writing, SaveResult):
             return writing
         if writing is not None:
-            outcomes = self._exchange(writing.batches, budget)
+            outcomes = self._driver.exchange(writing.batches, budget)
             saved = self._usual.saved(writing, outcomes)
             if saved is not None:
                 return saved
@@ -194,13 +194,6 @@ class SessionManager(Operations):
         started = time.monotonic()
         try:
             return self._driver.run(flow, started + budget.left_s)
-        finally:
-            budget.left_s -= time.monotonic() - started
-
-    def _exchange(self, batches: list[Batch], budget: TimeBudget) -> list[Outcome]:
-        started = time.monotonic()
-        try:
-            return self._driver.exchange(batches, started + budget.left_s)
         finally:
             budget.left_s -= time.monotonic() - started
 

@@ -76,6 +76,7 @@ class RequestLife(TimeBudget):
     __slots__ = (
         "_cookie_value",
         "_ctx",
+        "_expects_write",
         "_found",
         "_lock",
         "_manager",
@@ -100,6 +101,7 @@ class RequestLife(TimeBudget):
         self._cookie_value = cookie_value
         self._method = method
         self._uri = uri
+        self._expects_write = method not in _SAFE_METHODS and method.upper() not in _SAFE_METHODS
         self._lock: SessionLock | None = None
         self._found: _Found | None = None
         self.takes_lock = True
@@ -122,10 +124,6 @@ class RequestLife(TimeBudget):
     def _name(self) -> tuple[str, str]:
         """What rules know the request by: its method and its path."""
         return self._method.upper(), self._uri.partition("?")[0]
-
-    @property
-    def _expects_write(self) -> bool:
-        return self._method not in _SAFE_METHODS and self._method.upper() not in _SAFE_METHODS
 
     def _want_lock(self) -> SessionLock | None:
         """Return the lock that the request needs, if it needs one."""

@@ -14,7 +14,7 @@ from msm_fast.drivers.exchange import IdleConnections
 from msm_fast.drivers.failures import NOT_CONFIGURED, OUT_OF_TIME, RESTARTED, ConnectionFailed
 from msm_fast.drivers.greeting import Greeting, greet
 from msm_fast.drivers.node_lives import NodeLives
-from msm_fast.engine.effects import Batch, Exchange, Flow, NodeFailure, Outcome, Sleep, carry_out
+from msm_fast.engine.effects import Batch, Budget, Exchange, Flow, NodeFailure, Outcome, Sleep, carry_out
 from msm_fast.node import Node
 from msm_fast.policies import Timeouts
 
@@ -94,20 +94,35 @@ class BlockingDriver:
         self.close()
         self._is_closed = is_closed
 
-    def _carry_out(self, effect: Exchange, deadline: float) -> list[Outcome]:
-        return self.exchange(effect.batches, deadline)
-
-    def exchange(self, batches: Sequence[Batch], deadline: float) -> list[Outcome]:
-        """Write every batch, then wait for every reply: a single round trip, however many nodes.
-
-        deadline: of time.monotonic().
-        """
-        until = min(deadline, time.monotonic() + self._operation_s)
+    def exchange(self, batches: Sequence[Batch], budget: Budget) -> list[Outcome]:
+        """Write every batch, then wait for every reply: a single round trip, however many nodes."""
+        started = time.monotonic()
+        left_s, operation_s = budget.left_s, self._operation_s
+        until = started + (left_s if left_s < operation_s else operation_s)
         outcomes, in_use = self._idle.exchange(batches, until)
-        if outcomes is None:
+        if outcomes is None or in_use is not None:
+            outcomes = self._go_on(batches, outcomes, in_use, until, started + left_s)
+        budget.left_s = left_s - (time.monotonic() - started)
+        return outcomes
+
+    def _carry_out(self, effect: Exchange, deadline: float) -> list[Outcome]:
+        until = min(deadline, time.monotonic() + self._operation_s)
+        outcomes, in_use = self._idle.exchange(effect.batches, until)
+        if outcomes is None or in_use is not None:
+            return self._go_on(effect.batches, outcomes, in_use, until, deadline)
+        return outcomes
+
+    def _go_on(
+        self,
+        batches: Sequence[Batch],
+        outcomes: list[Outcome | None] | None,
+        in_use: list[Connection] | None,
+        until: float,
+        deadline: float,
+    ) -> list[Outcome]:
+        """Do what could not be done over idle connections as they were; outcomes, in_use: as their `exchange` gave."""
+        if outcomes is None or in_use is None:
             return self._exchange_one_by_one(batches, deadline)
-        if in_use is None:
-            return outcomes
         return self._finish(batches, outcomes, dict(enumerate(in_use)), until, deadline)
 
     def _exchange_one_by_one(self, batches: Sequence[Batch], deadline: float) -> list[Outcome]:

@@ -36,7 +36,7 @@ cdef extern from "<poll.h>" nogil:
 
 cdef enum:
     CHUNK = 16384           # what is read at once on the stack; the rest of a large value is read into its place
-    SMALL = 16384           # what is copied to the socket while other threads wait
+    MOST_AT_ONCE = 4        # nodes
     MAX_WAIT_MS = 1 << 30
 
 
@@ -110,17 +110,14 @@ cdef class IdleConnections:
         """
         cdef dict by_node = self._by_node
         cdef list taken = self._take(batches)
-        cdef list outcomes = []
+        cdef list outcomes
         cdef Py_ssize_t i
         cdef object turn
         if taken is None:
             return None, None
         turn = self._lives.turn
         try:
-            for i in range(len(taken)):
-                _start(taken[i], batches[i])
-            for i in range(len(taken)):
-                outcomes.append(_finish(taken[i], until_s, i == 0))
+            outcomes = _write_and_read(taken, batches, until_s)
         except BaseException:
             _close(taken)
             raise
@@ -139,6 +136,8 @@ cdef class IdleConnections:
         cdef list taken = []
         cdef list stack
         cdef PlainConnection connection
+        if len(batches) > MOST_AT_ONCE:
+            return None
         for batch in batches:
             stack = self._by_node.get((<Batch?>batch).node)
             if not stack:
@@ -168,28 +167,68 @@ cdef bint _is_silent(int fd) noexcept:
     return c_recv(fd, &byte, 1, MSG_PEEK) < 0 and errno == EAGAIN
 
 
-cdef int _start(PlainConnection connection, Batch batch) except -1:
-    """Write a batch as far as the socket takes it; an error shows again when the rest is written."""
-    cdef bytes data = encode_checked(batch.commands, connection.opaque)
-    cdef const char *at = PyBytes_AS_STRING(data)
-    cdef size_t size = <size_t>PyBytes_GET_SIZE(data)
-    cdef ssize_t n
-    connection.parser = new_parser(batch.commands, connection.opaque)
-    connection.opaque += <size_t>len(batch.commands)
-    if size <= SMALL:
-        n = c_send(connection.fd, at, size, 0)
-    else:
-        with nogil:
-            n = c_send(connection.fd, at, size, 0)
-    if n < <ssize_t>size:
-        connection.unsent = memoryview(data)[n if n > 0 else 0:]
-    return 0
+cdef struct Writing:
+    int fd
+    const char *at
+    size_t size
+    ssize_t n       # what the socket took; an error shows again when the rest is written
+    ssize_t n_read  # what has come, in its chunk
 
 
-cdef object _finish(PlainConnection connection, double until_s, bint must_wait):
+cdef list _write_and_read(list connections, batches, double until_s):
+    """Write each batch as far as its socket takes it, and read the answers, as long as all is well.
+
+    The GIL is let go of once, before anything is written: what other threads do then they do while the answers are on
+    their way, and are done with it, most likely, when those come.
+    Returns: as `IdleConnections.exchange`.
+    """
+    cdef uint8_t[MOST_AT_ONCE][CHUNK] chunks
+    cdef Writing[MOST_AT_ONCE] writings
+    cdef pollfd polled
+    cdef Py_ssize_t i
+    cdef Py_ssize_t n = len(connections)
+    cdef PlainConnection connection
+    cdef Batch batch
+    cdef bytes data
+    cdef list texts = []
+    cdef list outcomes = []
+    cdef bint was_interrupted = False
+    cdef double left_ms = min(max(ceil((until_s - <double>monotonic()) * 1000), 0.0), <double>MAX_WAIT_MS)
+    for i in range(n):
+        connection, batch = connections[i], batches[i]
+        data = encode_checked(batch.commands, connection.opaque)
+        texts.append(data)
+        writings[i].fd = connection.fd
+        writings[i].at = PyBytes_AS_STRING(data)
+        writings[i].size = <size_t>PyBytes_GET_SIZE(data)
+        writings[i].n_read = 0
+        connection.parser = new_parser(batch.commands, connection.opaque)
+        connection.opaque += <size_t>len(batch.commands)
+    with nogil:
+        for i in range(n):
+            writings[i].n = c_send(writings[i].fd, writings[i].at, writings[i].size, 0)
+        polled.events = POLLIN
+        for i in range(n):
+            polled.fd = writings[i].fd
+            polled.revents = 0
+            if writings[i].n < <ssize_t>writings[i].size or c_poll(&polled, 1, <int>left_ms) <= 0:
+                was_interrupted = errno == EINTR
+                break
+            writings[i].n_read = c_recv(writings[i].fd, chunks[i], CHUNK, 0)
+    if was_interrupted:
+        PyErr_CheckSignals()
+    for i in range(n):
+        connection = connections[i]
+        if writings[i].n < <ssize_t>writings[i].size:
+            connection.unsent = memoryview(texts[i])[max(writings[i].n, 0):]
+        outcomes.append(_finish(connection, chunks[i], writings[i].n_read, until_s))
+    return outcomes
+
+
+cdef object _finish(PlainConnection connection, const uint8_t *first, ssize_t n_first, double until_s):
     """Return the replies, or None.
 
-    must_wait: there can be nothing to read yet.
+    first: what has come already, n_first bytes of it.
     """
     cdef ReplyParser parser = connection.parser
     cdef uint8_t[CHUNK] chunk
@@ -199,8 +238,13 @@ cdef object _finish(PlainConnection connection, double until_s, bint must_wait):
     cdef bint is_complete = False
     if connection.unsent is not None:
         return None
+    try:
+        if n_first > 0:
+            is_complete = parser.take(first, <size_t>n_first)
+    except ProtocolError:
+        return None
     while not is_complete:
-        if must_wait and not _wait(connection.fd, until_s):
+        if not _wait(connection.fd, until_s):
             return None
         into = parser.room(&size)
         if into is NULL:
@@ -208,15 +252,11 @@ cdef object _finish(PlainConnection connection, double until_s, bint must_wait):
         else:
             n = c_recv(connection.fd, into, size, 0)
         if n <= 0:
-            if must_wait or n == 0:
-                return None
-            must_wait = True
-            continue
+            return None
         try:
             is_complete = parser.take(chunk, <size_t>n) if into is NULL else parser.take_filled(<size_t>n)
         except ProtocolError:
             return None
-        must_wait = True
     connection.parser = None
     return new_replies(parser.replies, connection.life, connection.compares)
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias, TypeVar
+from typing import Any, Literal, Protocol, TypeAlias, TypeVar
 
 from msm_fast._core.replies import Replies
 from msm_fast._core.wire import Batch
 
 __all__ = [
     "Batch",
+    "Budget",
     "Effect",
     "Exchange",
     "FailureKind",
@@ -56,6 +57,12 @@ class NodeFailure:
     kind: FailureKind
     sent: bool
     detail: str
+
+
+class Budget(Protocol):
+    """What a request may still spend on sessions. left_s: seconds; who spends some takes them off."""
+
+    left_s: float
 
 
 Effect: TypeAlias = Exchange | Sleep

@@ -10,8 +10,8 @@ import pytest
 
 from msm_fast import Node, Timeouts
 from msm_fast._core import wire
-from msm_fast.drivers import blocking
 from msm_fast.drivers.blocking import BlockingDriver
+from msm_fast.drivers.connection import Connection
 from msm_fast.engine.effects import Batch, Exchange, Flow, NodeFailure, Outcome, Sleep
 from tests.integration.conftest import Nodes
 
@@ -24,7 +24,14 @@ MARGIN_S = 0.1
 def driver(nodes: Nodes, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[BlockingDriver]:
     """At once, as plain sockets are used, or one connection after the other, as TLS and gevent are."""
     if request.param == "one_by_one":
-        monkeypatch.setattr(blocking, "take", lambda idle, batches: None)
+        connect = BlockingDriver._connect
+
+        def connect_unplainly(driver: BlockingDriver, node: Node, deadline: float) -> Connection:
+            connection = connect(driver, node, deadline)
+            connection.fd = -1
+            return connection
+
+        monkeypatch.setattr(BlockingDriver, "_connect", connect_unplainly)
     driver = BlockingDriver({name: Node(name, "127.0.0.1", server.port) for name, server in nodes.items()}, Timeouts())
     yield driver
     driver.close()

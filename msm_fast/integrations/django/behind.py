@@ -17,7 +17,7 @@ from msm_fast.integrations.django.managers import managers
 from msm_fast.manager import SessionManager
 from msm_fast.policies import SaveResult
 from msm_fast.request_scope import AsyncRequestScope, RequestScope
-from msm_fast.session import Session
+from msm_fast.session import Session, SessionState
 
 __all__ = ["SessionBehind"]
 
@@ -47,6 +47,8 @@ class SessionBehind(SessionBase):
     _failure: MsmError | None = None
     _request = ("POST", "")
     _has_end = False
+    saves_always = False
+    """Whether the session is stored by every request that has one: settings.SESSION_SAVE_EVERY_REQUEST."""
     is_ignored = False
     """Whether settings.ignore_requests matches: nothing is stored, and the client's cookie must stay as it is."""
     was_stored = False
@@ -85,7 +87,8 @@ class SessionBehind(SessionBase):
         """Let a manager know the request, in place of what was known before."""
         scope = manager.request(key, *self._request)
         scope.takes_lock = self._has_end
-        self.is_ignored = scope.is_ignored
+        if scope.is_ignored or self.is_ignored:
+            self.is_ignored = scope.is_ignored
         if self._scope is not None:
             self._scope.abandon()
         self._scope, self._manager, self._is_preloaded = scope, manager, False
@@ -93,15 +96,15 @@ class SessionBehind(SessionBase):
 
     def _take(self, scope: _Scope) -> Session:
         """Take what a scope has found, or a new session; an unknown key is given up."""
+        session = scope.session
         try:
-            scope.session.state  # noqa: B018 - now it is looked up
+            state = session.state  # now it is looked up
         except MsmError as error:
             self._forget()
             self._failure = error
             raise
         self._is_preloaded = False
-        session = scope.session
-        self._session_key = session.id if _has_key(session) else None
+        self._session_key = str(state.session_id) if _has_key(state) else None
         return session
 
     def _take_preloaded(self) -> Session | None:
@@ -113,7 +116,7 @@ class SessionBehind(SessionBase):
     def _begin_new(self) -> None:
         """Have a session behind that is to be stored as new."""
         scope = self._scope
-        if scope is None or self._is_preloaded or _has_key(scope.session):
+        if scope is None or self._is_preloaded or _has_key(scope.session.state):
             scope = self._open(self._managers.for_threads(), None)
         scope.session.store_anyway()
 
@@ -161,7 +164,7 @@ class SessionBehind(SessionBase):
             self._session_cache = dict(session)
             self._forget()
             raise UpdateError
-        elif _has_key(session):
+        elif _has_key(session.state):
             self._session_key = session.id
 
     def _end(self) -> None:
@@ -185,7 +188,7 @@ class SessionBehind(SessionBase):
         self._is_preloaded = False
 
     def _scope_for_threads(self) -> RequestScope:
-        manager = self._managers.for_threads()
+        manager = self._managers.threads or self._managers.for_threads()
         scope = self._scope
         if self._manager is not manager or not self._has_end:
             scope = self._handed_to(manager)
@@ -212,7 +215,6 @@ class SessionBehind(SessionBase):
         return scope
 
 
-def _has_key(session: Session) -> bool:
+def _has_key(state: SessionState) -> bool:
     """Whether a session is stored, or may be where it cannot be reached: the client keeps its id."""
-    state = session.state
     return state.is_kept or state.local_kind == "provisional"

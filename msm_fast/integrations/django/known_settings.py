@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from operator import itemgetter
 from typing import Any
 
 from django.conf import settings
 
-__all__ = ["COOKIE_ATTRIBUTES", "cookie_attributes", "setting"]
+__all__ = ["COOKIE_ATTRIBUTES", "cookie_attributes", "request_settings", "setting"]
 
 COOKIE_ATTRIBUTES = (
     "SESSION_COOKIE_DOMAIN",
@@ -17,6 +18,9 @@ COOKIE_ATTRIBUTES = (
     "SESSION_COOKIE_SAMESITE",
 )
 _attributes_in = itemgetter(*COOKIE_ATTRIBUTES)
+_request_settings_in: Callable[[Any], tuple[str, bool]] = itemgetter(
+    "SESSION_COOKIE_NAME", "SESSION_SAVE_EVERY_REQUEST"
+)
 
 _known = vars(settings)
 """Where Django's lazy object keeps what was read of it, and forgets what is set or overridden."""
@@ -28,6 +32,14 @@ def setting(name: str) -> Any:
         return _known[name]
     except KeyError:
         return getattr(settings, name)
+
+
+def request_settings() -> tuple[str, bool]:
+    """Return SESSION_COOKIE_NAME and SESSION_SAVE_EVERY_REQUEST."""
+    try:
+        return _request_settings_in(_known)
+    except KeyError:
+        return settings.SESSION_COOKIE_NAME, settings.SESSION_SAVE_EVERY_REQUEST
 
 
 def cookie_attributes() -> tuple[Any, ...]:

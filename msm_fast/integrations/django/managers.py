@@ -68,19 +68,20 @@ class Managers:
         self.is_sticky = settings.sticky
         self.has_own_lifetime = has_own_lifetime()
         self._lock = threading.Lock()
-        self._for_threads: SessionManager | None = None
+        self.threads: SessionManager | None = None
+        """The manager for threads, once it was asked for."""
         self._for_loops: dict[asyncio.AbstractEventLoop, AsyncSessionManager] = {}
         self._ends: dict[asyncio.AbstractEventLoop, AsyncGenerator[None, None]] = {}
 
     def for_threads(self) -> SessionManager:
         """Return the manager for blocking calls, from any thread."""
-        if self._for_threads is None:
+        if self.threads is None:
             with self._lock:
-                if self._for_threads is None:
+                if self.threads is None:
                     manager = SessionManager(self.settings)
                     manager.subscribe(self._stop_all)
-                    self._for_threads = manager
-        return self._for_threads
+                    self.threads = manager
+        return self.threads
 
     def for_loop(self) -> AsyncSessionManager:
         """Return the manager of the running event loop; one whose loop is closed is used again."""
@@ -98,8 +99,8 @@ class Managers:
 
     def close(self) -> None:
         """Close the manager for threads, and have the others close in their loops."""
-        if self._for_threads is not None:
-            self._for_threads.close()
+        if self.threads is not None:
+            self.threads.close()
         for loop, manager in self._for_loops.items():
             with contextlib.suppress(RuntimeError):  # the loop is closed, and all of the manager's is gone with it
                 loop.call_soon_threadsafe(_start_closing, manager)
@@ -130,7 +131,7 @@ class Managers:
 
     def _all(self) -> list[Operations]:
         """Return the managers there are."""
-        for_threads = [] if self._for_threads is None else [self._for_threads]
+        for_threads = [] if self.threads is None else [self.threads]
         return [*for_threads, *self._for_loops.values()]
 
 

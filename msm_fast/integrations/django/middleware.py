@@ -15,7 +15,7 @@ from django.utils.cache import patch_vary_headers
 
 from msm_fast.integrations.cookies import is_never_stored
 from msm_fast.integrations.django.cookie import session_cookie
-from msm_fast.integrations.django.known_settings import setting
+from msm_fast.integrations.django.known_settings import request_settings, setting
 from msm_fast.integrations.django.sessions import SessionStore
 from msm_fast.integrations.session_headers import REFUSAL, REFUSAL_HEADERS, UNREACHABLE
 
@@ -61,7 +61,7 @@ class SessionMiddleware(DjangoSessionMiddleware):  # type: ignore[misc, unused-i
             if not isinstance(store, SessionStore):
                 return self.process_response(request, response)
             try:
-                if _is_to_be_saved(store, response):
+                if response.status_code < 500 and store.is_to_be_saved:
                     store.save()
             except UpdateError as error:
                 raise _interrupted() from error
@@ -87,7 +87,7 @@ class SessionMiddleware(DjangoSessionMiddleware):  # type: ignore[misc, unused-i
         if not isinstance(store, SessionStore):
             return await sync_to_async(self.process_response)(request, response)
         try:
-            if _is_to_be_saved(store, response):
+            if response.status_code < 500 and store.is_to_be_saved:
                 await store.asave()
         except UpdateError as error:
             raise _interrupted() from error
@@ -100,23 +100,18 @@ class SessionMiddleware(DjangoSessionMiddleware):  # type: ignore[misc, unused-i
         return _refusal(exception) if isinstance(exception, UNREACHABLE) else None
 
     def _begin(self, request: HttpRequest, *, in_threads: bool) -> SessionStore:
-        store: SessionStore = self.SessionStore(request.COOKIES.get(setting("SESSION_COOKIE_NAME")))
-        store.begin_request(request.method, request.path, in_threads=in_threads)
+        name, saves_always = request_settings()
+        store: SessionStore = self.SessionStore(request.COOKIES.get(name))
+        store.begin_request(request.method, request.path, in_threads=in_threads, saves_always=saves_always)
         request.session = store
         return store
 
 
-def _is_to_be_saved(store: SessionStore, response: HttpResponse) -> bool:
-    """Whether the session is to be stored, if that turns out to be necessary. An error page stores nothing."""
-    if response.status_code >= 500:
-        return False
-    if setting("SESSION_SAVE_EVERY_REQUEST"):
-        return not store.is_empty()
-    return store.may_have_changed and not store.is_empty()
-
-
 def _with_session(response: HttpResponse, store: SessionStore, request: HttpRequest) -> HttpResponse:
-    """Give the response the cookie, if it needs one, and what keeps shared caches from mixing up clients."""
+    """Give the response the cookie, if it needs one, and what keeps shared caches from mixing up clients.
+
+    An error page gets a cookie only for what was stored before: it stores nothing itself.
+    """
     sets_cookie = store.may_change_cookie and _changes_cookie(response, store, request)
     if store.accessed or sets_cookie:
         if response.has_header("Vary"):
@@ -154,7 +149,7 @@ def _needs_cookie(response: HttpResponse, store: SessionStore, presented: str | 
         return False
     if response.status_code >= 500:
         return store.was_stored and store.session_key != presented
-    return store.was_stored or store.is_marked or (setting("SESSION_SAVE_EVERY_REQUEST") and store.is_found)
+    return store.was_stored or store.is_marked or (store.saves_always and store.is_found)
 
 
 def _set_cookie(response: HttpResponse, store: SessionStore) -> None:

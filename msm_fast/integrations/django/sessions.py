@@ -10,7 +10,6 @@ from django.contrib.sessions.backends.base import CreateError
 
 from msm_fast.errors import ApplicationStopped
 from msm_fast.integrations.django.behind import SessionBehind
-from msm_fast.integrations.django.known_settings import setting
 from msm_fast.request_scope import AsyncRequestScope, RequestScope
 from msm_fast.session import Session
 
@@ -33,14 +32,15 @@ class SessionStore(SessionBehind):
 
     # -- for the middleware
 
-    def begin_request(self, method: str, path: str, *, in_threads: bool) -> None:
+    def begin_request(self, method: str, path: str, *, in_threads: bool, saves_always: bool = False) -> None:
         """Let the settings that go by a request know it; close or aclose is to be called however it ends.
 
-        in_threads: no event loop serves it, or only for a while.
+        in_threads: no event loop serves it, or only for a while. saves_always: settings.SESSION_SAVE_EVERY_REQUEST.
         """
         self._request = (method, path)
         self._has_end = True
         self._stays_in_threads |= in_threads
+        self.saves_always = saves_always
 
     async def preload(self) -> None:
         """Look the session up, so that synchronous code in an event loop need not wait; what fails is raised later."""
@@ -56,10 +56,11 @@ class SessionStore(SessionBehind):
 
     def close(self) -> None:
         """End the request, however it went."""
-        if isinstance(self._scope, RequestScope):
-            self._scope.close()
-        else:
-            self.abandon()
+        scope = self._scope
+        if isinstance(scope, RequestScope):
+            scope.close()
+        elif scope is not None:
+            scope.abandon()
 
     async def aclose(self) -> None:
         """End the request; if it was broken off, abandon it instead."""
@@ -77,9 +78,12 @@ class SessionStore(SessionBehind):
             self._scope.abandon()
 
     @property
-    def may_have_changed(self) -> bool:
+    def is_to_be_saved(self) -> bool:
         """Whether there may be something to store; to save it tells for certain, at the price of finding out once."""
-        return self._modified is True or (self._modified is None and self.is_found)
+        modified = self._modified
+        if modified or self.saves_always:
+            return not self.is_empty()
+        return modified is None and self._scope is not None and not self._is_preloaded and not self.is_empty()
 
     @property
     def is_marked(self) -> bool:
@@ -89,10 +93,8 @@ class SessionStore(SessionBehind):
     @property
     def may_change_cookie(self) -> bool:
         """Whether the client may have to be told something of it."""
-        if self.is_ignored:
-            return False
-        is_changed = self.was_stored or self.was_ended or self._modified is True
-        return is_changed or bool(setting("SESSION_SAVE_EVERY_REQUEST"))
+        may_change = self.was_stored or self.was_ended or self.saves_always or self._modified is True
+        return may_change and not self.is_ignored
 
     # -- what Django's own code uses
 
@@ -135,7 +137,7 @@ class SessionStore(SessionBehind):
 
     def load(self) -> MutableMapping[str, Any]:
         """Look the session up now and return it; one that does not exist is empty and has no key."""
-        return self._take(self._open(self._managers.for_threads(), self.session_key))
+        return self._take(self._open(self._managers.threads or self._managers.for_threads(), self.session_key))
 
     async def aload(self) -> MutableMapping[str, Any]:
         """As load."""
@@ -158,7 +160,9 @@ class SessionStore(SessionBehind):
         if must_create or self.session_key is None:
             self._begin_new()
         elif self._is_as_found(content):
-            self._settle(self._scope_for_threads().save(), False)
+            result = self._scope_for_threads().save()
+            if result.status != "unchanged":
+                self._settle(result, False)
             return
         elif not self.is_found:
             key = self.session_key
