@@ -10,6 +10,7 @@ from cpython.exc cimport PyErr_CheckSignals
 from libc.errno cimport EAGAIN, EINTR, errno
 from libc.math cimport ceil
 from libc.stdint cimport uint8_t
+from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 
 from msm_fast._core.replies cimport ReplyParser, new_parser, new_replies
 from msm_fast._core.wire cimport Batch, encode_checked
@@ -34,6 +35,8 @@ cdef extern from "<poll.h>" nogil:
     int c_poll "poll"(pollfd *polled, unsigned long n, int timeout_ms)
     int POLLIN
 
+cdef double MOMENT_S = 0.001
+
 cdef enum:
     CHUNK = 16384           # what is read at once on the stack; the rest of a large value is read into its place
     MOST_AT_ONCE = 4        # nodes
@@ -44,8 +47,9 @@ cdef class PlainConnection:
     """What an exchange has to know of a connection.
 
     fd: of a socket that does not block; -1: of something that only looks like one, and is left to `Connection`.
-    life, compares: of the node, as its replies carry them. opaque: of the next command. parser: of the batch that is
-    under way. unsent: what is still to be written of it, or None.
+    answered_at: when it was last taken and then answered, monotonic seconds. life, compares: of the node, as its replies
+    carry them. opaque: of the next command. parser: of the batch that is under way. unsent: what is still to be written
+    of it, or None.
     Thread-safety: one user at a time.
     """
 
@@ -109,7 +113,8 @@ cdef class IdleConnections:
         Raises:  what a signal's handler raises; the connections are closed then.
         """
         cdef dict by_node = self._by_node
-        cdef list taken = self._take(batches)
+        cdef double now = monotonic_s()
+        cdef list taken = self._take(batches, now)
         cdef list outcomes
         cdef Py_ssize_t i
         cdef object turn
@@ -125,14 +130,18 @@ cdef class IdleConnections:
             return outcomes, taken
         if by_node is self._by_node and self._lives.turn == turn:
             for i in range(len(taken)):
+                (<PlainConnection>taken[i]).answered_at = now
                 if not self.put((<Batch>batches[i]).node, taken[i]):
                     _close([taken[i]])
         else:
             _close(taken)  # its node was changed, or is in another life
         return outcomes, None
 
-    cdef list _take(self, batches):
-        """Take a silent, plain connection for each batch; None, and take none, where one is missing."""
+    cdef list _take(self, batches, double now):
+        """Take a silent, plain connection for each batch; None, and take none, where one is missing.
+
+        One that was silent a moment ago is not looked at again: it may as well be closed a moment later.
+        """
         cdef list taken = []
         cdef list stack
         cdef PlainConnection connection
@@ -145,7 +154,7 @@ cdef class IdleConnections:
             connection = stack[len(stack) - 1]
             if connection.fd < 0 or not (batch.life is None or batch.life == connection.life):
                 break
-            if not _is_silent(connection.fd):
+            if now - connection.answered_at > MOMENT_S and not _is_silent(connection.fd):
                 break
             taken.append(stack.pop())
         else:
@@ -159,6 +168,13 @@ cdef int _close(list connections) except -1:
     for connection in connections:
         connection.close()
     return 0
+
+
+cdef inline double monotonic_s() noexcept nogil:
+    """Return time.monotonic(), or something that runs as evenly."""
+    cdef timespec now
+    clock_gettime(CLOCK_MONOTONIC, &now)
+    return <double>now.tv_sec + <double>now.tv_nsec * 1e-9
 
 
 cdef bint _is_silent(int fd) noexcept:

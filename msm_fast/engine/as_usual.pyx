@@ -102,6 +102,7 @@ cdef class UsualWay:
     cdef bint _is_draining
     cdef bint _defers_backups
     cdef bint _nulls_attributes
+    cdef object _rank
     cdef dict _by_digest
     cdef Py_ssize_t _replicas
     cdef Py_ssize_t _validate_over
@@ -129,6 +130,7 @@ cdef class UsualWay:
         self._is_draining = bool(topology.draining)
         self._defers_backups = settings.backup == "async" and not settings.sticky
         self._nulls_attributes = settings.on_unserializable == "blacklist"
+        self._rank = topology.rank_primaries
         self._by_digest = topology.by_digest
         self._replicas = settings.replicas
         self._validate_over = settings.near_cache.validate_over
@@ -333,7 +335,8 @@ cdef class UsualWay:
             or (stored is not None and stored.corrupt)
         ):
             return None
-        others = [node for node in self._topology.ranked(state.session_id.plain_part()) if node != home]
+        ranked = self._rank(state.session_id.plain_part()) or self._topology.ranked(state.session_id.plain_part())
+        others = [node for node in ranked if node != home]
         writing = Writing.__new__(Writing)
         writing.expected = _expectations(stored, home, others[:self._replicas])
         if writing.expected is None:

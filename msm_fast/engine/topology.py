@@ -42,6 +42,8 @@ class Topology:
         primaries = {node.node_id: node.weight for node in nodes if node.node_id not in failover_nodes}
         self.primaries = frozenset(primaries)
         self._rings = [_ring(primaries), _ring(failover)]
+        self.rank_primaries = self._rings[0]
+        """Ranks the nodes that are not for failover for a plain id; `ranked` while all are up and none drains."""
 
     def home(self, node: str | None) -> str | None:
         """Return the id of the node that an id's suffix names, or None if it names none that is or was ours."""
