@@ -31,7 +31,14 @@ KERNELS = {
     "wire": [],
 }
 
-ABOVE_THE_CORE = ["engine.as_usual", "engine.copies", "engine.essentials", "engine.versions", "drivers.exchange", "drivers.pipeline"]
+ABOVE_THE_CORE = [
+    "engine.as_usual",
+    "engine.copies",
+    "engine.essentials",
+    "engine.versions",
+    "drivers.exchange",
+    "drivers.pipeline",
+]
 
 BUILDS = ("release", "trace", "sanitize")
 SANITIZERS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"]

@@ -1,5 +1,7 @@
 from collections.abc import Iterable
 
+__all__ = ["Counts"]
+
 class Counts:
     def __init__(self, names: Iterable[str]) -> None: ...
     def add(self, name: str, n: int = 1) -> None: ...

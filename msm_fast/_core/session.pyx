@@ -1,8 +1,8 @@
+# cython: nonecheck=True
 """A session as one request sees it."""
 
 from collections.abc import Mapping, MutableMapping
 
-from msm_fast._core.session_id cimport SessionId
 from msm_fast._core.state cimport SessionState
 
 __all__ = ["Session"]

@@ -1,5 +1,7 @@
 from typing import final
 
+__all__ = ["SessionId", "StorageKeys"]
+
 @final
 class SessionId:
     def __init__(self, text: str) -> None: ...

@@ -10,6 +10,8 @@ from os import urandom
 
 from msm_fast.errors import InvalidSessionId
 
+__all__ = ["SessionId", "StorageKeys"]
+
 cdef extern from "Python.h":
     bint PyUnicode_IS_ASCII(object text)
     const uint8_t *PyUnicode_1BYTE_DATA(object text)
@@ -155,6 +157,8 @@ cdef class StorageKeys:
 
     cpdef bytes of(self, SessionId session_id):
         """Return the key of the session's items."""
+        if session_id is None or session_id._text is None:
+            raise TypeError("a session's key is made of its id")
         cdef const uint8_t *plain = PyUnicode_1BYTE_DATA(session_id._text)
         cdef Py_ssize_t n_prefix = PyBytes_GET_SIZE(self._prefix)
         cdef Py_ssize_t n_plain = session_id._parts.plain_len

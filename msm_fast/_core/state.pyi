@@ -5,6 +5,8 @@ from msm_fast._core.record import Record
 from msm_fast._core.record_format import RecordFormat
 from msm_fast._core.session_id import SessionId
 
+__all__ = ["ABSENT", "UNKNOWN", "NearCopy", "SessionState", "Stored"]
+
 _LocalKind = Literal["local", "provisional", "tagged", "ended"]
 
 ABSENT: Final[int]

@@ -1,3 +1,4 @@
+# cython: nonecheck=True
 """What the engine knows of one session: plain values, compiled since each request makes some and reads them often."""
 
 cimport cython

@@ -47,9 +47,9 @@ cdef class PlainConnection:
     """What an exchange has to know of a connection.
 
     fd: of a socket that does not block; -1: of something that only looks like one, and is left to `Connection`.
-    answered_at: when it was last taken and then answered, monotonic seconds. life, compares: of the node, as its replies
-    carry them. opaque: of the next command. parser: of the batch that is under way. unsent: what is still to be written
-    of it, or None.
+    answered_at: when it was last taken and then answered, monotonic seconds. life, compares: of the node, as its
+    replies carry them. opaque: of the next command. parser: of the batch that is under way. unsent: what is still to
+    be written of it, or None.
     Thread-safety: one user at a time.
     """
 

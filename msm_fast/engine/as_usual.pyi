@@ -1,4 +1,3 @@
-from collections.abc import Mapping, Sequence
 from typing import Final, final
 
 from msm_fast._core.session_id import SessionId
@@ -8,11 +7,12 @@ from msm_fast.engine.effects import Batch, Outcome
 from msm_fast.engine.health import NodeHealth
 from msm_fast.policies import SaveResult
 
+__all__ = ["LINEAGE", "Question", "UsualWay", "Writing", "all_answered"]
+
 LINEAGE: Final[int]
 
-def all_answered(
-    healths: dict[str, NodeHealth], batches: list[Batch], outcomes: list[Outcome], now: float
-) -> bool: ...
+def all_answered(healths: dict[str, NodeHealth], batches: list[Batch], outcomes: list[Outcome], now: float) -> bool: ...
+
 @final
 class Question:
     @property

@@ -1,3 +1,4 @@
+# cython: nonecheck=True
 """The way that nearly every request goes: every node is up, and each answers what was expected of it.
 
 A session is found in one round trip and stored in another. Where something is not as usual, the functions here say so
@@ -9,7 +10,7 @@ Compiled, since each request comes here; all that it decides is decided in the f
 
 cimport cython
 
-from msm_fast._core.attributes cimport AttributeMap, decode_frames
+from msm_fast._core.attributes cimport decode_frames
 from msm_fast._core.counts cimport Counts
 from msm_fast._core.record cimport Record
 from msm_fast._core.replies cimport Replies, Reply
@@ -188,7 +189,8 @@ cdef class UsualWay:
         asked = Question.__new__(Question)
         asked.session_id, asked.key, asked.home, asked.near = session_id, key, home, near
         asked.max_inactive_s = max_inactive_s
-        asked.batches = [new_batch(home, question(self._health.healths, self._validate_over, near, home, key, until), None)]
+        command = question(self._health.healths, self._validate_over, near, home, key, until)
+        asked.batches = [new_batch(home, command, None)]
         if self._replicas and self._must_ask_backups(near, expect_write):
             peek = get(key, until, False)
             for node in self._topology.others(session_id.plain_part(), home)[:self._replicas]:
@@ -350,7 +352,9 @@ cdef class UsualWay:
             writing.generation, writing.lineage = stored.generation + 1, (nonce, *stored.lineage)[:LINEAGE]
         if state.is_live:
             state.own_nonces = frozenset((nonce,))
-        writing.record = encode_state(self._own, self._records, writing.key, state, body, writing.generation, writing.lineage)
+        writing.record = encode_state(
+            self._own, self._records, writing.key, state, body, writing.generation, writing.lineage
+        )
         writing.exptime = self._own.exptime(self._own.life_s(state))
         writing.epoch = self._distribution.epoch
         writing.batches = []

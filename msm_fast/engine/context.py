@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 from msm_fast._core.attributes import AttributeMap
 from msm_fast._core.near_cache import NearCache
-from msm_fast._core.record_format import RecordFormat
 from msm_fast._core.serializers import AttributeFailure, resolve_serializers
 from msm_fast._core.session_id import SessionId
 from msm_fast._core.state import SessionState
@@ -70,12 +69,18 @@ class Context:
         self.storage_keys, self.storage_key = own.storage_keys, own.storage_key
         self.default_max_inactive_s = own.default_max_inactive_s
         self.near_copy, self.keep_near, self.forget, self.forget_all = (
-            own.near_copy, own.keep_near, own.forget, own.forget_all,
+            own.near_copy,
+            own.keep_near,
+            own.forget,
+            own.forget_all,
         )
         self.must_ask_backups = own.must_ask_backups
         self.now_ms, self.nonce, self.exptime = own.now_ms, own.nonce, own.exptime
         self.ttl_s, self.life_s, self.idle_s, self.tombstone_ttl_s = (
-            own.ttl_s, own.life_s, own.idle_s, own.tombstone_ttl_s,
+            own.ttl_s,
+            own.life_s,
+            own.idle_s,
+            own.tombstone_ttl_s,
         )
         self.settings = settings
         self.events = Events()

@@ -11,6 +11,19 @@ from msm_fast.engine.essentials import Essentials
 from msm_fast.engine.health import NodeHealth
 from msm_fast.errors import CorruptRecord
 
+__all__ = [
+    "Copy",
+    "encode_state",
+    "encode_stored",
+    "encode_tombstone",
+    "is_over",
+    "last_access_ms",
+    "put",
+    "question",
+    "read_copy",
+    "tell_corrupt",
+]
+
 @final
 class Copy:
     @property

@@ -1,3 +1,4 @@
+# cython: nonecheck=True
 """A session's copies: the record around it, the commands that read and write it, and what they answered."""
 
 cimport cython
@@ -8,7 +9,7 @@ from msm_fast._core.session_id cimport SessionId
 from msm_fast._core.state cimport NO_COPY, UNKNOWN_COPY, NearCopy, SessionState
 from msm_fast._core.wire cimport Batch, Command, get, new_batch, store
 from msm_fast.engine.essentials cimport Essentials
-from msm_fast.engine.versions cimport cas_of, life_of, version
+from msm_fast.engine.versions cimport cas_of, life_of, version as version_of
 
 from msm_fast.engine.topology import home_digest
 
@@ -49,7 +50,7 @@ def read_copy(ctx, Replies replies not None, bytes key not None):
     """Return the copy in the first reply, which has a value. Raises: CorruptRecord, UnknownFormat."""
     cdef Reply reply = replies[0]
     record = ctx.records.decode(reply.value, key)
-    return Copy(len(reply.value), record, version(replies.life, reply.cas), reply.client_flags, reply.ttl_s)
+    return Copy(len(reply.value), record, version_of(replies.life, reply.cas), reply.client_flags, reply.ttl_s)
 
 
 cpdef bint is_over(Essentials own, Record record) except -1:

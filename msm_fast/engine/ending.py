@@ -43,7 +43,7 @@ def end_copies(ctx: Context, session_ids: Sequence[SessionId], max_inactive_s: i
         raise _unavailable(ctx, session_ids[-1], commands)
 
 
-def _tell(ctx: Context, batches: Sequence[Batch]) -> Flow[dict[str, NodeFailure]]:
+def _tell(ctx: Context, batches: list[Batch]) -> Flow[dict[str, NodeFailure]]:
     """Exchange batches; one that was not answered once more. Return by node those that failed.
 
     What a node misses only this process knows, and if it dies before the node is told, the node serves an ended session

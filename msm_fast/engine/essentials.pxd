@@ -23,7 +23,9 @@ cdef class Essentials:
     cpdef bint must_ask_backups(self, NearCopy near) except -1
     cpdef long long now_ms(self) except? -1
     cpdef object nonce(self)
-    cpdef long long ttl_s(self, long long max_inactive_s, long long created_ms=*, long long absolute_lifetime_s=*) except? -1
+    cpdef long long ttl_s(
+        self, long long max_inactive_s, long long created_ms=*, long long absolute_lifetime_s=*
+    ) except? -1
     cpdef long long life_s(self, SessionState state) except? -1
     cpdef double idle_s(self, SessionState state) except? -1.0
     cpdef object exptime(self, long long ttl_s)

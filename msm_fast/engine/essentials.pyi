@@ -8,6 +8,8 @@ from msm_fast.engine.context import Clock
 from msm_fast.settings import Settings
 from msm_fast.statistics import Counters
 
+__all__ = ["Essentials"]
+
 @final
 class Essentials:
     @property

@@ -1,3 +1,4 @@
+# cython: nonecheck=True
 """What every request needs of its manager's context: keys, counts, what was seen of sessions, and time.
 
 Compiled, since each request comes here a dozen times.

@@ -50,9 +50,11 @@ def load(
     Raises: SessionUnavailable if not all nodes that may have a copy could be asked, CorruptRecord if no copy can be
         read.
     """
-    asked = asked or (yield from _ask_as_usual(ctx, session_id, expect_write))
-    if isinstance(asked, SessionState):
-        return asked
+    if asked is None:
+        answer = yield from _ask_as_usual(ctx, session_id, expect_write)
+        if isinstance(answer, SessionState):
+            return answer
+        asked = answer
     home = ctx.topology.home(session_id.node)
     if home is None and session_id.node is None and ctx.looks_issued(session_id):
         home = ctx.topology.first(session_id.plain)  # it was made while no node could be reached

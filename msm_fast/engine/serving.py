@@ -106,9 +106,7 @@ def store(ctx: Context, state: SessionState, begun: Begun | None = None) -> Flow
     return result
 
 
-def _store_in_cluster(
-    ctx: Context, state: SessionState, epoch: int, begun: Begun | None
-) -> Flow[SaveResult | None]:
+def _store_in_cluster(ctx: Context, state: SessionState, epoch: int, begun: Begun | None) -> Flow[SaveResult | None]:
     """Store what a request changed in the cluster, or here if that fails; None: it has been away and is back."""
     ended = state.retired
     try:

@@ -11,7 +11,6 @@ A write that took several rounds looks once more at what it wrote first: a node 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Literal
 
 from msm_fast._core import wire
@@ -162,9 +161,7 @@ def write_deferred(ctx: Context, write: Write) -> Flow[bool]:
     return True
 
 
-def write_copies(
-    ctx: Context, write: Write, begun: tuple[list[Batch], list[Outcome]] | None = None
-) -> Flow[Verdict]:
+def write_copies(ctx: Context, write: Write, begun: tuple[list[Batch], list[Outcome]] | None = None) -> Flow[Verdict]:
     """Carry write out.
 
     begun: its first round, and what the nodes have answered, if that was made already.

@@ -1,5 +1,8 @@
 """Anything at all as an argument of what the compiled core exports: an error that is named there, and no crash."""
 
+from functools import lru_cache
+from random import Random
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -7,12 +10,20 @@ from hypothesis import strategies as st
 from msm_fast._core import wire
 from msm_fast._core.attributes import AttributeMap
 from msm_fast._core.codec import dumps, loads, register_type
+from msm_fast._core.counts import Counts
 from msm_fast._core.near_cache import NearCache
 from msm_fast._core.placement import RendezvousHash
 from msm_fast._core.record import decode_record, encode_record, value_sizes
 from msm_fast._core.replies import ProtocolError, Reply, ReplyParser
-from msm_fast._core.session_id import SessionId
+from msm_fast._core.session import Session
+from msm_fast._core.session_id import SessionId, StorageKeys
+from msm_fast._core.state import NearCopy, SessionState, Stored
+from msm_fast.engine import copies, versions
+from msm_fast.engine.as_usual import Question, UsualWay, Writing, all_answered
+from msm_fast.engine.context import Clock, Context
+from msm_fast.engine.essentials import Essentials
 from msm_fast.errors import MsmError
+from msm_fast.settings import Settings
 from tests.property.values import values
 
 
@@ -35,6 +46,20 @@ class Slippery(bytes):
 
     def __len__(self):
         return 10**9
+
+
+def state():
+    return SessionState(SessionId("p"), AttributeMap(), 1, 1, 60, 0)
+
+
+def near_copy():
+    return NearCopy(b"", 0, 1, 60, {}, 0.0)
+
+
+@lru_cache
+def context():
+    clock = Clock(lambda: 1.0, lambda: 1e9)
+    return Context(Settings.build("n1:127.0.0.1:1,n2:127.0.0.1:2"), clock, Random(1))
 
 
 things = st.one_of(
@@ -92,9 +117,54 @@ ENTRIES = [
     ReplyParser,
     Reply,
     ReplyParser([wire.get(b"k")], 1).feed,
+    Counts,
+    Counts(["a"]).add,
+    StorageKeys,
+    StorageKeys("p:", False).of,
+    StorageKeys("p:", True).of,
+    Stored,
+    NearCopy,
+    lambda *arguments: near_copy().record(*arguments),
+    lambda *arguments: near_copy().is_copy(*arguments),
+    SessionState,
+    lambda attribute, value: setattr(state(), attribute, value),
+    Session,
+    lambda *arguments: Session(None, state).update(*arguments),
+    lambda *arguments: Session(None, state).__getitem__(*arguments),
+    lambda *arguments: setattr(Session(None, state), "max_inactive", *arguments),
+    lambda found: Session(lambda: found, state).get("a"),
+    lambda minted: Session(None, lambda: minted).get("a"),
+    versions.version,
+    versions.cas_of,
+    versions.life_of,
+    copies.put,
+    copies.question,
+    copies.is_over,
+    copies.last_access_ms,
+    copies.encode_state,
+    copies.encode_tombstone,
+    Essentials,
+    lambda *arguments: context().essentials.near_copy(*arguments),
+    lambda *arguments: context().essentials.keep_near(*arguments),
+    lambda *arguments: context().essentials.must_ask_backups(*arguments),
+    lambda *arguments: context().essentials.ttl_s(*arguments),
+    lambda *arguments: context().essentials.life_s(*arguments),
+    lambda *arguments: context().essentials.exptime(*arguments),
+    all_answered,
+    lambda *arguments: context().usual.ask_for(*arguments),
+    lambda *arguments: context().usual.ask(*arguments),
+    lambda *arguments: context().usual.found(*arguments),
+    lambda *arguments: context().usual.begin(*arguments),
+    lambda *arguments: context().usual.plan(*arguments),
+    lambda *arguments: context().usual.stored(*arguments),
+    lambda *arguments: context().usual.commit(*arguments),
+    lambda *arguments: context().usual.found(Question.__new__(Question), *arguments),
+    lambda *arguments: context().usual.stored(Writing.__new__(Writing), *arguments),
+    lambda *arguments: UsualWay.__new__(UsualWay).ask(SessionId("p"), True),
+    lambda *arguments: UsualWay.__new__(UsualWay).begin(state()),
 ]
 TIMES = ("generation", "created_ms", "accessed_ms")
-DOCUMENTED = (MsmError, TypeError, ValueError, KeyError, OverflowError, Boom, ProtocolError)
+DOCUMENTED = (MsmError, TypeError, ValueError, KeyError, IndexError, AttributeError, OverflowError, Boom, ProtocolError)
 
 
 @pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: getattr(entry, "__qualname__", "?"))

@@ -8,9 +8,11 @@ from typing import Any
 
 from msm_fast._core.session_id import SessionId
 from msm_fast.engine.context import Context
-from msm_fast.engine.effects import Flow
+from msm_fast.engine.effects import Exchange, Flow, Outcome
 from msm_fast.engine.exchanging import probe
+from msm_fast.engine.loading import Asked
 from msm_fast.engine.reconnecting import reconnect
+from msm_fast.engine.saving import Begun
 from msm_fast.engine.serving import find, store
 from msm_fast.local_store import LocalStore
 from msm_fast.policies import SaveResult
@@ -50,10 +52,30 @@ class Worker:
         return self.driver.run(self.keep(session.state))
 
     def find(self, session_id: SessionId, expect_write: bool) -> Flow[SessionState | None]:
-        return find(self.ctx, session_id, expect_write)
+        """Find a session as the managers do: the usual way first, then by a flow that goes on from there."""
+        asked = None
+        question = self.ctx.usual.ask_for(str(session_id), expect_write)
+        if question is not None:
+            outcomes: list[Outcome] = yield Exchange(question.batches)
+            state = self.ctx.usual.found(question, outcomes)
+            if state is not None:
+                return state
+            asked = Asked(question, outcomes)
+        return (yield from find(self.ctx, session_id, expect_write, asked))
 
     def keep(self, state: SessionState) -> Flow[SaveResult]:
-        return store(self.ctx, state)
+        """Store a session as the managers do."""
+        begun = None
+        writing = self.ctx.usual.begin(state)
+        if isinstance(writing, SaveResult):
+            return writing
+        if writing is not None:
+            outcomes: list[Outcome] = yield Exchange(writing.batches)
+            result = self.ctx.usual.saved(writing, outcomes)
+            if result is not None:
+                return result
+            begun = Begun(writing, outcomes)
+        return (yield from store(self.ctx, state, begun))
 
     def store(self, **attributes: Any) -> str:
         """Create a session, store it and return its id."""

@@ -35,7 +35,7 @@ class SessionCookie(Morsel[str]):
         """Return the value of the header Set-Cookie; attrs: which attributes to name, None: all."""
         if attrs is None and self._text is not None and (self.value, *self.values()) == self._made_of:
             return self._text
-        return super().OutputString(None if attrs is None else list(attrs))
+        return super().OutputString(attrs)  # type: ignore[arg-type, unused-ignore]
 
 
 class _Template:
@@ -48,7 +48,8 @@ class _Template:
 
     def cookie(self, value: str, expires: str) -> SessionCookie:
         cookie = SessionCookie.__new__(SessionCookie)
-        cookie.__setstate__({"key": self._name, "value": value, "coded_value": value})
+        state = {"key": self._name, "value": value, "coded_value": value}
+        cookie.__setstate__(state)  # type: ignore[attr-defined] # public, as pickling has it; set() would check it all
         dict.update(cookie, self._attributes, expires=expires)
         cookie.note_text(self._before_value + value + self._rest.replace(_EXPIRES, expires))
         return cookie

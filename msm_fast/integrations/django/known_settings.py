@@ -17,7 +17,7 @@ COOKIE_ATTRIBUTES = (
     "SESSION_COOKIE_HTTPONLY",
     "SESSION_COOKIE_SAMESITE",
 )
-_attributes_in = itemgetter(*COOKIE_ATTRIBUTES)
+_attributes_in: Callable[[Any], tuple[Any, ...]] = itemgetter(*COOKIE_ATTRIBUTES)
 _request_settings_in: Callable[[Any], tuple[str, bool]] = itemgetter(
     "SESSION_COOKIE_NAME", "SESSION_SAVE_EVERY_REQUEST"
 )

@@ -278,6 +278,7 @@ class SessionStore(SessionBehind):
             return self._session_cache
         except AttributeError:
             pass
+        found: MutableMapping[str, Any]
         if self.session_key is None or no_load:
             found = self._take(self._open(self._managers.for_threads(), None))
         else:

@@ -1,0 +1,83 @@
+"""When a request that may write asks the backups, too, in the round trip that finds its session."""
+
+from collections.abc import Callable
+
+from tests.simulation.driver import SimulatedDriver
+from tests.simulation.worker import Worker
+
+MakeWorker = Callable[..., Worker]
+
+
+def batches(driver: SimulatedDriver) -> int:
+    return sum(node.batches for node in driver.nodes.values())
+
+
+def request(worker: Worker, session_id: str, **changes: object) -> None:
+    session = worker.load(session_id, expect_write=True)
+    assert session is not None
+    if changes:
+        session.update(changes)
+        assert worker.save(session).status == "stored"
+
+
+def test_a_worker_that_has_not_seen_a_session_asks_them_so_that_it_is_stored_in_one_round_trip_more(
+    driver: SimulatedDriver, make_worker: MakeWorker
+) -> None:
+    session_id = make_worker().store(step=0)
+    before, batches_before = driver.exchanges, batches(driver)
+    request(make_worker(), session_id, step=1)
+    assert driver.exchanges == before + 2
+    assert batches(driver) == batches_before + 2 + 2
+
+
+def test_a_worker_that_no_other_came_before_asks_them_once_and_then_no_more(
+    driver: SimulatedDriver, worker: Worker
+) -> None:
+    session_id = worker.store(step=0)
+    request(worker, session_id, step=1)
+    for step in range(2, 6):
+        before, batches_before = driver.exchanges, batches(driver)
+        request(worker, session_id, step=step)
+        assert driver.exchanges == before + 2
+        assert batches(driver) == batches_before + 1 + 2
+
+
+def test_a_worker_whose_session_others_have_stored_since_asks_them_at_the_request_after(
+    driver: SimulatedDriver, make_worker: MakeWorker
+) -> None:
+    one, two = make_worker(), make_worker()
+    session_id = one.store(step=0)
+    request(one, session_id, step=1)
+    request(one, session_id, step=2)
+    request(two, session_id, step=3)
+    request(one, session_id, step=4)  # not knowing of the other
+    request(two, session_id, step=5)
+    before, batches_before = driver.exchanges, batches(driver)
+    request(one, session_id, step=6)
+    assert driver.exchanges == before + 2
+    assert batches(driver) == batches_before + 2 + 2
+
+
+def test_nothing_is_lost_when_what_it_took_for_granted_was_wrong(
+    driver: SimulatedDriver, make_worker: MakeWorker
+) -> None:
+    one, two = make_worker(), make_worker()
+    session_id = one.store(step=0)
+    request(one, session_id, mine=1)
+    request(one, session_id, mine=2)
+    request(two, session_id, theirs=1)
+    request(one, session_id, mine=3)
+    for worker in (one, two, make_worker()):
+        session = worker.load(session_id)
+        assert session is not None
+        assert dict(session) == {"step": 0, "mine": 3, "theirs": 1}
+
+
+def test_a_tenth_of_the_lifetime_later_they_are_asked_all_the_same(driver: SimulatedDriver, worker: Worker) -> None:
+    session_id = worker.store(step=0)
+    request(worker, session_id)
+    request(worker, session_id)
+    driver.clock.advance(181)
+    before = batches(driver)
+    request(worker, session_id)
+    assert batches(driver) == before + 2

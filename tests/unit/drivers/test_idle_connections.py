@@ -1,0 +1,176 @@
+"""Idle connections and round trips over them, on sockets whose other end is the test's."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from msm_fast._core import wire
+from msm_fast.drivers.exchange import IdleConnections, PlainConnection
+from msm_fast.drivers.node_lives import NodeLives
+from msm_fast.engine.effects import Batch
+
+PATIENCE_S = 10.0
+GET = Batch("n1", [wire.get(b"k")])
+
+
+class Ends(PlainConnection):
+    """A connection, and the node's end of it."""
+
+    def __init__(self) -> None:
+        self.ours, self.nodes = socket.socketpair()
+        self.ours.setblocking(False)
+        self.nodes.settimeout(PATIENCE_S)
+        self.fd = self.ours.fileno()
+        self.life, self.opaque, self.is_closed = 1, 1, False
+
+    def close(self) -> None:
+        self.is_closed = True
+        self.ours.close()
+
+    def be_asked(self) -> None:
+        assert self.nodes.recv(1000).startswith(b"mg k")
+
+    def answer(self, opaque: int = 1) -> None:
+        """Be the node for one question."""
+        self.be_asked()
+        self.nodes.sendall(b"EN O%d\r\n" % opaque)
+
+
+@pytest.fixture
+def connections() -> Iterator[Callable[[], Ends]]:
+    made: list[Ends] = []
+
+    def make() -> Ends:
+        made.append(Ends())
+        return made[-1]
+
+    yield make
+    for ends in made:
+        ends.close()
+        ends.nodes.close()
+
+
+def idle_of(*nodes: str, most: int = 2) -> IdleConnections:
+    return IdleConnections(nodes, most, NodeLives())
+
+
+def until() -> float:
+    return time.monotonic() + PATIENCE_S
+
+
+def test_a_connection_is_kept_for_its_node_and_taken_once(connections: Callable[[], Ends]) -> None:
+    idle, connection = idle_of("n1", "n2"), connections()
+    assert idle.put("n1", connection)
+    assert idle.pop("n2") is None
+    assert idle.pop("n1") is connection
+    assert idle.pop("n1") is None
+
+
+def test_no_more_are_kept_than_a_node_may_have_and_none_of_a_node_that_is_not_there(
+    connections: Callable[[], Ends],
+) -> None:
+    idle = idle_of("n1", most=1)
+    assert idle.put("n1", connections())
+    assert not idle.put("n1", connections())
+    assert not idle.put("n9", connections())
+
+
+def test_nodes_that_go_give_their_connections_back(connections: Callable[[], Ends]) -> None:
+    idle, kept, gone = idle_of("n1", "n2"), connections(), connections()
+    idle.put("n1", kept)
+    idle.put("n2", gone)
+    assert idle.change_nodes(["n1", "n3"], {"n1"}) == [gone]
+    assert idle.pop("n1") is kept
+    assert not idle.put("n2", gone)
+
+
+def test_a_round_trip_leaves_the_connection_idle_again(connections: Callable[[], Ends]) -> None:
+    idle, connection = idle_of("n1"), connections()
+    idle.put("n1", connection)
+    for opaque in (1, 2):
+        node = threading.Thread(target=connection.answer, args=(opaque,))
+        node.start()
+        outcomes, in_use = idle.exchange([GET], until())
+        node.join()
+        assert outcomes is not None
+        assert [reply.status for reply in outcomes[0]] == ["EN"]
+        assert in_use is None
+    assert idle.pop("n1") is connection
+
+
+def test_one_that_has_said_something_unasked_is_not_written_to(connections: Callable[[], Ends]) -> None:
+    idle, connection = idle_of("n1"), connections()
+    idle.put("n1", connection)
+    connection.nodes.sendall(b"EN O1\r\n")
+    assert idle.exchange([GET], until()) == (None, None)
+    connection.nodes.setblocking(False)
+    with pytest.raises(BlockingIOError):
+        connection.nodes.recv(1)
+
+
+def test_where_one_is_missing_nothing_is_written_and_none_is_taken(connections: Callable[[], Ends]) -> None:
+    idle, connection = idle_of("n1", "n2"), connections()
+    idle.put("n1", connection)
+    assert idle.exchange([GET, Batch("n2", [wire.get(b"k")])], until()) == (None, None)
+    assert idle.pop("n1") is connection
+
+
+def test_what_is_no_plain_socket_or_of_another_life_is_left_to_others(connections: Callable[[], Ends]) -> None:
+    idle, connection = idle_of("n1"), connections()
+    idle.put("n1", connection)
+    assert idle.exchange([Batch("n1", [wire.get(b"k")], 2)], until()) == (None, None)
+    connection.fd = -1
+    assert idle.exchange([GET], until()) == (None, None)
+
+
+def test_more_nodes_than_fit_on_the_stack_are_left_to_others(connections: Callable[[], Ends]) -> None:
+    nodes = [f"n{i}" for i in range(5)]
+    idle = idle_of(*nodes)
+    for node in nodes:
+        idle.put(node, connections())
+    assert idle.exchange([Batch(node, [wire.get(b"k")]) for node in nodes], until()) == (None, None)
+
+
+def test_an_answer_that_does_not_come_leaves_its_connection_to_be_gone_on_with(connections: Callable[[], Ends]) -> None:
+    idle, connection = idle_of("n1"), connections()
+    idle.put("n1", connection)
+    outcomes, in_use = idle.exchange([GET], time.monotonic())
+    assert outcomes == [None]
+    assert in_use == [connection]
+    assert connection.parser is not None
+    assert idle.pop("n1") is None
+
+
+def test_what_the_socket_did_not_take_is_still_to_be_written(connections: Callable[[], Ends]) -> None:
+    idle, connection = idle_of("n1"), connections()
+    idle.put("n1", connection)
+    large = wire.store(b"k", bytes(8 << 20), 1, 60)
+    outcomes, in_use = idle.exchange([Batch("n1", [large])], until())
+    assert outcomes == [None]
+    assert in_use == [connection]
+    assert connection.unsent is not None
+    assert 0 < len(connection.unsent) < 8 << 20
+
+
+def test_a_connection_whose_nodes_were_changed_meanwhile_is_closed(connections: Callable[[], Ends]) -> None:
+    idle, connection = idle_of("n1"), connections()
+    idle.put("n1", connection)
+
+    def change_and_answer() -> None:
+        connection.be_asked()
+        idle.change_nodes(["n1"], ())
+        connection.nodes.sendall(b"EN O1\r\n")
+
+    node = threading.Thread(target=change_and_answer)
+    node.start()
+    outcomes, in_use = idle.exchange([GET], until())
+    node.join()
+    assert outcomes is not None
+    assert in_use is None
+    assert connection.is_closed
+    assert idle.pop("n1") is None
