@@ -10,4 +10,3 @@ cdef class PlainConnection:
     cdef public uint64_t opaque
     cdef public ReplyParser parser
     cdef public object unsent
-    cdef double answered_at

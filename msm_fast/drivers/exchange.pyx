@@ -10,7 +10,6 @@ from cpython.exc cimport PyErr_CheckSignals
 from libc.errno cimport EAGAIN, EINTR, errno
 from libc.math cimport ceil
 from libc.stdint cimport uint8_t
-from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 
 from msm_fast._core.replies cimport ReplyParser, new_parser, new_replies
 from msm_fast._core.wire cimport Batch, encode_checked
@@ -24,7 +23,6 @@ __all__ = ["IdleConnections", "PlainConnection"]
 cdef extern from "<sys/socket.h>" nogil:
     ssize_t c_send "send"(int fd, const void *data, size_t n, int flags)
     ssize_t c_recv "recv"(int fd, void *data, size_t n, int flags)
-    int MSG_PEEK
 
 cdef extern from "<poll.h>" nogil:
     struct pollfd:
@@ -34,8 +32,6 @@ cdef extern from "<poll.h>" nogil:
 
     int c_poll "poll"(pollfd *polled, unsigned long n, int timeout_ms)
     int POLLIN
-
-cdef double MOMENT_S = 0.001
 
 cdef enum:
     CHUNK = 16384           # what is read at once on the stack; the rest of a large value is read into its place
@@ -47,9 +43,8 @@ cdef class PlainConnection:
     """What an exchange has to know of a connection.
 
     fd: of a socket that does not block; -1: of something that only looks like one, and is left to `Connection`.
-    answered_at: when it was last taken and then answered, monotonic seconds. life, compares: of the node, as its
-    replies carry them. opaque: of the next command. parser: of the batch that is under way. unsent: what is still to
-    be written of it, or None.
+    life, compares: of the node, as its replies carry them. opaque: of the next command. parser: of the batch that is
+    under way. unsent: what is still to be written of it, or None.
     Thread-safety: one user at a time.
     """
 
@@ -113,8 +108,7 @@ cdef class IdleConnections:
         Raises:  what a signal's handler raises; the connections are closed then.
         """
         cdef dict by_node = self._by_node
-        cdef double now = monotonic_s()
-        cdef list taken = self._take(batches, now)
+        cdef list taken = self._take(batches)
         cdef list outcomes
         cdef Py_ssize_t i
         cdef object turn
@@ -130,18 +124,14 @@ cdef class IdleConnections:
             return outcomes, taken
         if by_node is self._by_node and self._lives.turn == turn:
             for i in range(len(taken)):
-                (<PlainConnection>taken[i]).answered_at = now
                 if not self.put((<Batch>batches[i]).node, taken[i]):
                     _close([taken[i]])
         else:
             _close(taken)  # its node was changed, or is in another life
         return outcomes, None
 
-    cdef list _take(self, batches, double now):
-        """Take a silent, plain connection for each batch; None, and take none, where one is missing.
-
-        One that was silent a moment ago is not looked at again: it may as well be closed a moment later.
-        """
+    cdef list _take(self, batches):
+        """Take a silent, plain connection for each batch; None, and take none, where one is missing."""
         cdef list taken = []
         cdef list stack
         cdef PlainConnection connection
@@ -154,11 +144,10 @@ cdef class IdleConnections:
             connection = stack[len(stack) - 1]
             if connection.fd < 0 or not (batch.life is None or batch.life == connection.life):
                 break
-            if now - connection.answered_at > MOMENT_S and not _is_silent(connection.fd):
-                break
             taken.append(stack.pop())
         else:
-            return taken
+            if _are_silent(taken):
+                return taken
         for batch, connection in zip(batches, taken):
             (<list>self._by_node[batch.node]).append(connection)
         return None
@@ -170,17 +159,15 @@ cdef int _close(list connections) except -1:
     return 0
 
 
-cdef inline double monotonic_s() noexcept nogil:
-    """Return time.monotonic(), or something that runs as evenly."""
-    cdef timespec now
-    clock_gettime(CLOCK_MONOTONIC, &now)
-    return <double>now.tv_sec + <double>now.tv_nsec * 1e-9
-
-
-cdef bint _is_silent(int fd) noexcept:
-    """Whether there is nothing to read: no reply that nobody waits for, and no end."""
-    cdef uint8_t byte
-    return c_recv(fd, &byte, 1, MSG_PEEK) < 0 and errno == EAGAIN
+cdef bint _are_silent(list connections) noexcept:
+    """Whether there is nothing to read on any: no reply that nobody waits for, and no end."""
+    cdef pollfd[MOST_AT_ONCE] polled
+    cdef Py_ssize_t i
+    for i in range(len(connections)):
+        polled[i].fd = (<PlainConnection>connections[i]).fd
+        polled[i].events = POLLIN
+        polled[i].revents = 0
+    return c_poll(polled, len(connections), 0) == 0
 
 
 cdef struct Writing:

@@ -3,7 +3,9 @@ from typing import Any
 
 import pytest
 
-from msm_fast import SessionManager
+from msm_fast import Node, SessionManager
+from msm_fast.drivers.blocking import BlockingDriver
+from msm_fast.drivers.connection import Connection
 from tests.memcached import Memcached
 from tests.threaded import ThreadedManager
 
@@ -21,6 +23,18 @@ def nodes() -> Iterator[Nodes]:
     finally:
         for server in started.values():
             server.stop()
+
+
+def have_no_plain_sockets(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have new connections used one after the other, as those are that speak TLS or were made by gevent."""
+    connect = BlockingDriver._connect
+
+    def connect_unplainly(driver: BlockingDriver, node: Node, deadline: float) -> Connection:
+        connection = connect(driver, node, deadline)
+        connection.fd = -1
+        return connection
+
+    monkeypatch.setattr(BlockingDriver, "_connect", connect_unplainly)
 
 
 @pytest.fixture(params=[SessionManager, ThreadedManager], ids=["threads", "asyncio"])

@@ -11,9 +11,8 @@ import pytest
 from msm_fast import Node, Timeouts
 from msm_fast._core import wire
 from msm_fast.drivers.blocking import BlockingDriver
-from msm_fast.drivers.connection import Connection
 from msm_fast.engine.effects import Batch, Exchange, Flow, NodeFailure, Outcome, Sleep
-from tests.integration.conftest import Nodes
+from tests.integration.conftest import Nodes, have_no_plain_sockets
 
 pytestmark = pytest.mark.memcached
 
@@ -24,14 +23,7 @@ MARGIN_S = 0.1
 def driver(nodes: Nodes, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[BlockingDriver]:
     """At once, as plain sockets are used, or one connection after the other, as TLS and gevent are."""
     if request.param == "one_by_one":
-        connect = BlockingDriver._connect
-
-        def connect_unplainly(driver: BlockingDriver, node: Node, deadline: float) -> Connection:
-            connection = connect(driver, node, deadline)
-            connection.fd = -1
-            return connection
-
-        monkeypatch.setattr(BlockingDriver, "_connect", connect_unplainly)
+        have_no_plain_sockets(monkeypatch)
     driver = BlockingDriver({name: Node(name, "127.0.0.1", server.port) for name, server in nodes.items()}, Timeouts())
     yield driver
     driver.close()

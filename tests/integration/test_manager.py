@@ -18,7 +18,7 @@ from msm_fast import (
     SessionManager,
 )
 from msm_fast.engine.versions import cas_of
-from tests.integration.conftest import Nodes
+from tests.integration.conftest import Nodes, have_no_plain_sockets
 from tests.memcached import Memcached
 
 pytestmark = pytest.mark.memcached
@@ -303,10 +303,9 @@ class _Interrupt(BaseException):
 def test_an_interruption_at_any_moment_never_leaves_a_reply_for_the_next_request(
     manager: SessionManager, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from msm_fast.drivers import blocking
     from msm_fast.drivers.connection import Connection
 
-    monkeypatch.setattr(blocking, "take", lambda idle, batches: None)
+    have_no_plain_sockets(monkeypatch)
     ids = [store(manager, n=n) for n in range(6)]
     read = Connection.read
 
