@@ -19,7 +19,7 @@ from msm_fast.drivers.event_loop import LoopHome
 from msm_fast.drivers.sqlite_store import SqliteStore
 from msm_fast.drivers.threads import Threads
 from msm_fast.drivers.write_behind import WriteBehind
-from msm_fast.engine.effects import Batch, Flow, Outcome
+from msm_fast.engine.effects import Flow
 from msm_fast.engine.exchanging import probe
 from msm_fast.engine.loading import Asked
 from msm_fast.engine.locking import SessionLock, release, wait_for_lock
@@ -78,7 +78,8 @@ class AsyncSessionManager(Operations):
         cookie_value, method, uri: as for SessionManager.request.
         Raises: ApplicationStopped; what the session's use and save raise.
         """
-        self._refuse_if_stopped()
+        if self._ctx.is_stopped:
+            self._refuse_if_stopped()
         self._ctx.counters.add("requests")
         return AsyncRequestScope(self, cookie_value, method, uri)
 
@@ -151,7 +152,7 @@ class AsyncSessionManager(Operations):
         asked: Asked | None = None
         question = self._usual.ask_for(text, expect_write) if lock is None else None
         if question is not None:
-            outcomes = await self._exchange(question.batches, budget)
+            outcomes = await self._driver.exchange(question.batches, budget)
             state = self._usual.found(question, outcomes)
             if state is not None:
                 return state
@@ -186,7 +187,7 @@ class AsyncSessionManager(Operations):
         if isinstance(writing, SaveResult):
             return writing
         if writing is not None:
-            outcomes = await self._exchange(writing.batches, budget)
+            outcomes = await self._driver.exchange(writing.batches, budget)
             saved = self._usual.saved(writing, outcomes)
             if saved is not None:
                 return saved
@@ -225,13 +226,6 @@ class AsyncSessionManager(Operations):
     def _looks_into_file(self) -> bool:
         """Whether sessions are on this host now, in a file: then a look at them is for a thread."""
         return self._is_local_in_file and not self._ctx.distribution.is_on
-
-    async def _exchange(self, batches: list[Batch], budget: TimeBudget) -> list[Outcome]:
-        deadline = budget.start()
-        try:
-            return await self._driver.exchange(batches, deadline)
-        finally:
-            budget.stop()
 
     async def _probe(self, node: str) -> None:
         await self._driver.look_up(node)

@@ -16,7 +16,7 @@ from msm_fast.drivers.node_lives import NodeLives
 from msm_fast.drivers.pipeline import PendingBatch, RoundTrip
 from msm_fast.drivers.threads import Threads
 from msm_fast.drivers.watch import Watch
-from msm_fast.engine.effects import Batch, Effect, Exchange, Flow, NodeFailure, Outcome, Sleep
+from msm_fast.engine.effects import Batch, Budget, Effect, Exchange, Flow, NodeFailure, Outcome, Sleep
 from msm_fast.node import Node
 from msm_fast.policies import Timeouts
 
@@ -69,7 +69,12 @@ class AsyncDriver:
                         value: T = stop.value
                         return value
                 if isinstance(step, Exchange):
-                    result = await self.exchange(step.batches, deadline)
+                    round_trip = self._begin(step.batches, deadline)
+                    try:
+                        await round_trip.has_ended
+                        result = round_trip.outcomes
+                    finally:
+                        round_trip.close()
                 elif isinstance(step, Sleep):
                     result = await _sleep(step, deadline)
                 else:
@@ -77,21 +82,16 @@ class AsyncDriver:
         finally:
             flow.close()
 
-    async def exchange(self, batches: Sequence[Batch], deadline: float) -> list[Outcome]:
-        """Write every batch, then wait for every reply: a single round trip, however many nodes.
-
-        deadline: of time.monotonic().
-        """
-        watch = self._watch
-        if watch is None:
-            watch = self._watch = Watch(asyncio.get_running_loop(), self._timeouts.operation)
-        round_trip = RoundTrip(batches, deadline, watch)
+    async def exchange(self, batches: Sequence[Batch], budget: Budget) -> list[Outcome]:
+        """Write every batch, then wait for every reply: a single round trip, however many nodes."""
+        started = time.monotonic()
+        round_trip = self._begin(batches, started + budget.left_s)
         try:
-            self._submit(round_trip)
             await round_trip.has_ended
             return round_trip.outcomes
         finally:
             round_trip.close()
+            budget.left_s -= time.monotonic() - started
 
     def change_nodes(self, nodes: Mapping[str, Node]) -> None:
         """Talk to these nodes from now on; connections to others, or to other addresses, are closed when idle."""
@@ -143,18 +143,25 @@ class AsyncDriver:
         self._watch = None
         self._former = set()
 
-    def _submit(self, round_trip: RoundTrip) -> None:
-        """Have every batch written in this turn of the loop: a single round trip, however many nodes."""
-        if round_trip.sent_at >= round_trip.deadline:
-            for pending in round_trip.pending:
-                pending.end(NodeFailure("deadline", False, OUT_OF_TIME))
-            return
+    def _begin(self, batches: Sequence[Batch], deadline: float) -> RoundTrip:
+        """Have every batch written in this turn of the loop: a single round trip, however many nodes.
+
+        It is to be closed, however it ends.
+        """
+        watch = self._watch
+        if watch is None:
+            watch = self._watch = Watch(asyncio.get_running_loop(), self._timeouts.operation)
+        round_trip = RoundTrip(batches, deadline, watch)
+        is_too_late = round_trip.sent_at >= deadline
         for pending in round_trip.pending:
             link = self._links.get(pending.batch.node)
-            if link is None:
+            if is_too_late:
+                pending.end(NodeFailure("deadline", False, OUT_OF_TIME))
+            elif link is None:
                 pending.end(NodeFailure("refused", False, NOT_CONFIGURED))
             else:
                 link.submit(pending)
+        return round_trip
 
     def _link(self, node: Node) -> _Link:
         return _Link(node, self._dialer, self._timeouts.operation)

@@ -7,7 +7,7 @@ to go on with and to say what is wrong.
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cpython.exc cimport PyErr_CheckSignals
-from libc.errno cimport EAGAIN, EINTR, errno
+from libc.errno cimport EINTR, errno
 from libc.math cimport ceil
 from libc.stdint cimport uint8_t
 

@@ -125,7 +125,8 @@ class MultiplexedConnection(asyncio.Protocol):
                 self.answered_at = time.monotonic()
         except ProtocolError as error:
             self._lose(ConnectionFailed("protocol", True, f"the answer makes no sense: {error.reason}"))
-        self._close_if_idle()
+        if self._is_retired:
+            self._close_if_idle()
 
     def connection_lost(self, error: Exception | None) -> None:
         """Fail what was on its way."""

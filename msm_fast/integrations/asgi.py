@@ -197,7 +197,7 @@ class _Response:
 
 def _cookie_header(scope: Scope) -> str:
     """Return what the client sent as cookies; over HTTP/2 that may be several headers."""
-    return "; ".join(value.decode("latin-1") for name, value in scope["headers"] if name == b"cookie")
+    return "; ".join([value.decode("latin-1") for name, value in scope["headers"] if name == b"cookie"])
 
 
 def _encoded(headers: Iterable[tuple[str, str]]) -> Headers:

@@ -104,7 +104,11 @@ def read_cookie(header: str, name: str) -> str | None:
 
 def vary_by_cookie(headers: list[tuple[str, str]], *, sets_cookie: bool) -> None:
     """Add to headers what keeps a shared cache from handing one user's page, or cookie, to another."""
-    _replace(headers, "Vary", varied_by_cookie([value for key, value in headers if key.lower() == "vary"]))
+    values = [value for key, value in headers if key.lower() == "vary"]
+    if values:
+        _replace(headers, "Vary", varied_by_cookie(values))
+    else:
+        headers.append(("Vary", "Cookie"))
     if sets_cookie:
         controls = [value for key, value in headers if key.lower() == "cache-control"]
         _replace(headers, "Cache-Control", never_stored(controls))
