@@ -65,23 +65,15 @@ class Context:
         self, settings: Settings, clock: Clock, rng: random.Random, local_store: LocalStore | None = None
     ) -> None:
         own = self.essentials = Essentials(settings, clock, Counters(), rng)
+        # What of it the flows use, under the names by which they do.
         self.clock, self.rng, self.counters = clock, rng, own.counters
-        self.storage_keys, self.storage_key = own.storage_keys, own.storage_key
+        self.storage_key = own.storage_key
         self.default_max_inactive_s = own.default_max_inactive_s
-        self.near_copy, self.keep_near, self.forget, self.forget_all = (
-            own.near_copy,
-            own.keep_near,
-            own.forget,
-            own.forget_all,
-        )
-        self.must_ask_backups = own.must_ask_backups
+        self.near_copy, self.keep_near, self.must_ask_backups = own.near_copy, own.keep_near, own.must_ask_backups
+        self.forget, self.forget_all = own.forget, own.forget_all
         self.now_ms, self.nonce, self.exptime = own.now_ms, own.nonce, own.exptime
-        self.ttl_s, self.life_s, self.idle_s, self.tombstone_ttl_s = (
-            own.ttl_s,
-            own.life_s,
-            own.idle_s,
-            own.tombstone_ttl_s,
-        )
+        self.ttl_s, self.life_s = own.ttl_s, own.life_s
+        self.idle_s, self.tombstone_ttl_s = own.idle_s, own.tombstone_ttl_s
         self.settings = settings
         self.events = Events()
         self.topology = Topology(settings.nodes, settings.failover_nodes)

@@ -25,6 +25,9 @@ from msm_fast._core.record_format import RecordFormat
 from msm_fast._core.replies import ProtocolError, ReplyParser
 from msm_fast._core.session_id import SessionId
 from msm_fast.errors import CorruptRecord, InvalidSessionId
+from tests.simulation.clock import VirtualClock
+from tests.simulation.driver import SimulatedDriver
+from tests.simulation.worker import Worker, make_settings
 
 
 class Odd:
@@ -190,6 +193,31 @@ def replies_good_and_bad() -> None:
         expect(ValueError, wire.get, key)
 
 
+def requests_that_go_the_usual_way_and_that_do_not() -> None:
+    driver = SimulatedDriver(["n1", "n2"], VirtualClock())
+    one, two = (Worker(driver, make_settings(2), seed) for seed in (1, 2))
+    session_id = one.store(user="ada", cart=["apple"])
+    for n in range(3):
+        session = one.load(session_id)
+        assert session is not None
+        session["cart"].append(n)
+        one.save(session)
+        one.save(session)
+    behind, ahead = one.load(session_id), two.load(session_id)
+    assert behind is not None
+    assert ahead is not None
+    behind["mine"], ahead["theirs"] = 1, 1
+    two.save(ahead)
+    assert one.save(behind).status == "merged"
+    for text in (None, "", "no id", "a" * 32 + "-n9"):
+        one.ctx.usual.ask_for(text, True)
+    behind.rotate_id()
+    one.save(behind)
+    expect(KeyError, one.ctx.counters.add, "nothing")
+    expect(TypeError, one.ctx.storage_key, None)
+    assert one.load(session_id) is None
+
+
 ROUNDS: list[Callable[[], None]] = [
     values_that_come_back,
     values_that_cannot_be_written,
@@ -202,6 +230,7 @@ ROUNDS: list[Callable[[], None]] = [
     placements_good_and_bad,
     caches_that_evict_expire_and_die,
     replies_good_and_bad,
+    requests_that_go_the_usual_way_and_that_do_not,
 ]
 
 

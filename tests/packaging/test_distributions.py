@@ -86,7 +86,7 @@ def copy_tree(target):
 
     def ignore(directory, names):
         ignored = shutil.ignore_patterns(*NOT_SOURCES)(directory, names)
-        is_built = directory.endswith(("_core", "drivers"))
+        is_built = directory.endswith(("_core", "engine", "drivers"))
         return ignored | ({name for name in names if name.endswith(".c")} if is_built else set())
 
     return shutil.copytree(ROOT, target, ignore=ignore, symlinks=True)

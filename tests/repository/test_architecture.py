@@ -95,6 +95,20 @@ def test_the_compiled_driver_imports_only_the_compiled_core() -> None:
                 assert words[1].split(".")[1] == "_core", f"{path}: {line}"
 
 
+def test_the_compiled_engine_imports_only_what_is_below_it_and_no_io() -> None:
+    paths = list(PACKAGE.glob("engine/*.pyx"))
+    assert paths
+    for path in paths:
+        for line in path.read_text().splitlines():
+            words = line.split()
+            if words[:1] not in (["import"], ["from"], ["cimport"]):
+                continue
+            room, _, rest = words[1].partition(".")
+            assert room not in IO_AND_TIME, f"{path}: {line}"
+            if room == "msm_fast":
+                assert _layer(rest.split(".")[0]) <= _layer("engine"), f"{path}: {line}"
+
+
 def test_the_engine_imports_no_io_and_no_clock() -> None:
     for path in PACKAGE.glob("engine/*.py"):
         for name in _imports(path):
