@@ -7,6 +7,8 @@ from msm_fast._core.state cimport SessionState
 
 __all__ = ["Session"]
 
+cdef object _MISSING = object()
+
 
 cdef class Session:
     """A dict of the session's attributes, with what a request may ask of and do to the session itself.
@@ -174,6 +176,11 @@ cdef class Session:
     def __contains__(self, name):
         return name in self._now().attributes
 
+    def pop(self, name, default=_MISSING):
+        """Remove name and return its value, or default when there is none. Raises: KeyError when there is neither."""
+        attributes = self._now().attributes
+        return attributes.pop(name) if default is _MISSING else attributes.pop(name, default)
+
     def clear(self):
         """Remove every attribute; the session itself lives on."""
         self._now().attributes.clear()
@@ -186,7 +193,6 @@ cdef class Session:
     # -- what every dict has
 
     update = MutableMapping.update
-    pop = MutableMapping.pop
     popitem = MutableMapping.popitem
     setdefault = MutableMapping.setdefault
     keys = Mapping.keys
