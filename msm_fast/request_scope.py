@@ -116,6 +116,11 @@ class RequestLife(TimeBudget):
         self.session = other.session
         self.session.state.epoch = self._ctx.distribution.epoch
 
+    @property
+    def is_learned_of(self) -> bool:
+        """Whether a save tells something even if it stores nothing: locking="auto" learns what requests do."""
+        return self._rules.learns
+
     def _find(self) -> SessionState | None:
         """Look the session up, when it is first used."""
         raise NotImplementedError

@@ -79,11 +79,13 @@ class SessionStore(SessionBehind):
 
     @property
     def is_to_be_saved(self) -> bool:
-        """Whether there may be something to store; to save it tells for certain, at the price of finding out once."""
-        modified = self._modified
+        """Whether there may be something to store, or to be learned of a request that left it as it was."""
+        modified, scope = self._modified, self._scope
         if modified or self.saves_always:
             return not self.is_empty()
-        return modified is None and self._scope is not None and not self._is_preloaded and not self.is_empty()
+        if modified is not None or scope is None or self._is_preloaded:
+            return False
+        return scope.session.state.may_need_saving or scope.is_learned_of
 
     @property
     def is_marked(self) -> bool:
