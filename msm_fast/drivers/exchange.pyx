@@ -10,6 +10,7 @@ from cpython.exc cimport PyErr_CheckSignals
 from libc.errno cimport EINTR, errno
 from libc.math cimport ceil
 from libc.stdint cimport uint8_t
+from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 
 from msm_fast._core.replies cimport ReplyParser, new_parser, new_replies
 from msm_fast._core.wire cimport Batch, encode_checked
@@ -34,8 +35,8 @@ cdef extern from "<poll.h>" nogil:
     int POLLIN
 
 cdef enum:
-    CHUNK = 16384           # what is read at once on the stack; the rest of a large value is read into its place
-    MOST_AT_ONCE = 4        # nodes
+    ROOM = 32768            # for what is read at once, on the stack; the rest of a large value is read into its place
+    MOST_AT_ONCE = 4        # nodes, which share that room
     MAX_WAIT_MS = 1 << 30
 
 
@@ -170,12 +171,24 @@ cdef bint _are_silent(list connections) noexcept:
     return c_poll(polled, len(connections), 0) == 0
 
 
+cdef inline int milliseconds(double left_s) noexcept nogil:
+    """Return how long a poll may take: never less than is left, and never for ever."""
+    return <int>min(max(ceil(left_s * 1000), 0.0), <double>MAX_WAIT_MS)
+
+
+cdef inline double seconds() noexcept nogil:
+    """Return seconds from somewhere on, which tell how long something took."""
+    cdef timespec now
+    clock_gettime(CLOCK_MONOTONIC, &now)
+    return <double>now.tv_sec + <double>now.tv_nsec * 1e-9
+
+
 cdef struct Writing:
     int fd
     const char *at
     size_t size
     ssize_t n       # what the socket took; an error shows again when the rest is written
-    ssize_t n_read  # what has come, in its chunk
+    ssize_t n_read  # what has come, in its share of the room
 
 
 cdef list _write_and_read(list connections, batches, double until_s):
@@ -185,7 +198,8 @@ cdef list _write_and_read(list connections, batches, double until_s):
     their way, and are done with it, most likely, when those come.
     Returns: as `IdleConnections.exchange`.
     """
-    cdef uint8_t[MOST_AT_ONCE][CHUNK] chunks
+    cdef uint8_t[ROOM] room
+    cdef size_t share = ROOM // <size_t>len(connections) if connections else ROOM
     cdef Writing[MOST_AT_ONCE] writings
     cdef pollfd polled
     cdef Py_ssize_t i
@@ -196,7 +210,8 @@ cdef list _write_and_read(list connections, batches, double until_s):
     cdef list texts = []
     cdef list outcomes = []
     cdef bint was_interrupted = False
-    cdef double left_ms = min(max(ceil((until_s - <double>monotonic()) * 1000), 0.0), <double>MAX_WAIT_MS)
+    cdef double started_s = seconds()
+    cdef double left_s = until_s - <double>monotonic()
     for i in range(n):
         connection, batch = connections[i], batches[i]
         data = encode_checked(batch.commands, connection.opaque)
@@ -214,27 +229,28 @@ cdef list _write_and_read(list connections, batches, double until_s):
         for i in range(n):
             polled.fd = writings[i].fd
             polled.revents = 0
-            if writings[i].n < <ssize_t>writings[i].size or c_poll(&polled, 1, <int>left_ms) <= 0:
+            if writings[i].n < <ssize_t>writings[i].size:
+                break
+            if c_poll(&polled, 1, milliseconds(left_s - (seconds() - started_s))) <= 0:
                 was_interrupted = errno == EINTR
                 break
-            writings[i].n_read = c_recv(writings[i].fd, chunks[i], CHUNK, 0)
+            writings[i].n_read = c_recv(writings[i].fd, room + <size_t>i * share, share, 0)
     if was_interrupted:
         PyErr_CheckSignals()
     for i in range(n):
         connection = connections[i]
         if writings[i].n < <ssize_t>writings[i].size:
             connection.unsent = memoryview(texts[i])[max(writings[i].n, 0):]
-        outcomes.append(_finish(connection, chunks[i], writings[i].n_read, until_s))
+        outcomes.append(_finish(connection, room + <size_t>i * share, share, writings[i].n_read, until_s))
     return outcomes
 
 
-cdef object _finish(PlainConnection connection, const uint8_t *first, ssize_t n_first, double until_s):
+cdef object _finish(PlainConnection connection, uint8_t *room, size_t n_room, ssize_t n_first, double until_s):
     """Return the replies, or None.
 
-    first: what has come already, n_first bytes of it.
+    room: n_room bytes to read into; the first n_first of them have come already.
     """
     cdef ReplyParser parser = connection.parser
-    cdef uint8_t[CHUNK] chunk
     cdef uint8_t *into
     cdef size_t size
     cdef ssize_t n
@@ -243,7 +259,7 @@ cdef object _finish(PlainConnection connection, const uint8_t *first, ssize_t n_
         return None
     try:
         if n_first > 0:
-            is_complete = parser.take(first, <size_t>n_first)
+            is_complete = parser.take(room, <size_t>n_first)
     except ProtocolError:
         return None
     while not is_complete:
@@ -251,13 +267,13 @@ cdef object _finish(PlainConnection connection, const uint8_t *first, ssize_t n_
             return None
         into = parser.room(&size)
         if into is NULL:
-            n = c_recv(connection.fd, chunk, CHUNK, 0)
+            n = c_recv(connection.fd, room, n_room, 0)
         else:
             n = c_recv(connection.fd, into, size, 0)
         if n <= 0:
             return None
         try:
-            is_complete = parser.take(chunk, <size_t>n) if into is NULL else parser.take_filled(<size_t>n)
+            is_complete = parser.take(room, <size_t>n) if into is NULL else parser.take_filled(<size_t>n)
         except ProtocolError:
             return None
     connection.parser = None
@@ -267,16 +283,16 @@ cdef object _finish(PlainConnection connection, const uint8_t *first, ssize_t n_
 cdef bint _wait(int fd, double until_s) except -1:
     """Wait until there is something to read; False: not in time, or it cannot be told."""
     cdef pollfd polled
-    cdef double left_ms
+    cdef int left_ms
     cdef int n
     cdef int error
     polled.fd = fd
     polled.events = POLLIN
     while True:
-        left_ms = min(max(ceil((until_s - <double>monotonic()) * 1000), 0.0), <double>MAX_WAIT_MS)
+        left_ms = milliseconds(until_s - <double>monotonic())
         polled.revents = 0
         with nogil:
-            n = c_poll(&polled, 1, <int>left_ms)
+            n = c_poll(&polled, 1, left_ms)
             error = errno
         if n >= 0:
             return n > 0

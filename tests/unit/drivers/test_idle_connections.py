@@ -174,3 +174,45 @@ def test_a_connection_whose_nodes_were_changed_meanwhile_is_closed(connections: 
     assert in_use is None
     assert connection.is_closed
     assert idle.pop("n1") is None
+
+
+def test_all_nodes_together_have_no_longer_than_until_then(connections: Callable[[], Ends]) -> None:
+    idle, slow, silent = idle_of("n1", "n2"), connections(), connections()
+    idle.put("n1", slow)
+    idle.put("n2", silent)
+    node = threading.Timer(0.4, slow.answer)
+    node.start()
+    started = time.monotonic()
+    outcomes, in_use = idle.exchange([GET, Batch("n2", [wire.get(b"k")])], started + 0.5)
+    took_s = time.monotonic() - started
+    node.join()
+    assert outcomes is not None
+    assert [outcome is None for outcome in outcomes] == [False, True]
+    assert in_use == [slow, silent]
+    assert took_s < 0.5 + 0.2
+
+
+@pytest.mark.parametrize("size", [100, 9_000, 40_000, 400_000])
+@pytest.mark.parametrize("n_nodes", [1, 2, 3, 4])
+def test_values_of_any_size_come_from_several_nodes_at_once(
+    connections: Callable[[], Ends], n_nodes: int, size: int
+) -> None:
+    nodes = [f"n{i}" for i in range(n_nodes)]
+    idle, values = idle_of(*nodes), [bytes([65 + i]) * size for i in range(n_nodes)]
+    threads = []
+    for node, value in zip(nodes, values, strict=True):
+        connection = connections()
+        idle.put(node, connection)
+
+        def answer(connection: Ends = connection, value: bytes = value) -> None:
+            connection.be_asked()
+            connection.nodes.sendall(b"VA %d c1 f1 t1 O1\r\n" % len(value) + value + b"\r\n")
+
+        threads.append(threading.Thread(target=answer))
+        threads[-1].start()
+    outcomes, in_use = idle.exchange([Batch(node, [wire.get(b"k")]) for node in nodes], until())
+    for thread in threads:
+        thread.join()
+    assert outcomes is not None
+    assert in_use is None
+    assert [replies[0].value for replies in outcomes] == values
