@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from queue import Empty, SimpleQueue
 from typing import TypeAlias
 
-from msm_fast.engine.behind import Job
+from msm_fast.engine.behind import MOST_JOBS, Job
 from msm_fast.engine.context import Context
 from msm_fast.engine.effects import Flow
 from msm_fast.engine.exchanging import wait_before_retry
@@ -121,6 +121,7 @@ class WriteBehind:
             jobs = self._ctx.behind.take(time.monotonic()) if self._can_write() else []
             if jobs:
                 self._carry_out(jobs, time.monotonic() + self._ctx.settings.timeouts.request)
+                self._gather()
             elif not self._wait():
                 return
             if self._sweep is not None and time.monotonic() - self._swept_at >= SWEPT_EVERY_S:
@@ -151,6 +152,11 @@ class WriteBehind:
             _log.exception("sessions could not be written; they are tried again")
         finish(self._ctx, jobs, outcomes)
 
+    def _gather(self) -> None:
+        """Wait for more, unless there is as much as is written at once."""
+        if len(self._ctx.behind) < MOST_JOBS and not self._is_closing:
+            time.sleep(GATHERED_FOR_S)
+
     def _wait(self) -> bool:
         """Wait for something to do; return whether to go on."""
         next_at = self._ctx.behind.next_at() if self._can_write() else None
@@ -159,7 +165,7 @@ class WriteBehind:
             return True
         with contextlib.suppress(Empty):
             self._alarms.get(timeout=wait_s)
-            time.sleep(0 if self._is_closing else GATHERED_FOR_S)
+            self._gather()
             return True
         with self._lock:
             if len(self._ctx.behind) or self._thread is not threading.current_thread():

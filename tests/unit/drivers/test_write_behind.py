@@ -102,6 +102,34 @@ def test_an_error_in_a_job_is_logged_and_ends_neither_the_thread_nor_the_job(
     assert "a bug" in caplog.text
 
 
+def test_what_comes_while_others_are_written_waits_for_more_of_it(
+    ctx: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(write_behind, "GATHERED_FOR_S", 0.2)
+    together: list[int] = []
+
+    def run(flow: Flow[Outcomes], deadline: float) -> Outcomes:
+        if not together:
+            ctx.behind.add(b"b", job(lambda: True))
+        try:
+            next(flow)
+        except StopIteration as stop:
+            outcomes: Outcomes = stop.value
+            together.append(len(outcomes))
+            return outcomes
+        raise AssertionError("a job of these tests does not wait")
+
+    writer = WriteBehind(ctx, run)
+    try:
+        ctx.behind.add(b"a", job(lambda: True))
+        wait_until(lambda: len(together) == 1)
+        ctx.behind.add(b"c", job(lambda: True))
+        wait_until(lambda: len(ctx.behind) == 0)
+    finally:
+        writer.close(1)
+    assert together == [1, 2]
+
+
 def test_closing_does_what_is_left_before_it_returns(ctx: Context, writer: WriteBehind, done: list[str]) -> None:
     slow = threading.Event()
     ctx.behind.add(b"slow", job(lambda: slow.wait(1)))
