@@ -199,6 +199,7 @@ class BlockingDriver:
         try:
             until = min(deadline, time.monotonic() + self._timeouts.connect)
             greeting = _greet(connection, until, self._access.credentials)
+            connection.wait_in_socket(self._operation_s)
         except BaseException as error:
             connection.close()
             if isinstance(error, ConnectionFailed) and connection.address is not None:

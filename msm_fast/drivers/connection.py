@@ -99,7 +99,7 @@ class Connection(PlainConnection):
     def write(self, data: bytes) -> None:
         """Write as much of data as the socket takes, and keep the rest for `read`. Raises: ConnectionFailed."""
         try:
-            n = self._sock.send(data)
+            n = self._sock.send(data, socket.MSG_DONTWAIT)
         except BlockingIOError:
             n = 0
         except OSError as error:
@@ -139,7 +139,7 @@ class Connection(PlainConnection):
             try:
                 if self.unsent is not None:
                     self._send_rest(self.unsent)
-                data = self._sock.recv(_CHUNK)
+                data = self._sock.recv(_CHUNK, socket.MSG_DONTWAIT)
             except BlockingIOError:
                 continue
             except OSError as error:
@@ -150,7 +150,7 @@ class Connection(PlainConnection):
 
     def _send_rest(self, unsent: memoryview) -> None:
         try:
-            n = self._sock.send(unsent)
+            n = self._sock.send(unsent, socket.MSG_DONTWAIT)
         except BlockingIOError:
             return
         self.unsent = unsent[n:] if n < len(unsent) else None

@@ -5,6 +5,9 @@ from msm_fast._core.replies cimport ReplyParser
 
 cdef class PlainConnection:
     cdef public int fd
+    cdef double patience_s
+    cdef readonly int misses
+    cdef readonly int rest
     cdef public object life
     cdef public bint compares
     cdef public uint64_t opaque

@@ -15,6 +15,11 @@ class PlainConnection:
     opaque: int
     parser: ReplyParser | None
     unsent: memoryview | None
+    @property
+    def misses(self) -> int: ...
+    @property
+    def rest(self) -> int: ...
+    def wait_in_socket(self, operation_s: float) -> None: ...
 
 @final
 class IdleConnections:

@@ -15,6 +15,7 @@ from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 from msm_fast._core.replies cimport ReplyParser, new_parser, new_replies
 from msm_fast._core.wire cimport Batch, encode_checked
 
+from os import set_blocking
 from time import monotonic
 
 from msm_fast._core.replies import ProtocolError
@@ -22,8 +23,19 @@ from msm_fast._core.replies import ProtocolError
 __all__ = ["IdleConnections", "PlainConnection"]
 
 cdef extern from "<sys/socket.h>" nogil:
+    struct timeval:
+        long tv_sec
+        long tv_usec
+
+    int SOL_SOCKET
+    int SO_RCVTIMEO
+    int MSG_DONTWAIT
+    int c_setsockopt "setsockopt"(int fd, int level, int name, const void *value, unsigned int n)
     ssize_t c_send "send"(int fd, const void *data, size_t n, int flags)
     ssize_t c_recv "recv"(int fd, void *data, size_t n, int flags)
+
+cdef extern from "<sched.h>" nogil:
+    int sched_yield()
 
 cdef extern from "<poll.h>" nogil:
     struct pollfd:
@@ -38,19 +50,47 @@ cdef enum:
     ROOM = 32768            # for what is read at once, on the stack; the rest of a large value is read into its place
     MOST_AT_ONCE = 4        # nodes, which share that room
     MAX_WAIT_MS = 1 << 30
+    MISSES = 4              # round trips in a row that were awake in vain, after which some sleep at once
+    REST = 16               # how many; twice as many after each further one, up to
+    DOUBLINGS = 6
+
+# How long a round trip waits without sleeping: to sleep and be woken takes longer than a memcached on this host, and
+# what runs afterwards finds the processor's caches full of others' data.
+cdef double BUSY_S = 50e-6
+# A socket that may wait for less than this does not: kernels count in steps of a few milliseconds.
+cdef double LEAST_PATIENCE_S = 0.05
+# What is left of an operation's time when a socket has waited for its share is waited for by polling.
+cdef double SHARE_OF_PATIENCE = 0.9
 
 
 cdef class PlainConnection:
     """What an exchange has to know of a connection.
 
-    fd: of a socket that does not block; -1: of something that only looks like one, and is left to `Connection`.
+    fd: of a socket, which is written to and read without waiting but where this module says so; -1: of something that
+    only looks like one, and is left to `Connection`.
     life, compares: of the node, as its replies carry them. opaque: of the next command. parser: of the batch that is
-    under way. unsent: what is still to be written of it, or None.
+    under way. unsent: what is still to be written of it, or None. misses: how many round trips in a row have waited
+    awake in vain. rest: how many are to come that sleep at once.
     Thread-safety: one user at a time.
     """
 
     def __cinit__(self):
         self.fd = -1
+
+    def wait_in_socket(self, double operation_s):
+        """Let the socket itself wait for what is to be read: that takes one call of the system less than a poll.
+
+        operation_s: how long most operations may take. Where a socket cannot do so, it is polled as before.
+        """
+        cdef double patience_s = operation_s * SHARE_OF_PATIENCE
+        cdef timeval limit
+        if self.fd < 0 or patience_s < LEAST_PATIENCE_S:
+            return
+        limit.tv_sec = <long>patience_s
+        limit.tv_usec = <long>((patience_s - <double>limit.tv_sec) * 1e6)
+        if not c_setsockopt(self.fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit)):
+            set_blocking(self.fd, True)
+            self.patience_s = patience_s
 
 
 @cython.final
@@ -185,6 +225,9 @@ cdef inline double seconds() noexcept nogil:
 
 cdef struct Writing:
     int fd
+    double patience_s
+    int misses      # how many in a row have waited awake in vain
+    int rest        # how many are not to try that
     const char *at
     size_t size
     ssize_t n       # what the socket took; an error shows again when the rest is written
@@ -201,7 +244,6 @@ cdef list _write_and_read(list connections, batches, double until_s):
     cdef uint8_t[ROOM] room
     cdef size_t share = ROOM // <size_t>len(connections) if connections else ROOM
     cdef Writing[MOST_AT_ONCE] writings
-    cdef pollfd polled
     cdef Py_ssize_t i
     cdef Py_ssize_t n = len(connections)
     cdef PlainConnection connection
@@ -217,6 +259,8 @@ cdef list _write_and_read(list connections, batches, double until_s):
         data = encode_checked(batch.commands, connection.opaque)
         texts.append(data)
         writings[i].fd = connection.fd
+        writings[i].patience_s = connection.patience_s
+        writings[i].rest, writings[i].misses = connection.rest, connection.misses
         writings[i].at = PyBytes_AS_STRING(data)
         writings[i].size = <size_t>PyBytes_GET_SIZE(data)
         writings[i].n_read = 0
@@ -224,25 +268,60 @@ cdef list _write_and_read(list connections, batches, double until_s):
         connection.opaque += <size_t>len(batch.commands)
     with nogil:
         for i in range(n):
-            writings[i].n = c_send(writings[i].fd, writings[i].at, writings[i].size, 0)
-        polled.events = POLLIN
+            writings[i].n = c_send(writings[i].fd, writings[i].at, writings[i].size, MSG_DONTWAIT)
         for i in range(n):
-            polled.fd = writings[i].fd
-            polled.revents = 0
             if writings[i].n < <ssize_t>writings[i].size:
                 break
-            if c_poll(&polled, 1, milliseconds(left_s - (seconds() - started_s))) <= 0:
+            writings[i].n_read = _read_awake(&writings[i], room + <size_t>i * share, share, started_s + BUSY_S)
+            if writings[i].n_read > 0:
+                continue
+            writings[i].n_read = _read(
+                &writings[i], room + <size_t>i * share, share, left_s - (seconds() - started_s)
+            )
+            if writings[i].n_read < 0:
                 was_interrupted = errno == EINTR
                 break
-            writings[i].n_read = c_recv(writings[i].fd, room + <size_t>i * share, share, 0)
     if was_interrupted:
         PyErr_CheckSignals()
     for i in range(n):
         connection = connections[i]
+        connection.rest, connection.misses = writings[i].rest, writings[i].misses
         if writings[i].n < <ssize_t>writings[i].size:
             connection.unsent = memoryview(texts[i])[max(writings[i].n, 0):]
         outcomes.append(_finish(connection, room + <size_t>i * share, share, writings[i].n_read, until_s))
     return outcomes
+
+
+cdef inline ssize_t _read_awake(Writing *writing, uint8_t *into, size_t n, double until_s) noexcept nogil:
+    """Read what comes first, as long as that is soon; -1: it was not, or is not to be expected."""
+    cdef ssize_t n_read
+    if writing.rest:
+        writing.rest -= 1
+        return -1
+    while True:
+        n_read = c_recv(writing.fd, into, n, MSG_DONTWAIT)
+        if n_read >= 0:
+            writing.misses = 0
+            return n_read
+        if seconds() >= until_s:
+            writing.misses += 1
+            if writing.misses >= MISSES:
+                writing.rest = REST << min(writing.misses - MISSES, DOUBLINGS)
+            return -1
+        sched_yield()
+
+
+cdef inline ssize_t _read(Writing *writing, uint8_t *into, size_t n, double left_s) noexcept nogil:
+    """Read what comes first, and wait for it; -1: nothing came in time, or in the time that the socket waits."""
+    cdef pollfd polled
+    if 0 < writing.patience_s <= left_s:
+        return c_recv(writing.fd, into, n, 0)
+    polled.fd = writing.fd
+    polled.events = POLLIN
+    polled.revents = 0
+    if c_poll(&polled, 1, milliseconds(left_s)) <= 0:
+        return -1
+    return c_recv(writing.fd, into, n, MSG_DONTWAIT)
 
 
 cdef object _finish(PlainConnection connection, uint8_t *room, size_t n_room, ssize_t n_first, double until_s):
@@ -267,9 +346,9 @@ cdef object _finish(PlainConnection connection, uint8_t *room, size_t n_room, ss
             return None
         into = parser.room(&size)
         if into is NULL:
-            n = c_recv(connection.fd, room, n_room, 0)
+            n = c_recv(connection.fd, room, n_room, MSG_DONTWAIT)
         else:
-            n = c_recv(connection.fd, into, size, 0)
+            n = c_recv(connection.fd, into, size, MSG_DONTWAIT)
         if n <= 0:
             return None
         try:

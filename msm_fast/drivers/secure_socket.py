@@ -76,8 +76,11 @@ class SecureSocket:
         """Let so many bytes of what is sent next have records of their own, and then so many; see tls_records."""
         self._lengths = deque(lengths)
 
-    def send(self, data: bytes | memoryview) -> int:
-        """Send what can be sent at once, return how much that was. Raises: OSError; BlockingIOError if nothing can."""
+    def send(self, data: bytes | memoryview, flags: int = 0) -> int:
+        """Send what can be sent at once, return how much that was. flags: as for a socket; it never waits anyway.
+
+        Raises: OSError; BlockingIOError if nothing can be sent.
+        """
         left = memoryview(data)
         self._send_must_read = False
         try:
@@ -101,8 +104,11 @@ class SecureSocket:
             self._lengths.popleft()
         return n
 
-    def recv(self, n_bytes: int) -> bytes:
-        """Return what is there, b"" at its end. Raises: OSError; BlockingIOError if there is nothing yet."""
+    def recv(self, n_bytes: int, flags: int = 0) -> bytes:
+        """Return what is there, b"" at its end. flags: as for `send`.
+
+        Raises: OSError; BlockingIOError if there is nothing yet.
+        """
         self._recv_must_write = False
         try:
             return self._sock.recv(n_bytes)

@@ -41,12 +41,13 @@ class Ends(PlainConnection):
         self.nodes.sendall(b"EN O%d\r\n" % opaque)
 
 
-@pytest.fixture
-def connections() -> Iterator[Callable[[], Ends]]:
+@pytest.fixture(params=[0.0, 0.5], ids=["polled", "waiting_in_the_socket"])
+def connections(request: pytest.FixtureRequest) -> Iterator[Callable[[], Ends]]:
     made: list[Ends] = []
 
     def make() -> Ends:
         made.append(Ends())
+        made[-1].wait_in_socket(request.param)
         return made[-1]
 
     yield make
@@ -190,6 +191,51 @@ def test_all_nodes_together_have_no_longer_than_until_then(connections: Callable
     assert [outcome is None for outcome in outcomes] == [False, True]
     assert in_use == [slow, silent]
     assert took_s < 0.5 + 0.2
+
+
+def test_an_answer_that_takes_longer_than_most_is_waited_for_all_the_same(connections: Callable[[], Ends]) -> None:
+    idle, connection = idle_of("n1"), connections()
+    idle.put("n1", connection)
+    node = threading.Timer(0.6, connection.answer)
+    node.start()
+    outcomes, in_use = idle.exchange([GET], until())
+    node.join()
+    assert outcomes is not None
+    assert [reply.status for reply in outcomes[0]] == ["EN"]
+    assert in_use is None
+
+
+def ask(idle: IdleConnections, connection: Ends, opaque: int, delay_s: float = 0.0) -> None:
+    """Make a round trip to a node that takes at least so long."""
+    node = threading.Timer(delay_s, connection.answer, (opaque,))
+    node.start()
+    outcomes, _ = idle.exchange([GET], until())
+    node.join()
+    assert outcomes is not None
+    assert outcomes[0] is not None
+
+
+def test_a_node_that_is_never_quick_is_mostly_waited_for_asleep(connections: Callable[[], Ends]) -> None:
+    idle, connection = idle_of("n1"), connections()
+    idle.put("n1", connection)
+    rests = []
+    for opaque in range(1, 4 + 16 + 1 + 1):
+        ask(idle, connection, opaque, 0.005)
+        rests.append(connection.rest)
+    assert rests == [0, 0, 0, *range(16, -1, -1), 32]
+
+
+def test_a_node_that_is_quick_again_is_waited_for_awake_again(connections: Callable[[], Ends]) -> None:
+    idle, connection = idle_of("n1"), connections()
+    idle.put("n1", connection)
+    for opaque in range(1, 6):
+        ask(idle, connection, opaque, 0.005)
+    assert connection.misses == 4
+    ends_at = until()
+    while connection.misses and time.monotonic() < ends_at:
+        opaque += 1
+        ask(idle, connection, opaque)
+    assert connection.misses == 0
 
 
 @pytest.mark.parametrize("size", [100, 9_000, 40_000, 400_000])
