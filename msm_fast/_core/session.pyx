@@ -210,6 +210,6 @@ MutableMapping.register(Session)
 
 cdef tuple _retire(SessionState state):
     """Return the ids whose copies go when a session is saved that is ended, or gets a new id."""
-    if state.kept() or state.local_kind == "provisional":
+    if state.keeps_id:
         return (*state.retired, state.session_id)
     return state.retired

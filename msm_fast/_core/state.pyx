@@ -165,6 +165,11 @@ cdef class SessionState:
         return self.kept()
 
     @property
+    def keeps_id(self):
+        """Whether the client keeps its id: the session is kept, or may be where it cannot be reached."""
+        return self.kept() or self.local_kind == "provisional"
+
+    @property
     def may_need_saving(self):
         """Whether there is something that a save would store; what is not kept may have it in vain."""
         return self.must_store or bool(self.retired) or self.attributes.is_changed

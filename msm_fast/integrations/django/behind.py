@@ -11,13 +11,13 @@ from django.utils.module_loading import import_string
 
 from msm_fast.async_manager import AsyncSessionManager
 from msm_fast.errors import MsmError
-from msm_fast.integrations.django.expiry import set_lifetimes
+from msm_fast.integrations.django.expiry import EXPIRY, set_lifetimes
 from msm_fast.integrations.django.known_settings import setting
-from msm_fast.integrations.django.managers import managers
+from msm_fast.integrations.django.managers import current, managers
 from msm_fast.manager import SessionManager
 from msm_fast.policies import SaveResult
 from msm_fast.request_scope import AsyncRequestScope, RequestScope
-from msm_fast.session import Session, SessionState
+from msm_fast.session import Session
 
 __all__ = ["SessionBehind"]
 
@@ -36,10 +36,10 @@ class SessionBehind(SessionBase):
 
     _session_key: str | None = None
     """As it is set; `session_key` is what of it may be one."""
-    _session_cache: MutableMapping[str, Any]
 
     # What each begins with, set on one only when it changes: a store is made for every request.
     accessed = False
+    _content: MutableMapping[str, Any] | None = None
     _modified: bool | None = None
     _scope: _Scope | None = None
     _manager: SessionManager | AsyncSessionManager | None = None
@@ -58,8 +58,19 @@ class SessionBehind(SessionBase):
 
     def __init__(self, session_key: str | None = None) -> None:
         self._session_key = session_key if session_key and len(session_key) >= _KEY_SIZE_MIN else None
-        self._managers = managers()
+        self._managers = current.managers or managers()
         self._stays_in_threads = self._managers.is_sticky
+
+    @property
+    def _session_cache(self) -> MutableMapping[str, Any]:
+        """The content, as Django's own code knows it: an attribute that is not there before it is looked up."""
+        if self._content is None:
+            raise AttributeError("_session_cache")
+        return self._content
+
+    @_session_cache.setter
+    def _session_cache(self, content: MutableMapping[str, Any]) -> None:
+        self._content = content
 
     @property
     def session_key(self) -> str | None:
@@ -77,6 +88,11 @@ class SessionBehind(SessionBase):
         """Return settings.SESSION_COOKIE_AGE, unless a subclass says otherwise."""
         age: int = setting("SESSION_COOKIE_AGE")
         return age
+
+    def get_expire_at_browser_close(self) -> bool:
+        """Return whether its cookie ends with the browser, as its expiry or else the settings say."""
+        expiry = self.get(EXPIRY)
+        return bool(setting("SESSION_EXPIRE_AT_BROWSER_CLOSE")) if expiry is None else expiry == 0
 
     @property
     def is_found(self) -> bool:
@@ -104,7 +120,7 @@ class SessionBehind(SessionBase):
             self._failure = error
             raise
         self._is_preloaded = False
-        self._session_key = str(state.session_id) if _has_key(state) else None
+        self._session_key = str(state.session_id) if state.keeps_id else None
         return session
 
     def _take_preloaded(self) -> Session | None:
@@ -116,7 +132,7 @@ class SessionBehind(SessionBase):
     def _begin_new(self) -> None:
         """Have a session behind that is to be stored as new."""
         scope = self._scope
-        if scope is None or self._is_preloaded or _has_key(scope.session.state):
+        if scope is None or self._is_preloaded or scope.session.state.keeps_id:
             scope = self._open(self._managers.for_threads(), None)
         scope.session.store_anyway()
 
@@ -130,11 +146,6 @@ class SessionBehind(SessionBase):
             raise UpdateError
         return True
 
-    def _is_as_found(self, content: Mapping[str, Any] | None) -> bool:
-        """Whether nothing but what is inside its values can have changed since it was looked up, its expiry neither."""
-        scope = self._scope
-        return self._modified is None and scope is not None and not self._is_preloaded and content is scope.session
-
     def _lay_in(self, content: Mapping[str, Any] | None) -> bool:
         """Let the session behind have content, and the life that its expiry gives; return whether that is over."""
         assert self._scope is not None
@@ -143,10 +154,10 @@ class SessionBehind(SessionBase):
             content = dict(content)
             session.clear()
             session.update(content)
-        self._session_cache = session
+        self._content = session
         is_alive = set_lifetimes(session, self._managers, self.get_session_cookie_age())
         if not is_alive:
-            self._session_cache = dict(session)
+            self._content = dict(session)
             session.invalidate()
         return not is_alive
 
@@ -161,18 +172,18 @@ class SessionBehind(SessionBase):
             self._session_key = self.session_key or session.id
             self._forget()
         elif result.status == "invalidated":
-            self._session_cache = dict(session)
+            self._content = dict(session)
             self._forget()
             raise UpdateError
-        elif _has_key(session.state):
+        elif session.state.keeps_id:
             self._session_key = session.id
 
     def _end(self) -> None:
         """End the session behind; what it held is still to be read here, as in Django's own stores."""
         assert self._scope is not None
         session = self._scope.session
-        if self.__dict__.get("_session_cache") is session:
-            self._session_cache = dict(session)
+        if self._content is session:
+            self._content = dict(session)
         session.invalidate()
 
     def _rotate(self) -> None:
@@ -213,8 +224,3 @@ class SessionBehind(SessionBase):
         if not self._has_end:  # it may be used for as long as a websocket is open
             scope.left_s = self._managers.settings.timeouts.request
         return scope
-
-
-def _has_key(state: SessionState) -> bool:
-    """Whether a session is stored, or may be where it cannot be reached: the client keeps its id."""
-    return state.is_kept or state.local_kind == "provisional"

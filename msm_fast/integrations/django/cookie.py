@@ -6,12 +6,11 @@ import time
 from collections.abc import Container
 from functools import lru_cache
 from http.cookies import Morsel
-from typing import Any
 
 from django.http import HttpResponse
 from django.utils.http import http_date
 
-from msm_fast.integrations.django.known_settings import cookie_attributes, setting
+from msm_fast.integrations.django.known_settings import CookieSettings
 
 __all__ = ["SessionCookie", "session_cookie"]
 
@@ -55,28 +54,27 @@ class _Template:
         return cookie
 
 
-def session_cookie(value: str, max_age: int | None) -> SessionCookie:
+def session_cookie(settings: CookieSettings, value: str, max_age: int | None) -> SessionCookie:
     """Return the cookie that `response.set_cookie` would make, as the settings SESSION_COOKIE_… say.
 
     value: of characters that need no quoting. max_age: seconds; None: it ends with the browser.
     """
-    template = _template(setting("SESSION_COOKIE_NAME"), max_age, cookie_attributes())
-    return template.cookie(value, "" if max_age is None else _http_date(int(time.time() + max_age)))
+    expires = "" if max_age is None else _http_date(int(time.time() + max_age))
+    return _template(settings, max_age).cookie(value, expires)
 
 
 @lru_cache(maxsize=64)
-def _template(name: str, max_age: int | None, attributes: tuple[Any, ...]) -> _Template:
-    domain, path, secure, httponly, samesite = attributes
+def _template(settings: CookieSettings, max_age: int | None) -> _Template:
     response = HttpResponse()
     response.set_cookie(
-        name,
+        settings.cookie_name,
         _VALUE,
         max_age=max_age,
         expires=None if max_age is None else _EXPIRES,
-        domain=domain,
-        path=path,
-        secure=bool(secure),
-        httponly=bool(httponly),
-        samesite=samesite,
+        domain=settings.cookie_domain,
+        path=settings.cookie_path,
+        secure=bool(settings.cookie_secure),
+        httponly=bool(settings.cookie_httponly),
+        samesite=settings.cookie_samesite,
     )
-    return _Template(response.cookies[name])
+    return _Template(response.cookies[settings.cookie_name])

@@ -10,9 +10,9 @@ from django.utils import timezone
 from msm_fast.integrations.django.managers import Managers
 from msm_fast.session import Session
 
-__all__ = ["set_lifetimes"]
+__all__ = ["EXPIRY", "set_lifetimes"]
 
-_EXPIRY = "_session_expiry"
+EXPIRY = "_session_expiry"
 """Where Django keeps in a session what set_expiry was given."""
 
 _LONGEST_S = 2**32 - 1
@@ -24,7 +24,7 @@ def set_lifetimes(session: Session, managers: Managers, cookie_age: float) -> bo
     A number of seconds counts from the session's last use, a moment from now on for good. cookie_age: how long it may
     be unused if neither it nor MSM_FAST says; 0, until the browser ends, says nothing.
     """
-    expiry = session.get(_EXPIRY)
+    expiry = session.get(EXPIRY)
     settings = managers.settings
     unused_s = settings.max_inactive if managers.has_own_lifetime else cookie_age
     if not expiry and session.has_lives(unused_s, settings.absolute_lifetime):

@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from operator import itemgetter
-from typing import Any
+from typing import Any, NamedTuple
 
 from django.conf import settings
 
-__all__ = ["COOKIE_ATTRIBUTES", "cookie_attributes", "request_settings", "setting"]
+__all__ = ["CookieSettings", "cookie_settings", "request_settings", "setting"]
 
-COOKIE_ATTRIBUTES = (
-    "SESSION_COOKIE_DOMAIN",
-    "SESSION_COOKIE_PATH",
-    "SESSION_COOKIE_SECURE",
-    "SESSION_COOKIE_HTTPONLY",
-    "SESSION_COOKIE_SAMESITE",
-)
-_attributes_in: Callable[[Any], tuple[Any, ...]] = itemgetter(*COOKIE_ATTRIBUTES)
+
+class CookieSettings(NamedTuple):
+    """The settings of the session's cookie, as Django names them without SESSION_ in front."""
+
+    cookie_name: str
+    cookie_domain: str | None
+    cookie_path: str
+    cookie_secure: bool
+    cookie_httponly: bool
+    cookie_samesite: str | None
+
+
+_NAMES = tuple([f"SESSION_{field.upper()}" for field in CookieSettings._fields])
+_cookie_settings_in: Callable[[Any], tuple[Any, ...]] = itemgetter(*_NAMES)
+_as_known = lru_cache(maxsize=8)(CookieSettings._make)
 _request_settings_in: Callable[[Any], tuple[str, bool]] = itemgetter(
     "SESSION_COOKIE_NAME", "SESSION_SAVE_EVERY_REQUEST"
 )
@@ -42,9 +50,9 @@ def request_settings() -> tuple[str, bool]:
         return settings.SESSION_COOKIE_NAME, settings.SESSION_SAVE_EVERY_REQUEST
 
 
-def cookie_attributes() -> tuple[Any, ...]:
-    """Return the settings of COOKIE_ATTRIBUTES."""
+def cookie_settings() -> CookieSettings:
+    """Return what they are now; the same object as long as they are the same."""
     try:
-        return _attributes_in(_known)
+        return _as_known(_cookie_settings_in(_known))
     except KeyError:
-        return tuple([getattr(settings, name) for name in COOKIE_ATTRIBUTES])
+        return _as_known(tuple([getattr(settings, name) for name in _NAMES]))

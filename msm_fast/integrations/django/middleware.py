@@ -15,7 +15,7 @@ from django.utils.cache import patch_vary_headers
 
 from msm_fast.integrations.cookies import is_never_stored
 from msm_fast.integrations.django.cookie import session_cookie
-from msm_fast.integrations.django.known_settings import request_settings, setting
+from msm_fast.integrations.django.known_settings import cookie_settings, request_settings
 from msm_fast.integrations.django.sessions import SessionStore
 from msm_fast.integrations.session_headers import REFUSAL, REFUSAL_HEADERS, UNREACHABLE
 
@@ -100,8 +100,8 @@ class SessionMiddleware(DjangoSessionMiddleware):  # type: ignore[misc, unused-i
         return _refusal(exception) if isinstance(exception, UNREACHABLE) else None
 
     def _begin(self, request: HttpRequest, *, in_threads: bool) -> SessionStore:
-        name, saves_always = request_settings()
-        store: SessionStore = self.SessionStore(request.COOKIES.get(name))
+        cookie_name, saves_always = request_settings()
+        store: SessionStore = self.SessionStore(request.COOKIES.get(cookie_name))
         store.begin_request(request.method, request.path, in_threads=in_threads, saves_always=saves_always)
         request.session = store
         return store
@@ -113,48 +113,45 @@ def _with_session(response: HttpResponse, store: SessionStore, request: HttpRequ
     An error page gets a cookie only for what was stored before: it stores nothing itself.
     """
     sets_cookie = store.may_change_cookie and _changes_cookie(response, store, request)
+    headers = response.headers
     if store.accessed or sets_cookie:
-        if response.has_header("Vary"):
+        if "Vary" in headers:
             patch_vary_headers(response, ("Cookie",))
         else:
-            response["Vary"] = "Cookie"
-    if sets_cookie and not is_never_stored(response.get("Cache-Control", "")):
-        response["Cache-Control"] = "no-store"
+            headers["Vary"] = "Cookie"
+    if sets_cookie and not ("Cache-Control" in headers and is_never_stored(headers["Cache-Control"])):
+        headers["Cache-Control"] = "no-store"
     return response
 
 
 def _changes_cookie(response: HttpResponse, store: SessionStore, request: HttpRequest) -> bool:
     """Set or delete the cookie if it is to be; return whether it was."""
-    presented = request.COOKIES.get(setting("SESSION_COOKIE_NAME"))
+    settings = cookie_settings()
+    presented = request.COOKIES.get(settings.cookie_name)
     if store.was_ended and presented is not None and store.is_empty():
         response.delete_cookie(
-            setting("SESSION_COOKIE_NAME"),
-            path=setting("SESSION_COOKIE_PATH"),
-            domain=setting("SESSION_COOKIE_DOMAIN"),
-            samesite=setting("SESSION_COOKIE_SAMESITE"),
+            settings.cookie_name,
+            path=settings.cookie_path,
+            domain=settings.cookie_domain,
+            samesite=settings.cookie_samesite,
         )
         return True
-    if _needs_cookie(response, store, presented):
-        _set_cookie(response, store)
-        return True
-    return False
+    key = store.session_key
+    if key is None or not _needs_cookie(response, store, key != presented):
+        return False
+    max_age = None if store.get_expire_at_browser_close() else store.get_expiry_age()
+    response.cookies[settings.cookie_name] = session_cookie(settings, key, max_age)
+    return True
 
 
-def _needs_cookie(response: HttpResponse, store: SessionStore, presented: str | None) -> bool:
+def _needs_cookie(response: HttpResponse, store: SessionStore, has_new_key: bool) -> bool:
     """Whether the client's cookie is to be set, as Django has it: with each change. Also when the id is another.
 
     After the save: what was changed inside a value is stored by then.
     """
-    if store.session_key is None or store.is_empty():
-        return False
     if response.status_code >= 500:
-        return store.was_stored and store.session_key != presented
+        return store.was_stored and has_new_key
     return store.was_stored or store.is_marked or (store.saves_always and store.is_found)
-
-
-def _set_cookie(response: HttpResponse, store: SessionStore) -> None:
-    max_age = None if store.get_expire_at_browser_close() else store.get_expiry_age()
-    response.cookies[setting("SESSION_COOKIE_NAME")] = session_cookie(store.session_key or "", max_age)
 
 
 def _interrupted() -> SessionInterrupted:

@@ -10,6 +10,7 @@ from django.contrib.sessions.backends.base import CreateError
 
 from msm_fast.errors import ApplicationStopped
 from msm_fast.integrations.django.behind import SessionBehind
+from msm_fast.integrations.django.expiry import EXPIRY
 from msm_fast.request_scope import AsyncRequestScope, RequestScope
 from msm_fast.session import Session
 
@@ -57,9 +58,11 @@ class SessionStore(SessionBehind):
     def close(self) -> None:
         """End the request, however it went."""
         scope = self._scope
+        if scope is None or scope.lock is None:
+            return
         if isinstance(scope, RequestScope):
             scope.close()
-        elif scope is not None:
+        else:
             scope.abandon()
 
     async def aclose(self) -> None:
@@ -82,7 +85,7 @@ class SessionStore(SessionBehind):
         """Whether there may be something to store, or to be learned of a request that left it as it was."""
         modified, scope = self._modified, self._scope
         if modified or self.saves_always:
-            return not self.is_empty()
+            return self._session_key is not None or not self.is_empty()
         if modified is not None or scope is None or self._is_preloaded:
             return False
         return scope.session.state.may_need_saving or scope.is_learned_of
@@ -139,7 +142,7 @@ class SessionStore(SessionBehind):
 
     def load(self) -> MutableMapping[str, Any]:
         """Look the session up now and return it; one that does not exist is empty and has no key."""
-        return self._take(self._open(self._managers.threads or self._managers.for_threads(), self.session_key))
+        return self._take(self._open(self._managers.threads or self._managers.for_threads(), self._session_key))
 
     async def aload(self) -> MutableMapping[str, Any]:
         """As load."""
@@ -158,20 +161,20 @@ class SessionStore(SessionBehind):
         """
         if must_create and self.session_key is not None and self.exists(self.session_key):
             raise CreateError
-        content = self.__dict__.get("_session_cache")
+        content = self._content
         if must_create or self.session_key is None:
             self._begin_new()
-        elif self._is_as_found(content):
-            result = self._scope_for_threads().save()
-            if result.status != "unchanged":
-                self._settle(result, False)
-            return
-        elif not self.is_found:
+        elif self._scope is None or self._is_preloaded:
             key = self.session_key
             if self._take_preloaded() is None:
                 self.load()
             if self._is_gone(key, content):
                 return
+        elif self._modified is None and content is self._scope.session:  # its expiry cannot have changed
+            result = self._scope_for_threads().save()
+            if result.status != "unchanged":
+                self._settle(result, False)
+            return
         is_over = self._lay_in(content)
         self._settle(self._scope_for_threads().save(), is_over)
 
@@ -182,18 +185,18 @@ class SessionStore(SessionBehind):
             return
         if must_create and self.session_key is not None and await self.aexists(self.session_key):
             raise CreateError
-        content = self.__dict__.get("_session_cache")
+        content = self._content
         if must_create or self.session_key is None:
             self._begin_new()
-        elif self._is_as_found(content):
-            self._settle(await self._scope_for_loop().save(), False)
-            return
-        elif not self.is_found:
+        elif self._scope is None or self._is_preloaded:
             key = self.session_key
             if self._take_preloaded() is None:
                 await self.aload()
             if self._is_gone(key, content):
                 return
+        elif self._modified is None and content is self._scope.session:  # its expiry cannot have changed
+            self._settle(await self._scope_for_loop().save(), False)
+            return
         is_over = self._lay_in(content)
         self._settle(await self._scope_for_loop().save(), is_over)
 
@@ -276,38 +279,54 @@ class SessionStore(SessionBehind):
 
     def _get_session(self, no_load: bool = False) -> MutableMapping[str, Any]:
         self.accessed = True
-        try:
-            return self._session_cache
-        except AttributeError:
-            pass
+        if self._content is not None:
+            return self._content
         found: MutableMapping[str, Any]
-        if self.session_key is None or no_load:
+        if self._session_key is None or no_load:
             found = self._take(self._open(self._managers.for_threads(), None))
         else:
             preloaded = self._take_preloaded() if self._is_preloaded or self._failure is not None else None
             found = self.load() if preloaded is None else preloaded
-        self._session_cache = found
+        self._content = found
         return found
 
     async def _aget_session(self, no_load: bool = False) -> MutableMapping[str, Any]:
-        if "_session_cache" not in self.__dict__ and self.session_key is not None and not no_load:
+        if self._content is None and self.session_key is not None and not no_load:
             self.accessed = True
             preloaded = self._take_preloaded()
-            self._session_cache = await self.aload() if preloaded is None else preloaded
+            self._content = await self.aload() if preloaded is None else preloaded
         return self._get_session(no_load)
 
     _session = property(_get_session)
 
+    # These three do without a call what `_get_session` does once there is a session: most requests use nothing else.
+
     def __getitem__(self, key: str) -> Any:
-        return self._get_session()[key]
+        content = self._content
+        if content is None:
+            content = self._get_session()
+        self.accessed = True
+        return content[key]
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """Return the value of key, or default if there is none."""
+        content = self._content
+        if content is None:
+            content = self._get_session()
+        self.accessed = True
+        return content.get(key, default)
 
     def __setitem__(self, key: str, value: object) -> None:
-        self._get_session()[key] = value
-        self.modified = True
+        content = self._content
+        if content is None:
+            content = self._get_session()
+        content[key] = value
+        self.accessed = True
+        self._modified = True
 
     def get_expiry_age(self, **kwargs: Any) -> int:
         """Return in how many seconds the session expires, from now or from kwargs' `modification`."""
-        if not kwargs and not self.get("_session_expiry"):
+        if not kwargs and not self.get(EXPIRY):
             return self.get_session_cookie_age()
         age: int = super().get_expiry_age(**kwargs)
         return age

@@ -48,6 +48,13 @@ def test_a_session_is_kept_if_it_is_stored_lives_here_or_is_in_the_local_store()
     assert state(local_generation=1).is_kept
 
 
+def test_a_client_keeps_the_id_of_a_session_that_is_kept_or_cannot_be_reached():
+    assert not state().keeps_id
+    assert not state(local_kind="ended").keeps_id
+    assert state(local_kind="provisional").keeps_id
+    assert state(is_live=True).keeps_id
+
+
 def test_who_parts_with_a_session_changes_his_own():
     shared = state(revision=4, used_at=1.0)
     own = shared.part_with()
