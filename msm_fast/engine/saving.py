@@ -159,11 +159,11 @@ def _store(ctx: Context, state: SessionState, body: bytes, begun: Begun | None) 
             progress = _start(None)
         elif verdict == "conflict":
             winner = _winner(write)
-            if write.attempts.isdisjoint(winner.record.lineage):
+            if write.is_under(winner):
+                follow(state, body, winner.record)
+            else:
                 base = Base(progress.base_generation, progress.base_nonce or _NO_NONCE, progress.lineage)
                 merge(ctx, state, winner.record, base)
-            else:
-                follow(state, body, winner.record)
             follow_home(ctx, state, write.home, winner.record)
             body = encode_attributes(ctx, state)
             status = "merged"

@@ -15,12 +15,13 @@ from typing import Literal
 
 from msm_fast._core import wire
 from msm_fast._core.replies import Reply
+from msm_fast.engine.as_usual import LINEAGE
 from msm_fast.engine.context import Context
 from msm_fast.engine.copies import Copy, put, read_copy, tell_corrupt
 from msm_fast.engine.effects import Batch, Flow, NodeFailure, Outcome, Replies
 from msm_fast.engine.exchanging import exchange
 from msm_fast.engine.topology import home_digest
-from msm_fast.engine.versions import version
+from msm_fast.engine.versions import life_of, version
 from msm_fast.errors import CorruptRecord, UnknownFormat
 from msm_fast.session import ABSENT, UNKNOWN
 
@@ -28,6 +29,9 @@ __all__ = ["Write", "write_copies", "write_deferred"]
 
 _ROUNDS = 10
 """Enough to ask, write, be refused, ask, overwrite and look again, with a node or two failing between."""
+
+_MOST_MEANWHILE = 1 << 15
+"""More writes than others can make during one; a session that moves skips more generations than that."""
 
 _NONE: frozenset[str] = frozenset()
 """No nodes: most writes meet no trouble, and need no sets to note it in."""
@@ -47,9 +51,10 @@ class Write:
     is as unknown as if it were gone.
 
     What comes of it. done: what was written: the copy's new version, or UNKNOWN where another write already stands on
-    this one. superseded_by: what stands on this write at its own home: this one had succeeded, and nothing more is to
-    be written. newer: what was stored by others meanwhile, for the caller to merge with. strange: copies that are not
-    the base. fresh: nodes written or looked at since the last write.
+    this one. won: the version that the home gave it, unless it is in another life by now. superseded_by: what stands on
+    this write at its own home: this one had succeeded, and nothing more is to be written. newer: what was stored by
+    others meanwhile, for the caller to merge with. strange: copies that are not the base. fresh: nodes written or
+    looked at since the last write.
     """
 
     __slots__ = (
@@ -75,6 +80,7 @@ class Write:
         "spares",
         "strange",
         "superseded_by",
+        "won",
     )
 
     def __init__(
@@ -112,6 +118,7 @@ class Write:
         self.deferred = deferred or {}
         self.recreates = recreates
         self.done: dict[str, int] = {}
+        self.won: int | None = None
         self.superseded_by: Copy | None = None
         self.failed = _NONE
         self.newer: dict[str, Copy] = {}
@@ -137,6 +144,19 @@ class Write:
     def lineages_differ(self, copy: Copy) -> bool:
         """Whether no write that this one stands on is one that the copy stands on, as far as lineages reach."""
         return set(self.lineage).isdisjoint(copy.record.lineage)
+
+    def is_under(self, copy: Copy) -> bool:
+        """Whether the copy stands on this write, or on an attempt before it that had all that this one has.
+
+        Its lineage says so, or does not reach back that far: then that the home took this write, has not been restarted
+        since, and has had more writes than a lineage names. One that was evicted there meanwhile is not told from that.
+        """
+        if not self.attempts.isdisjoint(copy.record.lineage):
+            return True
+        n_since = copy.record.generation - self.generation
+        return (
+            self.won is not None and copy.record.home == home_digest(self.home) and LINEAGE <= n_since < _MOST_MEANWHILE
+        )
 
     def decider(self) -> str | None:
         """Return the node that decides between writers, or None if no node has a copy any more and none is to get one.
@@ -273,6 +293,8 @@ def _take_written(write: Write, node: str, replies: Replies) -> None:
     if reply.status == "HD":
         write.done[node] = version(replies.life, reply.cas)
         write.fresh |= {node}
+        if node == write.home:
+            write.won = write.done[node]
     elif reply.status == "NF":
         write.expected[node] = ABSENT
         write.strange.pop(node, None)
@@ -298,6 +320,8 @@ def _take_second_look(write: Write, node: str, reply: Reply) -> None:
 def _take_copy(ctx: Context, write: Write, node: str, replies: Replies) -> None:
     """Note a copy that was asked for because it is not, or not known to be, the expected one."""
     (reply,) = replies
+    if node == write.home and write.won is not None and life_of(write.won) != replies.life:
+        write.won = None
     if reply.status == "EN":
         write.expected[node] = ABSENT
         return
@@ -319,7 +343,7 @@ def _take_copy(ctx: Context, write: Write, node: str, replies: Replies) -> None:
         write.fresh |= {node}
     elif copy.nonce in write.own_nonces or copy.nonce == write.base_nonce:
         pass
-    elif write.attempts.isdisjoint(copy.record.lineage):
+    elif not write.is_under(copy):
         _note_stranger(write, node, copy)
     elif copy.record.home == home_digest(node):
         write.superseded_by = copy
@@ -357,7 +381,7 @@ def _judge_strangers(write: Write) -> None:
         is_older = copy.nonce in write.lineage or (copy.record.generation < write.base_generation and not is_fork)
         if is_older or node in write.done:
             continue
-        stands_on_this = not write.attempts.isdisjoint(copy.record.lineage)
+        stands_on_this = write.is_under(copy)
         moved = decider in write.done and copy.record.home != home_digest(write.home)
         if node == decider or stands_on_this or moved or write.is_new:
             write.newer[node] = copy

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from msm_fast import ConflictError, SessionUnavailable
-from msm_fast.engine.effects import Exchange
+from msm_fast.engine.effects import Exchange, Flow, Outcome
+from msm_fast.policies import SaveResult
 from tests.simulation.driver import SimulatedDriver
 from tests.simulation.test_loading import backup_of, holders, home_of, key_of
 from tests.simulation.test_saving import loaded, read
@@ -193,3 +194,39 @@ def test_what_another_has_built_on_a_save_survives_the_corruption_of_its_home(
     one.save(second)
     backups[1 - lagging].fault = "refused"
     assert read(make_worker(replicas=2), session_id) == {"count": 3}
+
+
+def with_a_slow_backup(flow: Flow[SaveResult], meanwhile: Callable[[], None]) -> Flow[SaveResult]:
+    """Carry a save out whose first batch is answered some time before the others arrive at their nodes."""
+    exchange = next(flow)
+    assert isinstance(exchange, Exchange)
+    outcomes: list[Outcome] = yield Exchange(exchange.batches[:1])
+    meanwhile()
+    outcomes += yield Exchange(exchange.batches[1:])
+    try:
+        effect = flow.send(outcomes)
+        while True:
+            effect = flow.send((yield effect))
+    except StopIteration as stop:
+        result: SaveResult = stop.value
+        return result
+
+
+@pytest.mark.parametrize("n_writes", [0, 1, 6, 7, 8, 9, 20])
+def test_a_save_whose_backup_is_slow_undoes_nothing_that_was_built_on_it_meanwhile(
+    driver: SimulatedDriver, make_worker: MakeWorker, n_writes: int
+) -> None:
+    one, two = make_worker(on_conflict="error"), make_worker()
+    session_id = one.store(count=0)
+    slow = loaded(one, session_id)
+    slow["count"] = 1
+
+    def count_up() -> None:
+        for _ in range(n_writes):
+            other = loaded(two, session_id)
+            other["count"] += 1
+            two.save(other)
+
+    result = driver.run(with_a_slow_backup(one.keep(slow.state), count_up))
+    assert result.status == "stored"
+    assert read(make_worker(), session_id) == {"count": 1 + n_writes}
