@@ -183,7 +183,7 @@ class AsyncSessionManager(Operations):
     async def _save(self, state: SessionState, budget: TimeBudget, lock: SessionLock | None = None) -> SaveResult:
         self._home.enter()
         begun: Begun | None = None
-        writing = self._usual.begin(state) if lock is None else None
+        writing = self._usual.begin(state) if lock is None and self._sticky is None else None
         if isinstance(writing, SaveResult):
             return writing
         if writing is not None:

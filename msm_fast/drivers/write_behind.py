@@ -23,7 +23,7 @@ Outcomes: TypeAlias = "list[bool | Exception]"
 _log = logging.getLogger("msm_fast.write_behind")
 _IDLE_S = 1.0
 """How long the thread waits for more before it ends; a new one costs more than the wait."""
-GATHERED_FOR_S = 0.005
+GATHERED_FOR_S = 0.01
 """How long what is to be written waits for more of it. Requests have the processor meanwhile, a session that is changed
 again is written once, and several sessions share a round trip."""
 SWEPT_EVERY_S = 1.0

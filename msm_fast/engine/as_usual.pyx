@@ -297,8 +297,7 @@ cdef class UsualWay:
         cdef list failures = []
         self._look_around()
         if (
-            self._is_sticky
-            or state.retired
+            state.retired
             or state.is_ended
             or state.rotated_from is not None
             or state.local_generation
