@@ -72,6 +72,10 @@ class SessionBehind(SessionBase):
     def _session_cache(self, content: MutableMapping[str, Any]) -> None:
         self._content = content
 
+    @_session_cache.deleter
+    def _session_cache(self) -> None:
+        self._content = None
+
     @property
     def session_key(self) -> str | None:
         """The session's key, or None: it has none yet, or what was set is too short for one."""

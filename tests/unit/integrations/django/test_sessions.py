@@ -171,6 +171,18 @@ def test_one_store_may_be_used_from_both_worlds() -> None:
     assert store.load() == {}
 
 
+def test_who_looks_for_djangos_own_attribute_finds_the_content_once_it_was_looked_up() -> None:
+    store = SessionStore(stored(user="ada").session_key)
+    assert not hasattr(store, "_session_cache")
+    assert store["user"] == "ada"
+    assert store._session_cache["user"] == "ada"
+    other = SessionStore(store.session_key)
+    other["user"] = "eve"
+    other.save()
+    del store._session_cache
+    assert store["user"] == "eve", "it is looked up again"
+
+
 def test_a_manager_is_used_again_when_its_loop_has_ended() -> None:
     from msm_fast.integrations.django.managers import managers
 
