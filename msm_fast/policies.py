@@ -23,6 +23,7 @@ __all__ = [
     "require_positive",
 ]
 
+_LONGEST_BUSY_POLL_S = 0.01
 _LONGEST_LOCK_S = 24 * 3600
 
 SaveStatus = Literal["stored", "unchanged", "merged", "queued", "local", "failed", "invalidated"]
@@ -61,7 +62,8 @@ class Timeouts:
     """Limits in seconds. connect: one connection. operation: one round trip. request: all a request may spend.
 
     lock: what it may spend, besides, on waiting for its session's lock. lock_ttl: for how long a lock outlives a worker
-    that died with it, 1 or more; while its request runs it is renewed.
+    that died with it, 1 or more; while its request runs it is renewed. busy_poll: for how long a thread waits for an
+    answer without sleeping, up to 0.01; 0: never. Where nobody answers that soon it is hardly ever tried.
     """
 
     connect: float = 0.1
@@ -69,10 +71,13 @@ class Timeouts:
     request: float = 0.25
     lock: float = 5.0
     lock_ttl: float = 30.0
+    busy_poll: float = 0.0001
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            require_positive(f"timeouts.{field.name}", getattr(self, field.name))
+        for name in ("connect", "operation", "request", "lock", "lock_ttl"):
+            require_positive(f"timeouts.{name}", getattr(self, name))
+        if not (isinstance(self.busy_poll, (int, float)) and 0 <= self.busy_poll <= _LONGEST_BUSY_POLL_S):
+            raise ConfigurationError("timeouts.busy_poll", self.busy_poll, f"0 to {_LONGEST_BUSY_POLL_S} seconds")
         if not 1 <= self.lock_ttl <= _LONGEST_LOCK_S:
             raise ConfigurationError("timeouts.lock_ttl", self.lock_ttl, f"1 to {_LONGEST_LOCK_S} seconds")
 

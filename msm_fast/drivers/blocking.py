@@ -199,7 +199,7 @@ class BlockingDriver:
         try:
             until = min(deadline, time.monotonic() + self._timeouts.connect)
             greeting = _greet(connection, until, self._access.credentials)
-            connection.wait_in_socket(self._operation_s)
+            connection.set_waiting(self._operation_s, self._timeouts.busy_poll)
         except BaseException as error:
             connection.close()
             if isinstance(error, ConnectionFailed) and connection.address is not None:

@@ -5,6 +5,7 @@ from msm_fast._core.replies cimport ReplyParser
 
 cdef class PlainConnection:
     cdef public int fd
+    cdef double busy_poll_s
     cdef double patience_s
     cdef readonly int misses
     cdef readonly int rest

@@ -54,9 +54,6 @@ cdef enum:
     REST = 16               # how many; twice as many after each further one, up to
     DOUBLINGS = 6
 
-# How long a round trip waits without sleeping: to sleep and be woken takes longer than a memcached on this host, and
-# what runs afterwards finds the processor's caches full of others' data.
-cdef double BUSY_S = 50e-6
 # A socket that may wait for less than this does not: kernels count in steps of a few milliseconds.
 cdef double LEAST_PATIENCE_S = 0.05
 # What is left of an operation's time when a socket has waited for its share is waited for by polling.
@@ -77,18 +74,23 @@ cdef class PlainConnection:
     def __cinit__(self):
         self.fd = -1
 
-    def wait_in_socket(self, double operation_s):
-        """Let the socket itself wait for what is to be read: that takes one call of the system less than a poll.
+    def set_waiting(self, double operation_s, double busy_poll_s):
+        """Set how answers are waited for: awake for at most busy_poll_s, then asleep in the socket's own `recv`.
 
-        operation_s: how long most operations may take. Where a socket cannot do so, it is polled as before.
+        To sleep and be woken takes longer than a memcached on the same host, and what runs afterwards finds the
+        processor's caches full of others' data. A `recv` that waits is a call of the system less than a poll; it waits
+        for a share of operation_s, which is how long most answers may take, where a socket can do so.
         """
         cdef double patience_s = operation_s * SHARE_OF_PATIENCE
         cdef timeval limit
-        if self.fd < 0 or patience_s < LEAST_PATIENCE_S:
+        if self.fd < 0:
             return
+        self.busy_poll_s = busy_poll_s
         limit.tv_sec = <long>patience_s
         limit.tv_usec = <long>((patience_s - <double>limit.tv_sec) * 1e6)
-        if not c_setsockopt(self.fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit)):
+        if patience_s >= LEAST_PATIENCE_S and not c_setsockopt(
+            self.fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit)
+        ):
             set_blocking(self.fd, True)
             self.patience_s = patience_s
 
@@ -225,6 +227,7 @@ cdef inline double seconds() noexcept nogil:
 
 cdef struct Writing:
     int fd
+    double busy_poll_s
     double patience_s
     int misses      # how many in a row have waited awake in vain
     int rest        # how many are not to try that
@@ -259,7 +262,7 @@ cdef list _write_and_read(list connections, batches, double until_s):
         data = encode_checked(batch.commands, connection.opaque)
         texts.append(data)
         writings[i].fd = connection.fd
-        writings[i].patience_s = connection.patience_s
+        writings[i].busy_poll_s, writings[i].patience_s = connection.busy_poll_s, connection.patience_s
         writings[i].rest, writings[i].misses = connection.rest, connection.misses
         writings[i].at = PyBytes_AS_STRING(data)
         writings[i].size = <size_t>PyBytes_GET_SIZE(data)
@@ -272,7 +275,7 @@ cdef list _write_and_read(list connections, batches, double until_s):
         for i in range(n):
             if writings[i].n < <ssize_t>writings[i].size:
                 break
-            writings[i].n_read = _read_awake(&writings[i], room + <size_t>i * share, share, started_s + BUSY_S)
+            writings[i].n_read = _read_awake(&writings[i], room + <size_t>i * share, share, started_s)
             if writings[i].n_read > 0:
                 continue
             writings[i].n_read = _read(
@@ -292,9 +295,11 @@ cdef list _write_and_read(list connections, batches, double until_s):
     return outcomes
 
 
-cdef inline ssize_t _read_awake(Writing *writing, uint8_t *into, size_t n, double until_s) noexcept nogil:
+cdef inline ssize_t _read_awake(Writing *writing, uint8_t *into, size_t n, double started_s) noexcept nogil:
     """Read what comes first, as long as that is soon; -1: it was not, or is not to be expected."""
     cdef ssize_t n_read
+    if writing.busy_poll_s <= 0:
+        return -1
     if writing.rest:
         writing.rest -= 1
         return -1
@@ -303,7 +308,7 @@ cdef inline ssize_t _read_awake(Writing *writing, uint8_t *into, size_t n, doubl
         if n_read >= 0:
             writing.misses = 0
             return n_read
-        if seconds() >= until_s:
+        if seconds() - started_s >= writing.busy_poll_s:
             writing.misses += 1
             if writing.misses >= MISSES:
                 writing.rest = REST << min(writing.misses - MISSES, DOUBLINGS)

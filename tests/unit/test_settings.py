@@ -176,6 +176,9 @@ def test_pickle_is_refused_without_secrets() -> None:
         lambda: Timeouts(connect=float("nan")),
         lambda: Timeouts(lock=0),
         lambda: Timeouts(lock_ttl=0.5),
+        lambda: Timeouts(busy_poll=-0.001),
+        lambda: Timeouts(busy_poll=1),
+        lambda: Timeouts(busy_poll="no"),  # type: ignore[arg-type]
         lambda: Retry(attempts=-1),
         lambda: Retry(budget=2),
         lambda: Breaker(timeouts=0),

@@ -15,6 +15,7 @@ from msm_fast.drivers.node_lives import NodeLives
 from msm_fast.engine.effects import Batch
 
 PATIENCE_S = 10.0
+BUSY_POLL_S = 0.0001
 GET = Batch("n1", [wire.get(b"k")])
 
 
@@ -47,7 +48,7 @@ def connections(request: pytest.FixtureRequest) -> Iterator[Callable[[], Ends]]:
 
     def make() -> Ends:
         made.append(Ends())
-        made[-1].wait_in_socket(request.param)
+        made[-1].set_waiting(request.param, BUSY_POLL_S)
         return made[-1]
 
     yield make
@@ -223,6 +224,15 @@ def test_a_node_that_is_never_quick_is_mostly_waited_for_asleep(connections: Cal
         ask(idle, connection, opaque, 0.005)
         rests.append(connection.rest)
     assert rests == [0, 0, 0, *range(16, -1, -1), 32]
+
+
+def test_without_busy_polling_it_is_never_tried(connections: Callable[[], Ends]) -> None:
+    idle, connection = idle_of("n1"), connections()
+    connection.set_waiting(0.5, 0)
+    idle.put("n1", connection)
+    for opaque in range(1, 6):
+        ask(idle, connection, opaque, 0.005)
+    assert (connection.misses, connection.rest) == (0, 0)
 
 
 def test_a_node_that_is_quick_again_is_waited_for_awake_again(connections: Callable[[], Ends]) -> None:
