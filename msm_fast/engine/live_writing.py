@@ -6,15 +6,14 @@ from functools import partial
 
 from msm_fast._core import wire
 from msm_fast._core.attributes import AttributeMap
-from msm_fast.engine.as_usual import Writing
 from msm_fast.engine.changes import carry_over
 from msm_fast.engine.context import Context, digest
-from msm_fast.engine.effects import Batch, Exchange, Flow, NodeFailure, Outcome, Sleep
+from msm_fast.engine.effects import Batch, Flow, NodeFailure, Sleep
 from msm_fast.engine.exchanging import exchange
 from msm_fast.engine.live_sessions import LiveSessions
 from msm_fast.engine.loading import load
 from msm_fast.engine.local import keep_unless_back
-from msm_fast.engine.saving import Begun, save
+from msm_fast.engine.saving import save
 from msm_fast.engine.serialization import StaysLocal
 from msm_fast.engine.serving import stay_local
 from msm_fast.errors import ConflictError, CorruptRecord, SerializationError, SessionTooLarge, SessionUnavailable
@@ -167,7 +166,7 @@ class LiveWriter:
         view.used_at = state.used_at
         written = view.body
         try:
-            result = yield from self._save(view)
+            result = yield from save(self._ctx, view)
         except (ConflictError, StaysLocal, SerializationError, SessionTooLarge):
             state.unsettled = None
             raise
@@ -175,18 +174,6 @@ class LiveWriter:
             with self._live.lock(key):
                 self._settle(key, state, view, written, result)
         return result
-
-    def _save(self, view: SessionState) -> Flow[SaveResult]:
-        """Save the usual way first, then by a flow that goes on from there."""
-        begun, usual = None, self._ctx.usual
-        writing = usual.begin(view)
-        if isinstance(writing, Writing):
-            outcomes: list[Outcome] = yield Exchange(writing.batches)
-            result = usual.saved(writing, outcomes)
-            if result is not None:
-                return result
-            begun = Begun(writing, outcomes)
-        return (yield from save(self._ctx, view, begun))
 
     def _settle(self, key: bytes, state: SessionState, view: SessionState, written: bytes, result: SaveResult) -> None:
         """Note what was stored, and what others had stored before."""

@@ -16,7 +16,7 @@ from msm_fast.engine.exchanging import jittered_wait, settle
 from msm_fast.engine.relocation import follow_home, move_home
 from msm_fast.engine.rotating import bring_along
 from msm_fast.engine.serialization import encode_attributes, fit_item
-from msm_fast.engine.writing import Write, write_copies, write_deferred
+from msm_fast.engine.writing import BEATS_THE_OLD_HOME, Write, write_copies, write_deferred
 from msm_fast.errors import ConflictError, SessionUnavailable
 from msm_fast.policies import SaveResult, SaveStatus
 from msm_fast.session import ABSENT, UNKNOWN, SessionState, Stored
@@ -29,10 +29,6 @@ _NO_NONCE = 0
 _ATTEMPTS = 16
 """Conflicts, collisions and moves within one save. Each is a round trip or a few; the deadline bounds them all."""
 
-_BEATS_THE_OLD_HOME = 1 << 16
-"""How far the generation of a session that moves is advanced. Its old home, if others still reach it, may accept some
-generations more from writers that do not know of the move yet; of two copies the higher generation counts."""
-
 
 class Begun(NamedTuple):
     """A first round trip that is over, in which the session was written to its nodes."""
@@ -44,13 +40,23 @@ class Begun(NamedTuple):
 def save(ctx: Context, state: SessionState, begun: Begun | None = None) -> Flow[SaveResult]:
     """Store the session on its node and backups if it changed, then remove the copies of ids it no longer has.
 
-    begun: what was done of it without a flow, in vain.
+    begun: what was done of it without a flow, in vain; else the usual way is tried here.
     Raises: SerializationError and SessionTooLarge by policy, ConflictError if settings.on_conflict says so,
     SessionUnavailable if it could be stored nowhere.
     """
     if state.is_ended and not state.attributes:
         yield from end_retired(ctx, state)
         return SaveResult("invalidated")
+    if begun is None:
+        writing = ctx.usual.begin(state)
+        if isinstance(writing, SaveResult):
+            return writing
+        if writing is not None:
+            outcomes: list[Outcome] = yield Exchange(writing.batches)
+            saved = ctx.usual.saved(writing, outcomes)
+            if saved is not None:
+                return saved
+            begun = Begun(writing, outcomes)
     if state.rotated_from is not None:
         yield from bring_along(ctx, state)
     body = encode_attributes(ctx, state) if begun is None else begun.writing.body
@@ -246,7 +252,7 @@ def _plan(ctx: Context, state: SessionState, body: bytes, progress: _Progress) -
     ]
     generation = progress.generation + 1
     if state.has_moved:
-        generation = max(generation, progress.base_generation + _BEATS_THE_OLD_HOME)
+        generation = max(generation, progress.base_generation + BEATS_THE_OLD_HOME)
     key = ctx.storage_key(state.session_id)
     lineage = (ctx.nonce(), *progress.lineage)[:LINEAGE]
     own_nonces = progress.own_nonces | {lineage[0]}

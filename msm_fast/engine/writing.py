@@ -25,13 +25,14 @@ from msm_fast.engine.versions import life_of, version
 from msm_fast.errors import CorruptRecord, UnknownFormat
 from msm_fast.session import ABSENT, UNKNOWN
 
-__all__ = ["Write", "write_copies", "write_deferred"]
+__all__ = ["BEATS_THE_OLD_HOME", "Write", "write_copies", "write_deferred"]
 
 _ROUNDS = 10
 """Enough to ask, write, be refused, ask, overwrite and look again, with a node or two failing between."""
 
-_MOST_MEANWHILE = 1 << 15
-"""More writes than others can make during one; a session that moves skips more generations than that."""
+BEATS_THE_OLD_HOME = 1 << 16
+"""How far the generation of a session that moves is advanced. Its old home, if others still reach it, may accept some
+generations more from writers that do not know of the move yet; of two copies the higher generation counts."""
 
 _NONE: frozenset[str] = frozenset()
 """No nodes: most writes meet no trouble, and need no sets to note it in."""
@@ -155,7 +156,9 @@ class Write:
             return True
         n_since = copy.record.generation - self.generation
         return (
-            self.won is not None and copy.record.home == home_digest(self.home) and LINEAGE <= n_since < _MOST_MEANWHILE
+            self.won is not None
+            and copy.record.home == home_digest(self.home)
+            and LINEAGE <= n_since < BEATS_THE_OLD_HOME // 2
         )
 
     def decider(self) -> str | None:
