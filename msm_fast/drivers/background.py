@@ -12,7 +12,7 @@ from typing import Any
 from msm_fast.drivers.event_loop import LoopHome
 from msm_fast.drivers.prober import has_work
 from msm_fast.drivers.write_behind import GATHERED_FOR_S, SWEPT_AT_ONCE, SWEPT_EVERY_S, Outcomes, finish, give_up
-from msm_fast.engine.behind import MOST_JOBS, Job
+from msm_fast.engine.behind import Job
 from msm_fast.engine.context import Context
 from msm_fast.engine.effects import Flow
 from msm_fast.engine.kept_locks import KeptLocks
@@ -190,7 +190,7 @@ class WriterTask:
             jobs = self._ctx.behind.take(now) if now < until else []
             if jobs:
                 await self._carry_out(jobs, min(now + self._ctx.settings.timeouts.request, until))
-                if is_task and len(self._ctx.behind) < MOST_JOBS:
+                if is_task and not self._ctx.behind.fills_a_round:
                     await asyncio.sleep(GATHERED_FOR_S)
             else:
                 next_at = self._ctx.behind.next_at()

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from queue import Empty, SimpleQueue
 from typing import TypeAlias
 
-from msm_fast.engine.behind import MOST_JOBS, Job
+from msm_fast.engine.behind import Job
 from msm_fast.engine.context import Context
 from msm_fast.engine.effects import Flow
 from msm_fast.engine.exchanging import wait_before_retry
@@ -153,8 +153,8 @@ class WriteBehind:
         finish(self._ctx, jobs, outcomes)
 
     def _gather(self) -> None:
-        """Wait for more, unless there is as much as is written at once."""
-        if len(self._ctx.behind) < MOST_JOBS and not self._is_closing:
+        """Wait for more to be written at once."""
+        if not (self._ctx.behind.fills_a_round or self._is_closing):
             time.sleep(GATHERED_FOR_S)
 
     def _wait(self) -> bool:

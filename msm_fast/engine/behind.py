@@ -150,6 +150,11 @@ class WorkBehind:
     def __len__(self) -> int:
         return len(self._jobs) + len(self._running)
 
+    @property
+    def fills_a_round(self) -> bool:
+        """Whether there is as much as is carried out together, so that it is no use to wait for more."""
+        return len(self) >= MOST_JOBS
+
     def renew_after_fork(self) -> None:
         """Start empty in a forked child: its parent does what the parent's requests asked for."""
         is_closed = self._is_closed

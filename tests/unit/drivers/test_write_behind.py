@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 import threading
 import time
@@ -11,7 +12,9 @@ from typing import Any
 import pytest
 
 from msm_fast import Event, Retry, Settings
-from msm_fast.drivers import write_behind
+from msm_fast.drivers import background, write_behind
+from msm_fast.drivers.background import WriterTask
+from msm_fast.drivers.event_loop import LoopHome
 from msm_fast.drivers.write_behind import Outcomes, WriteBehind
 from msm_fast.engine.context import Clock, Context
 from msm_fast.engine.effects import Flow
@@ -33,15 +36,7 @@ def done() -> list[str]:
 
 @pytest.fixture
 def writer(ctx: Context) -> Iterator[WriteBehind]:
-    def run(flow: Flow[Outcomes], deadline: float) -> Outcomes:
-        try:
-            next(flow)
-        except StopIteration as stop:
-            outcomes: Outcomes = stop.value
-            return outcomes
-        raise AssertionError("a job of these tests does not wait")
-
-    writer = WriteBehind(ctx, run)
+    writer = WriteBehind(ctx, lambda flow, deadline: end_of(flow))
     yield writer
     writer.close(1)
 
@@ -54,6 +49,16 @@ def job(action: Callable[[], Any]) -> Callable[[], Flow[bool]]:
         yield
 
     return run
+
+
+def end_of(flow: Flow[Outcomes]) -> Outcomes:
+    """Return what jobs that do not wait have come to."""
+    try:
+        next(flow)
+    except StopIteration as stop:
+        outcomes: Outcomes = stop.value
+        return outcomes
+    raise AssertionError("a job of these tests does not wait")
 
 
 def is_running() -> bool:
@@ -111,13 +116,9 @@ def test_what_comes_while_others_are_written_waits_for_more_of_it(
     def run(flow: Flow[Outcomes], deadline: float) -> Outcomes:
         if not together:
             ctx.behind.add(b"b", job(lambda: True))
-        try:
-            next(flow)
-        except StopIteration as stop:
-            outcomes: Outcomes = stop.value
-            together.append(len(outcomes))
-            return outcomes
-        raise AssertionError("a job of these tests does not wait")
+        outcomes = end_of(flow)
+        together.append(len(outcomes))
+        return outcomes
 
     writer = WriteBehind(ctx, run)
     try:
@@ -127,6 +128,33 @@ def test_what_comes_while_others_are_written_waits_for_more_of_it(
         wait_until(lambda: len(ctx.behind) == 0)
     finally:
         writer.close(1)
+    assert together == [1, 2]
+
+
+def test_in_an_event_loop_it_waits_too(ctx: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(background, "GATHERED_FOR_S", 0.2)
+    together: list[int] = []
+
+    async def run(flow: Flow[Outcomes], deadline: float) -> Outcomes:
+        if not together:
+            ctx.behind.add(b"b", job(lambda: True))
+        outcomes = end_of(flow)
+        together.append(len(outcomes))
+        return outcomes
+
+    async def work() -> None:
+        home = LoopHome(lambda: None)
+        home.enter()
+        writer = WriterTask(ctx, home, run)
+        ctx.behind.add(b"a", job(lambda: True))
+        while not together:
+            await asyncio.sleep(0.001)
+        ctx.behind.add(b"c", job(lambda: True))
+        while len(ctx.behind):
+            await asyncio.sleep(0.001)
+        await writer.close(1)
+
+    asyncio.run(asyncio.wait_for(work(), 10))
     assert together == [1, 2]
 
 
