@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable
 from enum import Enum
-from operator import attrgetter
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -71,7 +70,6 @@ class RequestLife(TimeBudget):
     """What is known of one request from its cookie to its save, and all that waits for nothing.
 
     is_ignored: settings.ignore_requests matches: nothing is stored, and the client's cookie must stay as it is.
-    lock: what `close` has to let go, if anything.
     takes_lock: False is for who cannot promise to call close.
     """
 
@@ -80,12 +78,12 @@ class RequestLife(TimeBudget):
         "_ctx",
         "_expects_write",
         "_found",
+        "_lock",
         "_manager",
         "_method",
         "_rules",
         "_uri",
         "is_ignored",
-        "lock",
         "session",
         "takes_lock",
     )
@@ -104,7 +102,7 @@ class RequestLife(TimeBudget):
         self._method = method
         self._uri = uri
         self._expects_write = method not in _SAFE_METHODS and method.upper() not in _SAFE_METHODS
-        self.lock: SessionLock | None = None
+        self._lock: SessionLock | None = None
         self._found: _Found | None = None
         self.takes_lock = True
         self.is_ignored = rules.ignores and rules.is_ignored(self._name[1])
@@ -118,8 +116,10 @@ class RequestLife(TimeBudget):
         self.session = other.session
         self.session.state.epoch = self._ctx.distribution.epoch
 
-    is_learned_of = property(attrgetter("_rules.learns"))
-    """Whether a save tells something even if it stores nothing: locking="auto" learns what requests do."""
+    @property
+    def is_learned_of(self) -> bool:
+        """Whether a save tells something even if it stores nothing: locking="auto" learns what requests do."""
+        return self._rules.learns
 
     def _find(self) -> SessionState | None:
         """Look the session up, when it is first used."""
@@ -133,12 +133,12 @@ class RequestLife(TimeBudget):
     def _want_lock(self) -> SessionLock | None:
         """Return the lock that the request needs, if it needs one."""
         if self.takes_lock and not self.is_ignored and self._rules.needs_lock(*self._name):
-            self.lock = new_lock(self._ctx)
-        return self.lock
+            self._lock = new_lock(self._ctx)
+        return self._lock
 
     def _give_lock(self) -> SessionLock | None:
         """Return the lock to let go, once."""
-        lock, self.lock = self.lock, None
+        lock, self._lock = self._lock, None
         return lock
 
     def _note_found(self, state: SessionState | None) -> None:
@@ -187,14 +187,14 @@ class RequestScope(RequestLife):
         if self.is_ignored:
             self._tell_ignored_change(state)
             return _UNCHANGED
-        result = self._manager._save(state, self, self.lock)
+        result = self._manager._save(state, self, self._lock)
         if self._rules.learns:
             self._learn(state, result)
         return result
 
     def close(self) -> None:
         """Let the session's lock go if it was not saved; may be called more than once."""
-        if self.lock is None:
+        if self._lock is None:
             return
         lock = self._give_lock()
         if lock is not None:
@@ -224,7 +224,7 @@ class RequestScope(RequestLife):
             if kind is None:
                 self.save()
         finally:
-            if self.lock is not None:
+            if self._lock is not None:
                 self.close()
 
 
@@ -281,14 +281,14 @@ class AsyncRequestScope(RequestLife):
         if self.is_ignored:
             self._tell_ignored_change(state)
             return _UNCHANGED
-        result = await self._manager._save(state, self, self.lock)
+        result = await self._manager._save(state, self, self._lock)
         if self._rules.learns:
             self._learn(state, result)
         return result
 
     async def close(self) -> None:
         """Let the session's lock go if it was not saved; may be called more than once."""
-        if self.lock is None:
+        if self._lock is None:
             return
         lock = self._give_lock()
         if lock is not None:
@@ -310,10 +310,10 @@ class AsyncRequestScope(RequestLife):
         try:
             if kind is None:
                 await self.save()
-                if self.lock is not None:
+                if self._lock is not None:
                     await self.close()
         finally:
-            if self.lock is not None:
+            if self._lock is not None:
                 self.abandon()
 
     def abandon(self) -> None:

@@ -13,7 +13,7 @@ from msm_fast.async_manager import AsyncSessionManager
 from msm_fast.errors import MsmError
 from msm_fast.integrations.django.expiry import EXPIRY, set_lifetimes
 from msm_fast.integrations.django.known_settings import setting
-from msm_fast.integrations.django.managers import current, managers
+from msm_fast.integrations.django.managers import managers
 from msm_fast.manager import SessionManager
 from msm_fast.policies import SaveResult
 from msm_fast.request_scope import AsyncRequestScope, RequestScope
@@ -58,7 +58,7 @@ class SessionBehind(SessionBase):
 
     def __init__(self, session_key: str | None = None) -> None:
         self._session_key = session_key if session_key and len(session_key) >= _KEY_SIZE_MIN else None
-        self._managers = current.managers or managers()
+        self._managers = managers()
         self._stays_in_threads = self._managers.is_sticky
 
     @property

@@ -21,7 +21,7 @@ from msm_fast.manager import SessionManager
 from msm_fast.operations import Operations
 from msm_fast.settings import Settings
 
-__all__ = ["Managers", "current", "has_own_lifetime", "managers", "process_manager", "settings_of_django"]
+__all__ = ["Managers", "has_own_lifetime", "managers", "process_manager", "settings_of_django"]
 
 _OF_SESSIONS = ("MSM_FAST", "SESSION_COOKIE_AGE")
 
@@ -155,23 +155,18 @@ def _start_closing(manager: AsyncSessionManager) -> None:
     task.add_done_callback(_closing.discard)
 
 
-class _Current:
-    """The managers of this process, once they were asked for; `managers` makes them."""
-
-    managers: Managers | None = None
-
-
-current = _Current()
+_managers: Managers | None = None
 _lock = threading.Lock()
 
 
 def managers() -> Managers:
     """Return the managers of this process. Raises: ConfigurationError when they are first asked for."""
-    if current.managers is None:
+    global _managers
+    if _managers is None:
         with _lock:
-            if current.managers is None:
-                current.managers = Managers(settings_of_django())
-    return current.managers
+            if _managers is None:
+                _managers = Managers(settings_of_django())
+    return _managers
 
 
 def process_manager() -> SessionManager:
@@ -184,9 +179,10 @@ def process_manager() -> SessionManager:
 
 def _forget(*, setting: str, **_: object) -> None:
     """Begin anew when a test changes the settings."""
+    global _managers
     if setting in _OF_SESSIONS:
         with _lock:
-            before, current.managers = current.managers, None
+            before, _managers = _managers, None
         if before is not None:
             before.close()
 
@@ -194,8 +190,8 @@ def _forget(*, setting: str, **_: object) -> None:
 def _renew_locks_after_fork() -> None:
     global _lock
     _lock = threading.Lock()
-    if current.managers is not None:
-        current.managers.renew_lock()
+    if _managers is not None:
+        _managers.renew_lock()
 
 
 setting_changed.connect(_forget)

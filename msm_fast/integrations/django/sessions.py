@@ -58,11 +58,9 @@ class SessionStore(SessionBehind):
     def close(self) -> None:
         """End the request, however it went."""
         scope = self._scope
-        if scope is None or scope.lock is None:
-            return
         if isinstance(scope, RequestScope):
             scope.close()
-        else:
+        elif scope is not None:
             scope.abandon()
 
     async def aclose(self) -> None:
