@@ -65,6 +65,17 @@ def until() -> float:
     return time.monotonic() + PATIENCE_S
 
 
+def ask(idle: IdleConnections, connection: Ends, opaque: int, delay_s: float = 0.0) -> None:
+    """Make a round trip to a node that takes at least so long, and see that it is answered."""
+    node = threading.Timer(delay_s, connection.answer, (opaque,))
+    node.start()
+    outcomes, in_use = idle.exchange([GET], until())
+    node.join()
+    assert outcomes is not None
+    assert [reply.status for reply in outcomes[0]] == ["EN"]
+    assert in_use is None
+
+
 def test_a_connection_is_kept_for_its_node_and_taken_once(connections: Callable[[], Ends]) -> None:
     idle, connection = idle_of("n1", "n2"), connections()
     assert idle.put("n1", connection)
@@ -95,13 +106,7 @@ def test_a_round_trip_leaves_the_connection_idle_again(connections: Callable[[],
     idle, connection = idle_of("n1"), connections()
     idle.put("n1", connection)
     for opaque in (1, 2):
-        node = threading.Thread(target=connection.answer, args=(opaque,))
-        node.start()
-        outcomes, in_use = idle.exchange([GET], until())
-        node.join()
-        assert outcomes is not None
-        assert [reply.status for reply in outcomes[0]] == ["EN"]
-        assert in_use is None
+        ask(idle, connection, opaque)
     assert idle.pop("n1") is connection
 
 
@@ -197,23 +202,7 @@ def test_all_nodes_together_have_no_longer_than_until_then(connections: Callable
 def test_an_answer_that_takes_longer_than_most_is_waited_for_all_the_same(connections: Callable[[], Ends]) -> None:
     idle, connection = idle_of("n1"), connections()
     idle.put("n1", connection)
-    node = threading.Timer(0.6, connection.answer)
-    node.start()
-    outcomes, in_use = idle.exchange([GET], until())
-    node.join()
-    assert outcomes is not None
-    assert [reply.status for reply in outcomes[0]] == ["EN"]
-    assert in_use is None
-
-
-def ask(idle: IdleConnections, connection: Ends, opaque: int, delay_s: float = 0.0) -> None:
-    """Make a round trip to a node that takes at least so long."""
-    node = threading.Timer(delay_s, connection.answer, (opaque,))
-    node.start()
-    outcomes, _ = idle.exchange([GET], until())
-    node.join()
-    assert outcomes is not None
-    assert outcomes[0] is not None
+    ask(idle, connection, 1, 0.6)
 
 
 def test_a_node_that_is_never_quick_is_mostly_waited_for_asleep(connections: Callable[[], Ends]) -> None:
