@@ -21,7 +21,7 @@ from msm_fast.engine.copies import Copy, put, read_copy, tell_corrupt
 from msm_fast.engine.effects import Batch, Flow, NodeFailure, Outcome, Replies
 from msm_fast.engine.exchanging import exchange
 from msm_fast.engine.topology import home_digest
-from msm_fast.engine.versions import life_of, version
+from msm_fast.engine.versions import version
 from msm_fast.errors import CorruptRecord, UnknownFormat
 from msm_fast.session import ABSENT, UNKNOWN
 
@@ -52,10 +52,9 @@ class Write:
     is as unknown as if it were gone.
 
     What comes of it. done: what was written: the copy's new version, or UNKNOWN where another write already stands on
-    this one. won: the version that the home gave it, unless it is in another life by now. superseded_by: what stands on
-    this write at its own home: this one had succeeded, and nothing more is to be written. newer: what was stored by
-    others meanwhile, for the caller to merge with. strange: copies that are not the base. fresh: nodes written or
-    looked at since the last write.
+    this one. won_in: the life of the home in which it took it. superseded_by: what stands on this write at its own
+    home: this one had succeeded, and nothing more is to be written. newer: what was stored by others meanwhile, for the
+    caller to merge with. strange: copies that are not the base. fresh: nodes written or looked at since the last write.
     """
 
     __slots__ = (
@@ -81,7 +80,7 @@ class Write:
         "spares",
         "strange",
         "superseded_by",
-        "won",
+        "won_in",
     )
 
     def __init__(
@@ -119,7 +118,7 @@ class Write:
         self.deferred = deferred or {}
         self.recreates = recreates
         self.done: dict[str, int] = {}
-        self.won: int | None = None
+        self.won_in: int | None = None
         self.superseded_by: Copy | None = None
         self.failed = _NONE
         self.newer: dict[str, Copy] = {}
@@ -149,17 +148,22 @@ class Write:
     def is_under(self, copy: Copy) -> bool:
         """Whether the copy stands on this write, or on an attempt before it that had all that this one has.
 
-        Its lineage says so, or does not reach back that far: then that the home took this write, has not been restarted
-        since, and has had more writes than a lineage names. One that was evicted there meanwhile is not told from that.
+        Its lineage says so, or that it is related to what stands on this write at its home.
         """
-        if not self.attempts.isdisjoint(copy.record.lineage):
-            return True
-        n_since = copy.record.generation - self.generation
-        return (
-            self.won is not None
-            and copy.record.home == home_digest(self.home)
-            and LINEAGE <= n_since < BEATS_THE_OLD_HOME // 2
+        over = self.superseded_by
+        lineage = copy.record.lineage
+        return not self.attempts.isdisjoint(lineage) or (
+            over is not None and not set(lineage).isdisjoint(over.record.lineage)
         )
+
+    def was_outrun_by(self, copy: Copy, life: int) -> bool:
+        """Whether what the home has, in this life of it, is so many writes later that its lineage cannot name this one.
+
+        The home took this write in that life. One that was evicted there meanwhile is not told from that.
+        """
+        n_since = copy.record.generation - self.generation
+        is_at_home = copy.record.home == home_digest(self.home)
+        return life == self.won_in and is_at_home and LINEAGE <= n_since < BEATS_THE_OLD_HOME // 2
 
     def decider(self) -> str | None:
         """Return the node that decides between writers, or None if no node has a copy any more and none is to get one.
@@ -297,7 +301,7 @@ def _take_written(write: Write, node: str, replies: Replies) -> None:
         write.done[node] = version(replies.life, reply.cas)
         write.fresh |= {node}
         if node == write.home:
-            write.won = write.done[node]
+            write.won_in = replies.life
     elif reply.status == "NF":
         write.expected[node] = ABSENT
         write.strange.pop(node, None)
@@ -323,8 +327,6 @@ def _take_second_look(write: Write, node: str, reply: Reply) -> None:
 def _take_copy(ctx: Context, write: Write, node: str, replies: Replies) -> None:
     """Note a copy that was asked for because it is not, or not known to be, the expected one."""
     (reply,) = replies
-    if node == write.home and write.won is not None and life_of(write.won) != replies.life:
-        write.won = None
     if reply.status == "EN":
         write.expected[node] = ABSENT
         return
@@ -346,13 +348,14 @@ def _take_copy(ctx: Context, write: Write, node: str, replies: Replies) -> None:
         write.fresh |= {node}
     elif copy.nonce in write.own_nonces or copy.nonce == write.base_nonce:
         pass
-    elif not write.is_under(copy):
+    elif not (write.is_under(copy) or (node == write.home and write.was_outrun_by(copy, replies.life))):
         _note_stranger(write, node, copy)
     elif copy.record.home == home_digest(node):
         write.superseded_by = copy
         write.done[node] = UNKNOWN
-        rest = [other for other in write.expected if other not in write.done]
-        write.expected.update(dict.fromkeys(rest, UNKNOWN))  # has one of them gone another way?
+        for other in write.expected.keys() - write.done.keys():
+            write.expected[other] = UNKNOWN  # has it gone another way?
+            write.strange.pop(other, None)
     elif write.home in write.done:
         write.done[node] = UNKNOWN  # its writer has built on what the home has, and is still at work
     else:

@@ -230,3 +230,22 @@ def test_a_save_whose_backup_is_slow_undoes_nothing_that_was_built_on_it_meanwhi
     result = driver.run(with_a_slow_backup(one.keep(slow.state), count_up))
     assert result.status == "stored"
     assert read(make_worker(), session_id) == {"count": 1 + n_writes}
+
+
+def test_a_save_that_its_home_has_lost_in_a_restart_is_not_taken_for_built_on(
+    driver: SimulatedDriver, make_worker: MakeWorker
+) -> None:
+    one, two = make_worker(), make_worker()
+    session_id = one.store(count=0)
+    slow = loaded(one, session_id)
+    slow["mine"] = True
+
+    def restart_and_count_up() -> None:
+        driver.nodes[home_of(session_id)].server.restart()
+        for _ in range(10):
+            other = loaded(two, session_id)
+            other["count"] += 1
+            two.save(other)
+
+    assert driver.run(with_a_slow_backup(one.keep(slow.state), restart_and_count_up)).status == "merged"
+    assert read(make_worker(), session_id) == {"count": 10, "mine": True}
