@@ -18,8 +18,6 @@ NAMES = ("n1", "n2", "n3")
 
 UNHURRIED = Timeouts(connect=2, operation=2, request=5)
 """For all that is not about time: a machine that stands still for a moment is no fault then."""
-HURRIED = Timeouts(connect=0.2, operation=0.2, request=0.5)
-"""For nodes that hang."""
 FALLS_BACK = {"on_cluster_lost": "local", "on_corrupt": "local"}
 """What an application has by default; the workers here must ask for it."""
 FORGETFUL = NearCacheSettings(max_bytes=1)

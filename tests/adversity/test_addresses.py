@@ -13,11 +13,12 @@ import pytest
 
 from msm_fast import Reconnect
 from msm_fast.drivers.addresses import Address
-from tests.adversity.conftest import HURRIED, Cluster, home_of, settle
+from tests.adversity.conftest import Cluster, home_of, settle
 from tests.adversity.proxy import FullBacklog
 from tests.adversity.visitor import MARGIN_S, wait_until
 from tests.memcached import Memcached
 from tests.threaded import drop_connections
+from tests.timeouts import HURRIED
 
 pytestmark = pytest.mark.memcached
 

@@ -21,12 +21,11 @@ from tests.adversity.proxy import FaultProxy, Faults, change_opaque, flip_bit, g
 from tests.adversity.stopwatch import Stopwatch
 from tests.adversity.visitor import MARGIN_S
 from tests.memcached import Memcached
+from tests.timeouts import UNHURRIED
 
 pytestmark = pytest.mark.memcached
 
 N_TASKS = 40
-PATIENT = Timeouts(connect=15, operation=15, request=30)
-"""For all that is not about time."""
 BRISK = Timeouts(connect=1, operation=1, request=4)
 """For nodes that hang: a busy machine keeps one task out of many waiting for longer than a request alone."""
 
@@ -52,7 +51,7 @@ class Site:
     @asynccontextmanager
     async def worker(self, **settings: Any) -> AsyncIterator[AsyncSessionManager]:
         text = ",".join(f"{name}:{proxy.address}" for name, proxy in self.proxies.items())
-        settings = {"timeouts": PATIENT, "reconnect": Reconnect(first=0.1, cap=0.2), **settings}
+        settings = {"timeouts": UNHURRIED, "reconnect": Reconnect(first=0.1, cap=0.2), **settings}
         async with AsyncSessionManager(text, on_cluster_lost="error", on_corrupt="error", **settings) as manager:
             yield manager
 
@@ -174,7 +173,7 @@ def test_row_44_a_worker_whose_requests_are_all_cancelled_on_a_node_that_hangs_e
             await asyncio.wait(tasks)
             started = time.monotonic()
             await manager.close(0.2)
-            assert time.monotonic() - started < PATIENT.operation / 2
+            assert time.monotonic() - started < UNHURRIED.operation / 2
         assert [task for task in asyncio.all_tasks() if task is not asyncio.current_task()] == []
 
     asyncio.run(test())

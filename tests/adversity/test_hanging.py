@@ -11,10 +11,11 @@ from collections.abc import Iterator
 import pytest
 
 from msm_fast import Breaker, DistributionState, Reconnect, SessionManager, SessionUnavailable
-from tests.adversity.conftest import HURRIED, Cluster, home_of
+from tests.adversity.conftest import Cluster, home_of
 from tests.adversity.proxy import Faults, FullBacklog, is_store
 from tests.adversity.stopwatch import Stopwatch
 from tests.adversity.visitor import MARGIN_S, wait_until
+from tests.timeouts import HURRIED
 
 pytestmark = pytest.mark.memcached
 

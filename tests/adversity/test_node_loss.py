@@ -10,9 +10,10 @@ import pytest
 
 from msm_fast import DistributionState, SessionManager
 from msm_fast.engine.topology import Topology
-from tests.adversity.conftest import HURRIED, Cluster, home_of, is_normal, key_of
+from tests.adversity.conftest import Cluster, home_of, is_normal, key_of
 from tests.adversity.items import delete, flush, has_copy
 from tests.adversity.visitor import wait_until
+from tests.timeouts import HURRIED
 
 pytestmark = pytest.mark.memcached
 

@@ -13,11 +13,12 @@ from typing import Any
 import pytest
 
 from msm_fast import DistributionState, Event, NearCacheSettings, Reconnect, SessionId, SessionManager
-from tests.adversity.conftest import FALLS_BACK, HURRIED, UNHURRIED, Cluster, is_normal, key_of, settle
+from tests.adversity.conftest import FALLS_BACK, UNHURRIED, Cluster, is_normal, key_of, settle
 from tests.adversity.items import has_copy
 from tests.adversity.proxy import Faults, is_store
 from tests.adversity.stopwatch import Stopwatch
 from tests.adversity.visitor import MARGIN_S, Visitor, wait_until
+from tests.timeouts import HURRIED
 
 pytestmark = pytest.mark.memcached
 

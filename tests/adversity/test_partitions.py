@@ -10,9 +10,10 @@ import time
 import pytest
 
 from msm_fast import DistributionState, Event, SessionUnavailable
-from tests.adversity.conftest import HURRIED, Cluster, home_of, is_normal, key_of
+from tests.adversity.conftest import Cluster, home_of, is_normal, key_of
 from tests.adversity.stopwatch import Stopwatch
 from tests.adversity.visitor import wait_until
+from tests.timeouts import HURRIED
 
 pytestmark = pytest.mark.memcached
 

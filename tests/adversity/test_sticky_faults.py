@@ -12,12 +12,13 @@ from collections.abc import Iterator
 import pytest
 
 from msm_fast import DistributionState, Reconnect, SessionManager
-from tests.adversity.conftest import HURRIED, Cluster, home_of, is_normal, key_of, settle
+from tests.adversity.conftest import Cluster, home_of, is_normal, key_of, settle
 from tests.adversity.items import Tamper, has_copy, item_of, tamper
 from tests.adversity.proxy import Edit, Faults, FullBacklog, change_opaque, glue, has_value, is_store, is_stored, once
 from tests.adversity.stopwatch import Stopwatch
 from tests.adversity.test_bad_data import TAMPERED
 from tests.adversity.visitor import MARGIN_S, Visitor, wait_until
+from tests.timeouts import HURRIED
 
 pytestmark = pytest.mark.memcached
 

@@ -11,9 +11,10 @@ import time
 import pytest
 
 from msm_fast import SessionManager
-from tests.adversity.conftest import HURRIED, Cluster, home_of, is_normal, settle
+from tests.adversity.conftest import Cluster, home_of, is_normal, settle
 from tests.adversity.items import delete, flush, has_copy
 from tests.adversity.visitor import MARGIN_S, Visitor, wait_until
+from tests.timeouts import HURRIED
 
 pytestmark = pytest.mark.memcached
 

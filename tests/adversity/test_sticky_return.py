@@ -7,8 +7,9 @@ import threading
 import pytest
 
 from msm_fast import DistributionState, Reconnect, SessionManager
-from tests.adversity.conftest import HURRIED, Cluster, key_of
+from tests.adversity.conftest import Cluster, key_of
 from tests.adversity.visitor import Visitor, wait_until
+from tests.timeouts import HURRIED
 
 pytestmark = pytest.mark.memcached
 

@@ -17,11 +17,12 @@ from typing import Any
 import pytest
 
 from msm_fast import ConflictError, Event, SessionManager
-from tests.adversity.conftest import HURRIED, UNHURRIED, Cluster, home_of, is_normal, key_of
+from tests.adversity.conftest import UNHURRIED, Cluster, home_of, is_normal, key_of
 from tests.adversity.items import has_copy
 from tests.adversity.proxy import Faults, once
 from tests.adversity.stopwatch import Stopwatch
 from tests.adversity.visitor import MARGIN_S, Visitor, wait_until
+from tests.timeouts import HURRIED
 
 pytestmark = pytest.mark.memcached
 

@@ -13,6 +13,7 @@ from msm_fast import DistributionState, Reconnect, SessionId, SessionManager
 from tests.conformance.client import Client, WebWorker
 from tests.integration.conftest import Nodes
 from tests.integration.test_manager import home_of, wait_until
+from tests.timeouts import UNHURRIED
 
 pytestmark = pytest.mark.memcached
 
@@ -93,7 +94,8 @@ def test_msm_123_with_two_of_three_nodes_gone_the_session_is_on_the_third(
 def test_msm_124_a_backup_that_was_lost_is_made_again_by_a_request_that_changes_nothing(nodes: Nodes) -> None:
     text = addresses(nodes, "n1", "n2")
     client = Client()
-    with SessionManager(text, reconnect=QUICK) as first, SessionManager(text, reconnect=QUICK) as second:
+    settings: dict[str, Any] = {"reconnect": QUICK, "timeouts": UNHURRIED}
+    with SessionManager(text, **settings) as first, SessionManager(text, **settings) as second:
         one, two = WebWorker(first), WebWorker(second)
         before = client.post(one, user="ada").id
         home = home_of(before)
@@ -132,7 +134,7 @@ def test_msm_127_with_its_only_primary_gone_the_worker_uses_its_failover_node(
     nodes: Nodes, mode: dict[str, Any]
 ) -> None:
     text = addresses(nodes, "n1", "n2")
-    with SessionManager(text, failover_nodes="n1", **mode) as manager:
+    with SessionManager(text, failover_nodes="n1", timeouts=UNHURRIED, **mode) as manager:
         web_worker, client = WebWorker(manager), Client()
         nodes["n2"].kill()
         if mode["sticky"]:
@@ -172,7 +174,7 @@ def test_msm_126_with_every_node_gone_a_new_session_gets_one_cookie_without_a_no
 
 
 def test_msm_128_a_node_that_was_added_takes_over_a_session(nodes: Nodes, mode: dict[str, Any]) -> None:
-    with SessionManager(addresses(nodes, "n1", "n2"), failover_nodes="n2", **mode) as manager:
+    with SessionManager(addresses(nodes, "n1", "n2"), failover_nodes="n2", timeouts=UNHURRIED, **mode) as manager:
         web_worker, client = WebWorker(manager), Client()
         before = client.post(web_worker, user="ada").id
         web_worker.settle()
@@ -190,7 +192,7 @@ def test_msm_128_a_node_that_was_added_takes_over_a_session(nodes: Nodes, mode: 
 
 def test_msm_129_failover_nodes_can_be_exchanged(nodes: Nodes) -> None:
     text = addresses(nodes, "n1", "n2", "n3")
-    with SessionManager(text, failover_nodes="n2 n3") as manager:
+    with SessionManager(text, failover_nodes="n2 n3", timeouts=UNHURRIED) as manager:
         web_worker = WebWorker(manager)
         before = [Client().post(web_worker, n=str(n)).id for n in range(10)]
         manager.set_nodes(text, failover_nodes="n1 n2")
@@ -202,7 +204,7 @@ def test_msm_129_failover_nodes_can_be_exchanged(nodes: Nodes) -> None:
 
 def test_msm_184_changing_the_configuration_leaves_no_thread_and_no_connection(nodes: Nodes) -> None:
     few, many = addresses(nodes, "n1"), addresses(nodes, "n1", "n2", "n3")
-    with SessionManager(few, reconnect=QUICK) as manager:
+    with SessionManager(few, reconnect=QUICK, timeouts=UNHURRIED) as manager:
         web_worker = WebWorker(manager)
         Client().post(web_worker, user="ada")
         threads, files = set(threading.enumerate()), len(os.listdir("/dev/fd"))

@@ -19,6 +19,7 @@ from tests.simulation.driver import SimulatedDriver
 from tests.simulation.test_loading import holders
 from tests.simulation.test_saving import loaded
 from tests.simulation.worker import make_settings
+from tests.timeouts import HURRIED, UNHURRIED
 
 __all__ = ["make_site"]
 
@@ -68,8 +69,8 @@ def test_msm_038_a_takeover_changes_the_route_and_leaves_a_failover_node(
 def test_msm_121_workers_whose_failover_nodes_differ_move_sessions_off_their_own(nodes: Nodes) -> None:
     text = addresses(nodes, "n1", "n2")
     with (
-        SessionManager(text, sticky=True, route="w1", failover_nodes="n1") as first,
-        SessionManager(text, sticky=True, route="w2", failover_nodes="n2") as second,
+        SessionManager(text, sticky=True, route="w1", failover_nodes="n1", timeouts=UNHURRIED) as first,
+        SessionManager(text, sticky=True, route="w2", failover_nodes="n2", timeouts=UNHURRIED) as second,
     ):
         client, one, two = Client(), WebWorker(first), WebWorker(second)
         before = client.post(one, user="ada").id
@@ -225,7 +226,7 @@ def test_msm_183_a_worker_that_ends_stores_what_is_not_stored_yet(
 def test_msm_183_a_worker_whose_nodes_hang_ends_in_time_and_tells_what_it_could_not_store(
     nodes: Nodes, make_web_worker: MakeWebWorker
 ) -> None:
-    web_worker, told = make_web_worker(sticky=True), list[Event]()
+    web_worker, told = make_web_worker(sticky=True, timeouts=HURRIED), list[Event]()
     web_worker.manager.subscribe(told.append)
     Client().post(web_worker, n="the connections are there")
     web_worker.settle()

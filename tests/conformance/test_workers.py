@@ -12,6 +12,7 @@ from tests.conformance.client import Client, Form, Response, WebWorker
 from tests.conformance.test_node_failover import has_item
 from tests.integration.conftest import Nodes
 from tests.integration.test_manager import home_of, wait_until
+from tests.timeouts import UNHURRIED
 
 pytestmark = pytest.mark.memcached
 
@@ -27,7 +28,7 @@ def make_site(request: pytest.FixtureRequest, nodes: Nodes) -> Iterator[MakeWebW
     managers: list[SessionManager] = []
 
     def make(**settings: Any) -> WebWorker:
-        managers.append(SessionManager(text, **settings))
+        managers.append(SessionManager(text, **{"timeouts": UNHURRIED, **settings}))
         return WebWorker(managers[-1])
 
     yield make

@@ -8,6 +8,7 @@ from msm_fast.drivers.blocking import BlockingDriver
 from msm_fast.drivers.connection import Connection
 from tests.memcached import Memcached
 from tests.threaded import ThreadedManager
+from tests.timeouts import UNHURRIED
 
 Nodes = dict[str, Memcached]
 
@@ -45,12 +46,12 @@ def manager_class(request: pytest.FixtureRequest) -> Any:
 
 @pytest.fixture
 def make_manager(nodes: Nodes, manager_class: Any) -> Iterator[Callable[..., SessionManager]]:
-    """Return a function that makes managers of those nodes, as separate workers would."""
+    """Return a function that makes managers of those nodes, as separate workers would, unhurried if not told else."""
     managers: list[SessionManager] = []
 
     def make(**settings: Any) -> SessionManager:
         text = ",".join(f"{name}:{server.address}" for name, server in nodes.items())
-        managers.append(manager_class(text, **settings))
+        managers.append(manager_class(text, **{"timeouts": UNHURRIED, **settings}))
         return managers[-1]
 
     yield make

@@ -22,6 +22,7 @@ from starlette.testclient import TestClient
 from msm_fast import AsyncSessionManager, SessionManager
 from tests.integration.asgi_app import make_fastapi, make_starlette
 from tests.integration.conftest import Nodes
+from tests.timeouts import HURRIED, UNHURRIED
 
 pytestmark = pytest.mark.memcached
 PATIENCE_S = 20.0
@@ -34,13 +35,13 @@ def as_text(nodes: Nodes) -> str:
 
 @pytest.fixture
 def client(nodes: Nodes) -> Iterator[TestClient]:
-    with TestClient(make_starlette(nodes=as_text(nodes))) as client:
+    with TestClient(make_starlette(nodes=as_text(nodes), timeouts=UNHURRIED)) as client:
         yield client
 
 
 def seen_elsewhere(nodes: Nodes, client: TestClient) -> dict[str, Any]:
     """Return what another worker finds of the client's session."""
-    with SessionManager(as_text(nodes)) as manager:
+    with SessionManager(as_text(nodes), timeouts=UNHURRIED) as manager:
         session = manager.load(client.cookies["session"])
         return {} if session is None else dict(session)
 
@@ -57,7 +58,7 @@ def test_a_login_gives_another_id_and_the_old_one_is_dead(client: TestClient, no
     client.post("/in")
     assert client.cookies["session"] != old
     assert client.get("/everything").json() == {"cart": ["apple"], "user": "ada"}
-    with SessionManager(as_text(nodes)) as manager:
+    with SessionManager(as_text(nodes), timeouts=UNHURRIED) as manager:
         assert manager.load(old) is None
 
 
@@ -89,7 +90,7 @@ def test_fastapi_has_its_session_too(nodes: Nodes) -> None:
 
 
 def test_without_any_node_the_answer_keeps_the_cookie_and_the_session_lives_on(nodes: Nodes) -> None:
-    with TestClient(make_starlette(nodes=as_text(nodes), on_cluster_lost="error")) as client:
+    with TestClient(make_starlette(nodes=as_text(nodes), on_cluster_lost="error", timeouts=HURRIED)) as client:
         client.post("/cart", params={"item": "apple"})
         for server in nodes.values():
             server.pause()
@@ -127,7 +128,7 @@ class Uvicorn:
         ]
         self._process = subprocess.Popen(
             [sys.executable, "-m", *command],
-            env={**os.environ, "MSM_FAST_NODES": nodes, **UNHURRIED},
+            env={**os.environ, "MSM_FAST_NODES": nodes, **UNHURRIED_VARIABLES},
             pass_fds=[fd],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -146,7 +147,7 @@ def uvicorn(nodes: Nodes) -> Iterator[Uvicorn]:
     server.close()
 
 
-UNHURRIED = {f"MSM_FAST_TIMEOUTS_{name}": "5" for name in ("CONNECT", "OPERATION", "REQUEST")}
+UNHURRIED_VARIABLES = {f"MSM_FAST_TIMEOUTS_{name}": "5" for name in ("CONNECT", "OPERATION", "REQUEST")}
 """On a machine that is busy with other things no worker is to keep a cart to itself."""
 
 
@@ -207,7 +208,7 @@ def test_carts_outlive_a_node_and_a_worker(uvicorn: Uvicorn, nodes: Nodes) -> No
 
 def test_two_requests_of_one_session_at_once_both_count(nodes: Nodes) -> None:
     async def serve_both() -> dict[str, Any]:
-        async with AsyncSessionManager(as_text(nodes)) as manager:
+        async with AsyncSessionManager(as_text(nodes), timeouts=UNHURRIED) as manager:
             session = manager.create()
             session["n"] = 0
             await manager.save(session)

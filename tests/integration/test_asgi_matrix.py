@@ -15,6 +15,7 @@ from tests.integration.asgi_app import make_starlette
 from tests.integration.conftest import Nodes
 from tests.integration.meeting import PATIENCE_S, Meeting
 from tests.proxy import CountingProxy
+from tests.timeouts import HURRIED, UNHURRIED
 
 pytestmark = pytest.mark.memcached
 
@@ -32,6 +33,7 @@ def make(nodes: Nodes, meeting: Meeting) -> Iterator[Callable[..., TestClient]]:
         def make_browser(at: TestClient | None = None, **settings: Any) -> TestClient:
             """Return a browser, another window of that which is given."""
             text = ",".join(f"{name}:{server.address}" for name, server in nodes.items())
+            settings = {"timeouts": UNHURRIED, **settings}
             client = stack.enter_context(TestClient(make_starlette(meeting, nodes=text, **settings)))
             if at is not None:
                 client.cookies.set("session", cookie_of(at), domain="testserver.local", path="/")
@@ -126,7 +128,7 @@ def test_without_any_node_the_cookie_stays_and_the_login_is_back_when_they_are(
     make: Callable[..., TestClient], nodes: Nodes, failure: str
 ) -> None:
     """Hanging nodes keep what they have, as behind a network that is gone. Nodes that died have nothing any more."""
-    client = make(on_cluster_lost="error")
+    client = make(on_cluster_lost="error", timeouts=HURRIED)
     client.post("/in")
     for server in nodes.values():
         server.pause() if failure == "hanging" else server.kill()
@@ -145,9 +147,10 @@ def test_without_any_node_the_cookie_stays_and_the_login_is_back_when_they_are(
     assert answer.json() == ({"user": "ada"} if failure == "hanging" else {})
 
 
-def test_in_an_outage_nobody_is_logged_out(make: Callable[..., TestClient], client: TestClient, nodes: Nodes) -> None:
+def test_in_an_outage_nobody_is_logged_out(make: Callable[..., TestClient], nodes: Nodes) -> None:
+    client = make(timeouts=HURRIED)
     client.post("/in")
-    stranger = make(at=client)
+    stranger = make(at=client, timeouts=HURRIED)
     for server in nodes.values():
         server.pause()
     try:
@@ -171,7 +174,7 @@ def test_what_a_request_costs(nodes: Nodes) -> None:
         return proxy.turns - before
 
     try:
-        with TestClient(make_starlette(nodes=f"n1:{proxy.address}")) as client:
+        with TestClient(make_starlette(nodes=f"n1:{proxy.address}", timeouts=UNHURRIED)) as client:
             client.post("/set/before")
             assert turns_of(lambda: client.get("/everything")) == 1
             assert turns_of(lambda: client.post("/set/after")) == 2

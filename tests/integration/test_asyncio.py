@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,16 +25,14 @@ from msm_fast import (
     LockTimeout,
     Reconnect,
     SessionUnavailable,
-    Timeouts,
     WrongEventLoop,
 )
 from tests.integration.conftest import Nodes
 from tests.memcached import Memcached, find_memcached
 from tests.proxy import CountingProxy
+from tests.timeouts import UNHURRIED
 
 pytestmark = pytest.mark.memcached
-
-UNHURRIED = Timeouts(connect=15, operation=15, request=30)
 
 Run = Callable[[Coroutine[Any, Any, None]], None]
 
@@ -263,7 +262,7 @@ def test_a_local_store_in_a_file_holds_the_loop_up_nowhere(nodes: Nodes, run: Ru
 
 def test_a_request_that_is_cancelled_lets_its_lock_go_at_once(nodes: Nodes, run: Run) -> None:
     async def test() -> None:
-        timeouts = Timeouts(connect=15, operation=15, request=30, lock=20)
+        timeouts = replace(UNHURRIED, lock=20)
         settings: dict[str, Any] = {"locking": "all", "timeouts": timeouts}
         async with AsyncSessionManager(text_of(nodes), **settings) as manager:
             cookie = await put(manager, n=0)
@@ -289,7 +288,7 @@ def test_a_request_that_is_cancelled_lets_its_lock_go_at_once(nodes: Nodes, run:
 
 def test_a_lock_is_renewed_while_its_request_runs_and_waited_for(nodes: Nodes, run: Run) -> None:
     async def test() -> None:
-        timeouts = Timeouts(connect=15, operation=15, request=30, lock=0.2, lock_ttl=3)
+        timeouts = replace(UNHURRIED, lock=0.2, lock_ttl=3)
         async with AsyncSessionManager(text_of(nodes), locking="all", timeouts=timeouts) as manager:
             cookie = await put(manager, n=0)
             async with manager.request(cookie, "POST") as session:
@@ -318,7 +317,7 @@ def test_a_request_that_only_reads_is_learned_of_though_it_never_looked(nodes: N
 
 def test_a_loop_that_was_held_up_reads_what_has_come_before_it_gives_up(nodes: Nodes, run: Run) -> None:
     async def test() -> None:
-        timeouts = Timeouts(connect=15, operation=0.7, request=30)
+        timeouts = replace(UNHURRIED, operation=0.7)
         async with AsyncSessionManager(text_of(nodes), timeouts=timeouts) as manager:
             cookie = await put(manager, n=0)
             loop, (mine, other) = asyncio.get_running_loop(), socket.socketpair()

@@ -10,14 +10,13 @@ from typing import Any
 
 import pytest
 
-from msm_fast import AsyncSessionManager, Timeouts
+from msm_fast import AsyncSessionManager
 from msm_fast import blacklist as blacklist_module
 from msm_fast.blacklist import Blacklist
 from tests.integration.conftest import Nodes
+from tests.timeouts import UNHURRIED
 
 pytestmark = pytest.mark.memcached
-
-UNHURRIED = Timeouts(connect=15, operation=15, request=30)
 
 
 class Unserializable:

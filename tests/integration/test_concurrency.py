@@ -11,15 +11,13 @@ from collections.abc import Callable
 
 import pytest
 
-from msm_fast import SessionManager, Timeouts
+from msm_fast import SessionManager
 from tests.integration.conftest import Nodes
 
 pytestmark = pytest.mark.memcached
 
 MakeManager = Callable[..., SessionManager]
 
-UNHURRIED = Timeouts(connect=5, operation=5, request=15)
-"""So many at once on a small machine wait for each other; that is not what is tried here."""
 SECONDS = 2.0
 
 
@@ -41,7 +39,7 @@ def count_up(manager: SessionManager, name: str, until: float) -> int:
 
 
 def test_32_threads_each_see_their_own_session_only(make_manager: MakeManager) -> None:
-    manager = make_manager(timeouts=UNHURRIED)
+    manager = make_manager()
     counts: dict[int, int] = {}
     failures: list[BaseException] = []
 
@@ -71,7 +69,8 @@ monkey.patch_all()
 import json, sys, time
 import gevent
 from msm_fast import SessionManager
-from tests.integration.test_concurrency import SECONDS, UNHURRIED, count_up
+from tests.integration.test_concurrency import SECONDS, count_up
+from tests.timeouts import UNHURRIED
 
 manager = SessionManager(sys.argv[1], timeouts=UNHURRIED, on_cluster_lost="error", on_corrupt="error")
 until = time.monotonic() + SECONDS

@@ -9,17 +9,16 @@ from typing import Any
 
 import pytest
 
-from msm_fast import SessionId, SessionManager, Timeouts
+from msm_fast import SessionId, SessionManager
 from msm_fast.integrations.django import SessionStore, managers
 from tests.adversity.proxy import FaultProxy
 from tests.django_site import OUR_WAYS, WAYS, Browser, Site, serve
 from tests.django_site.urls import during
 from tests.integration.conftest import Nodes
+from tests.timeouts import HURRIED, UNHURRIED
 
 pytestmark = pytest.mark.memcached
 
-UNHURRIED = {"timeouts": {"connect": 2, "operation": 2, "request": 5}, "reconnect": {"first": 0.1, "cap": 0.2}}
-HURRIED = {**UNHURRIED, "timeouts": Timeouts(connect=0.2, operation=0.2, request=0.5)}
 OURS_AND_DJANGOS = ["threads", "loop", "loop, awaiting", "Django's middleware", "Django's middleware, in a loop"]
 
 
@@ -36,7 +35,8 @@ def site(request: pytest.FixtureRequest, proxies: dict[str, FaultProxy]) -> Iter
     """A site on two nodes; its parameter is the way in which it is served, and settings if need be."""
     way, settings = request.param if isinstance(request.param, tuple) else (request.param, {})
     text = ",".join(f"{name}:{proxy.address}" for name, proxy in proxies.items())
-    with serve(way, MSM_FAST={"nodes": text, **UNHURRIED, **settings}) as site:
+    settings = {"timeouts": UNHURRIED, "reconnect": {"first": 0.1, "cap": 0.2}, **settings}
+    with serve(way, MSM_FAST={"nodes": text, **settings}) as site:
         yield site
 
 
@@ -120,7 +120,7 @@ def test_a_slow_reader_rolls_nothing_back(site: Site, nodes: Nodes) -> None:
 
 def elsewhere(nodes: Nodes) -> SessionManager:
     """Return the manager of another worker, which reaches the nodes directly."""
-    return SessionManager(",".join(f"{name}:{nodes[name].address}" for name in ("n1", "n2")))
+    return SessionManager(",".join(f"{name}:{nodes[name].address}" for name in ("n1", "n2")), timeouts=UNHURRIED)
 
 
 def write_elsewhere(nodes: Nodes, cookie: str | None) -> None:
@@ -323,7 +323,7 @@ def test_with_djangos_middleware_the_cookie_stays_too(site: Site, proxies: dict[
         assert "sessionid" not in response.cookies
 
 
-@in_ways(OURS_AND_DJANGOS, **HURRIED)
+@in_ways(OURS_AND_DJANGOS, timeouts=HURRIED)
 def test_nodes_that_hang_hold_a_request_up_no_longer_than_the_settings_say(
     site: Site, proxies: dict[str, FaultProxy]
 ) -> None:

@@ -12,7 +12,8 @@ from django.core.management.base import CommandError
 
 from tests.django_site import Site
 from tests.integration.conftest import Nodes
-from tests.integration.test_django import HURRIED, in_ways, proxies, site, with_session
+from tests.integration.test_django import in_ways, proxies, site, with_session
+from tests.timeouts import HURRIED
 
 __all__ = ["proxies", "site"]
 
@@ -28,7 +29,7 @@ def msm(*arguments: str) -> Any:
     return json.loads(out.getvalue()), None
 
 
-@in_ways(["threads"], **HURRIED)
+@in_ways(["threads"], timeouts=HURRIED)
 def test_the_command_shows_which_nodes_answer(site: Site, nodes: Nodes) -> None:
     assert msm("status") == ({"state": "distributed", "nodes": 2, "up": 2}, None)
     nodes["n1"].kill()

@@ -26,6 +26,7 @@ from examples.servers import SHOPS, find_nginx
 from msm_fast import SessionId, SessionManager
 from tests.integration.conftest import Nodes
 from tests.integration.test_demo import TOKEN, heed_interrupts, processes_with
+from tests.timeouts import UNHURRIED
 
 pytestmark = [pytest.mark.memcached, pytest.mark.slow]
 
@@ -278,7 +279,7 @@ def test_nodes_that_are_there_already_are_used(nodes: Nodes) -> None:
         assert shop.nodes == {}
         customer = Customer(shop)
         customer.add()
-        with SessionManager(text) as manager:
+        with SessionManager(text, timeouts=UNHURRIED) as manager:
             session = manager.load(customer.cookies[shop.cookie])
             assert session is not None
             assert session["cart"] == [{"item": "tea", "quantity": 1}]

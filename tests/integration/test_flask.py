@@ -16,13 +16,14 @@ from msm_fast.integrations.flask import MsmFast
 from tests.integration.conftest import Nodes
 from tests.integration.meeting import PATIENCE_S, Meeting
 from tests.proxy import CountingProxy
+from tests.timeouts import HURRIED, UNHURRIED
 
 pytestmark = pytest.mark.memcached
 
 
 def make_app(nodes: str, meeting: Meeting | None = None, **settings: Any) -> Flask:
     app = Flask("shop")
-    app.config.update(TESTING=True, MSM_FAST={"nodes": nodes, **settings})
+    app.config.update(TESTING=True, MSM_FAST={"nodes": nodes, "timeouts": UNHURRIED, **settings})
     MsmFast(app)
 
     @app.post("/set/<name>")
@@ -223,7 +224,7 @@ def test_without_any_node_the_cookie_stays_and_the_login_is_back_when_they_are(
     make: Callable[..., Flask], nodes: Nodes, failure: str
 ) -> None:
     """Hanging nodes keep what they have, as behind a network that is gone. Nodes that died have nothing any more."""
-    client = make(on_cluster_lost="error").test_client()
+    client = make(on_cluster_lost="error", timeouts=HURRIED).test_client()
     client.post("/in")
     for server in nodes.values():
         server.pause() if failure == "hanging" else server.kill()
@@ -243,7 +244,7 @@ def test_without_any_node_the_cookie_stays_and_the_login_is_back_when_they_are(
 
 
 def test_in_an_outage_nobody_is_logged_out(make: Callable[..., Flask], nodes: Nodes) -> None:
-    seen, unseen = make(), make()
+    seen, unseen = make(timeouts=HURRIED), make(timeouts=HURRIED)
     client = seen.test_client()
     client.post("/in")
     stranger = twin(client, unseen)
@@ -265,8 +266,10 @@ def test_in_an_outage_nobody_is_logged_out(make: Callable[..., Flask], nodes: No
 
 
 @pytest.mark.parametrize("failure", ["down", "hanging"])
-def test_status_and_nodes_tell_of_a_node_that_does_not_answer(app: Flask, nodes: Nodes, failure: str) -> None:
-    run = app.test_cli_runner().invoke
+def test_status_and_nodes_tell_of_a_node_that_does_not_answer(
+    make: Callable[..., Flask], nodes: Nodes, failure: str
+) -> None:
+    run = make(timeouts=HURRIED).test_cli_runner().invoke
     assert run(args=["msm", "status"]).exit_code == 0
     if failure == "down":
         nodes["n2"].kill()

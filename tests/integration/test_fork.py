@@ -18,16 +18,16 @@ from typing import Any
 
 import pytest
 
-from msm_fast import SessionManager, Timeouts
+from msm_fast import SessionManager
 from tests.integration.conftest import Nodes
 from tests.proxy import CountingProxy
+from tests.timeouts import UNHURRIED
 
 pytestmark = [
     pytest.mark.memcached,
     pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning"),
 ]
 
-UNHURRIED = Timeouts(connect=5, operation=5, request=15)
 START_TIMEOUT_S = 20.0
 
 

@@ -14,6 +14,7 @@ import pytest
 from msm_fast import SessionManager, Timeouts
 from tests.integration.conftest import Nodes
 from tests.integration.test_manager import home_of, loaded, store
+from tests.timeouts import HURRIED
 
 pytestmark = pytest.mark.memcached
 
@@ -152,14 +153,14 @@ def test_a_lock_does_not_keep_a_request_waiting_when_its_node_is_killed(
 
 
 def test_row_09_a_hanging_node_costs_no_more_than_the_budget(nodes: Nodes, make_manager: MakeManager) -> None:
-    manager = make_manager(locking="all")
+    manager = make_manager(locking="all", timeouts=HURRIED)
     session_id = store(manager, n=0)
     nodes[home_of(session_id)].pause()
     try:
         started = time.monotonic()
         with manager.request(session_id, "POST") as session:
             session["n"] += 1
-        assert time.monotonic() - started < 0.6
+        assert time.monotonic() - started < HURRIED.request + 0.3
         assert session.id_changed
     finally:
         nodes[home_of(session_id)].resume()

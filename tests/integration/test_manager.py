@@ -20,6 +20,7 @@ from msm_fast import (
 from msm_fast.engine.versions import cas_of
 from tests.integration.conftest import Nodes, have_no_plain_sockets
 from tests.memcached import Memcached
+from tests.timeouts import UNHURRIED
 
 pytestmark = pytest.mark.memcached
 
@@ -159,7 +160,7 @@ def test_the_application_starts_with_no_memcached_in_reach() -> None:
 
 
 def test_sessions_live_on_a_single_node_without_an_id(nodes: Nodes) -> None:
-    with SessionManager(nodes["n1"].address) as manager:
+    with SessionManager(nodes["n1"].address, timeouts=UNHURRIED) as manager:
         session_id = store(manager, user="ada")
         assert "-" not in session_id
         assert loaded(manager, session_id)["user"] == "ada"
@@ -173,7 +174,7 @@ def test_sessions_live_behind_a_unix_socket(tmp_path_factory: pytest.TempPathFac
             parent.chmod(parent.stat().st_mode | 0o011)
     server = _UnixMemcached(str(path))
     try:
-        with SessionManager(f"n1:{path}") as manager:
+        with SessionManager(f"n1:{path}", timeouts=UNHURRIED) as manager:
             assert loaded(manager, store(manager, user="ada"))["user"] == "ada"
     finally:
         server.stop()
@@ -339,7 +340,7 @@ def test_close_leaves_no_socket_and_no_thread_behind(nodes: Nodes) -> None:
 def test_idle_connections_that_the_server_closed_cost_no_request(nodes: Nodes) -> None:
     server = Memcached("-o", "idle_timeout=1")
     try:
-        with SessionManager(server.address) as manager:
+        with SessionManager(server.address, timeouts=UNHURRIED) as manager:
             session_id = store(manager, n=1)
             time.sleep(3.2)  # the server's own clock: it looks for idle connections each second
             assert loaded(manager, session_id)["n"] == 1

@@ -16,6 +16,7 @@ from msm_fast import (
 )
 from tests.integration.conftest import Nodes
 from tests.integration.test_manager import MARGIN_S, home_of, loaded, store, wait_until
+from tests.timeouts import HURRIED, UNHURRIED
 
 pytestmark = pytest.mark.memcached
 
@@ -57,7 +58,7 @@ def test_a_node_that_comes_back_empty_is_used_again(nodes: Nodes, make_manager: 
 
 
 def test_a_hanging_node_costs_one_timeout_at_a_time_and_then_nothing(nodes: Nodes, make_manager: MakeManager) -> None:
-    manager = make_manager(reconnect=Reconnect(first=60))
+    manager = make_manager(reconnect=Reconnect(first=60), timeouts=HURRIED)
     ids = [store(manager, n=n) for n in range(30)]
     ids = [i for i in ids if home_of(i) == "n3"]
     assert len(ids) >= 4
@@ -76,7 +77,8 @@ def test_a_hanging_node_costs_one_timeout_at_a_time_and_then_nothing(nodes: Node
         nodes["n3"].resume()
 
 
-def test_a_save_that_hangs_on_its_home_is_stored_elsewhere_in_time(nodes: Nodes, manager: SessionManager) -> None:
+def test_a_save_that_hangs_on_its_home_is_stored_elsewhere_in_time(nodes: Nodes, make_manager: MakeManager) -> None:
+    manager = make_manager(timeouts=HURRIED)
     session_id = store(manager, step=1)
     scope = manager.request(session_id, "POST")
     scope.session["step"] = 2
@@ -95,7 +97,7 @@ def test_a_save_that_hangs_on_its_home_is_stored_elsewhere_in_time(nodes: Nodes,
 def test_with_every_node_down_it_is_said_at_once_and_the_sessions_come_back(
     nodes: Nodes, make_manager: MakeManager
 ) -> None:
-    manager = make_manager(reconnect=Reconnect(first=0.1, cap=0.2), on_cluster_lost="error")
+    manager = make_manager(reconnect=Reconnect(first=0.1, cap=0.2), on_cluster_lost="error", timeouts=HURRIED)
     session_id = store(manager, n=1)
     for server in nodes.values():
         server.pause()
@@ -104,7 +106,7 @@ def test_with_every_node_down_it_is_said_at_once_and_the_sessions_come_back(
         for _ in range(10):
             with pytest.raises(SessionUnavailable):
                 manager.load(session_id)
-        assert time.monotonic() - started < 10 * (0.25 + MARGIN_S)
+        assert time.monotonic() - started < 10 * (HURRIED.request + MARGIN_S)
         wait_until(lambda: manager.distribution.state is DistributionState.LOCAL or not _provoke(manager, session_id))
         started = time.monotonic()
         with pytest.raises(SessionUnavailable):
@@ -129,7 +131,7 @@ def _provoke(manager: SessionManager, session_id: str) -> bool:
 
 def test_nodes_are_added_drained_and_removed_while_sessions_are_served(nodes: Nodes) -> None:
     two = f"n1:{nodes['n1'].address},n2:{nodes['n2'].address}"
-    with SessionManager(two) as manager:
+    with SessionManager(two, timeouts=UNHURRIED) as manager:
         ids = [store(manager, n=n) for n in range(12)]
         manager.set_nodes(f"{two},n3:{nodes['n3'].address}")
         manager.drain("n1")
@@ -148,7 +150,7 @@ def test_nodes_are_added_drained_and_removed_while_sessions_are_served(nodes: No
 
 @pytest.mark.parametrize("node", ["n9", "n1"])
 def test_a_drain_that_makes_no_sense_is_refused(nodes: Nodes, node: str) -> None:
-    with SessionManager(f"n1:{nodes['n1'].address}") as manager:
+    with SessionManager(f"n1:{nodes['n1'].address}", timeouts=UNHURRIED) as manager:
         with pytest.raises(ConfigurationError):
             manager.drain(node)
         with pytest.raises(ConfigurationError):
@@ -157,7 +159,7 @@ def test_a_drain_that_makes_no_sense_is_refused(nodes: Nodes, node: str) -> None
 
 
 def test_a_manager_without_nodes_can_be_given_some(nodes: Nodes) -> None:
-    with SessionManager() as manager:
+    with SessionManager(timeouts=UNHURRIED) as manager:
         assert manager.save(_with_something(manager)).status == "local"
         manager.set_nodes(f"n1:{nodes['n1'].address}")
         wait_until(lambda: manager.distribution.state is DistributionState.DISTRIBUTED)

@@ -8,6 +8,7 @@ import pytest
 from msm_fast import DistributionState, Reconnect, SessionManager
 from tests.integration.conftest import Nodes
 from tests.integration.test_manager import loaded, wait_until
+from tests.timeouts import HURRIED
 
 pytestmark = pytest.mark.memcached
 
@@ -64,7 +65,7 @@ def test_a_logout_in_an_outage_holds_even_if_its_worker_dies_before_the_end(
     nodes: Nodes, make_manager: MakeManager, tmp_path: Path
 ) -> None:
     local_store = f"sqlite:///{tmp_path / 'sessions.db'}"
-    one, two = (make_manager(reconnect=QUICK, local_store=local_store) for _ in range(2))
+    one, two = (make_manager(reconnect=QUICK, local_store=local_store, timeouts=HURRIED) for _ in range(2))
     session_id = store(one, user="ada")
     loaded(two, session_id)
     for server in nodes.values():

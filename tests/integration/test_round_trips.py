@@ -7,6 +7,7 @@ import pytest
 from msm_fast import SessionManager
 from tests.integration.conftest import Nodes
 from tests.proxy import CountingProxy
+from tests.timeouts import UNHURRIED
 
 pytestmark = pytest.mark.memcached
 
@@ -17,7 +18,7 @@ class Wire:
     def __init__(self, nodes: Nodes) -> None:
         self.proxies = {name: CountingProxy(nodes[name].port) for name in ("n1", "n2")}
         text = ",".join(f"{name}:127.0.0.1:{proxy.port}" for name, proxy in self.proxies.items())
-        self.managers = [SessionManager(text) for _ in range(2)]
+        self.managers = [SessionManager(text, timeouts=UNHURRIED) for _ in range(2)]
         for manager in self.managers:
             for _ in range(2):
                 with manager.request(None, "POST") as session:

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from msm_fast import AsyncSessionManager, SessionManager, Timeouts
+from msm_fast import AsyncSessionManager, SessionManager
 from msm_fast.engine.copies import encode_tombstone
 from msm_fast.engine.versions import cas_of
 from msm_fast.request_scope import RequestScope
@@ -24,7 +24,7 @@ def manager_class() -> type[SessionManager]:
 
 @pytest.fixture
 def threads(make_manager: Callable[..., SessionManager]) -> SessionManager:
-    return make_manager(timeouts=Timeouts(connect=2, operation=2, request=5))
+    return make_manager()
 
 
 @asynccontextmanager
