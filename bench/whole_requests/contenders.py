@@ -1,4 +1,4 @@
-"""Who is compared: in each framework no session at all, ours in three ways, and its rivals."""
+"""Who is compared: in each framework no session at all, ours in three ways, its rivals, and the floor."""
 
 from __future__ import annotations
 
@@ -12,6 +12,9 @@ OURS = "msm_fast"
 OURS_ONE_COPY = "msm_fast, one copy"
 OURS_STICKY = "msm_fast, sticky"
 ALL_OURS = (OURS, OURS_ONE_COPY, OURS_STICKY)
+
+FLOOR = "floor: a dict and bare round trips"
+NO_RIVALS = (BASE, *ALL_OURS, FLOOR)
 
 DJANGO, FLASK, STARLETTE = "Django behind gunicorn", "Flask behind gunicorn", "Starlette behind uvicorn"
 DJANGO_ON_PYMEMCACHE = "Django's cache sessions, pymemcache"
@@ -40,7 +43,7 @@ class Framework(NamedTuple):
     @property
     def contenders(self) -> list[str]:
         """In the order of the report."""
-        return [BASE, *ALL_OURS, *self.rivals]
+        return [BASE, *ALL_OURS, *self.rivals, FLOOR]
 
 
 FRAMEWORKS = (

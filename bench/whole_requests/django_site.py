@@ -13,6 +13,7 @@ from bench.whole_requests.contenders import (
     ALL_OURS,
     BASE,
     DJANGO_ON_PYLIBMC,
+    FLOOR,
     LIFETIME_S,
     Configuration,
     our_settings,
@@ -23,6 +24,12 @@ CONFIGURATION = Configuration.of_this_process()
 CONTENDER = CONFIGURATION.contender
 BACKEND = "PyLibMCCache" if CONTENDER == DJANGO_ON_PYLIBMC else "PyMemcacheCache"
 IS_OURS = CONTENDER in ALL_OURS
+
+
+def engine() -> str:
+    if IS_OURS:
+        return "msm_fast.integrations.django"
+    return "bench.whole_requests.floor_django" if CONTENDER == FLOOR else "django.contrib.sessions.backends.cache"
 
 
 def middleware() -> list[str]:
@@ -54,9 +61,7 @@ settings.configure(
     ROOT_URLCONF=__name__,
     SECRET_KEY="of a benchmark",
     MIDDLEWARE=middleware(),
-    SESSION_ENGINE="msm_fast.integrations.django"
-    if CONTENDER in ALL_OURS
-    else "django.contrib.sessions.backends.cache",
+    SESSION_ENGINE=engine(),
     SESSION_COOKIE_AGE=LIFETIME_S,
     MSM_FAST=our_settings(CONTENDER, CONFIGURATION.nodes),
     CACHES={

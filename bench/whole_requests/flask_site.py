@@ -12,6 +12,7 @@ from bench.whole_requests.contenders import (
     ALL_OURS,
     BASE,
     FLASK_SESSION_ON_PYLIBMC,
+    FLOOR,
     LIFETIME_S,
     Configuration,
     our_settings,
@@ -52,6 +53,10 @@ if CONTENDER in ALL_OURS:
 
     application.config["MSM_FAST"] = our_settings(CONTENDER, CONFIGURATION.nodes)
     MsmFast(application)
+elif CONTENDER == FLOOR:
+    from bench.whole_requests.floor_flask import FloorInterface
+
+    application.session_interface = FloorInterface(CONFIGURATION.node)
 elif CONTENDER != BASE:
     from flask_session import Session
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from bench.results import Spread
-from bench.whole_requests.contenders import ALL_OURS, BASE, DJANGO_ON_PYMEMCACHE
+from bench.whole_requests.contenders import ALL_OURS, BASE, DJANGO_ON_PYMEMCACHE, FLOOR, NO_RIVALS
 from bench.whole_requests.wire import Traffic
 
 READ, WRITE = "read only", "one write"
@@ -49,18 +49,27 @@ class Row(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """How one of our ways compares with a rival, and what was promised of that."""
+    """How one of our ways compares with a rival, and what was promised of that.
+
+    floor: of CPU time, how the floor compares with the rival; None where it was not measured.
+    """
 
     ours: str
     what: str
     rival: str
     ratio: Spread
+    floor: float | None = None
 
     @property
     def is_held(self) -> bool:
         """Whether the median of the turns is what was promised."""
         limit = TARGETS[self.what]
         return self.ratio.median >= limit if self.what == THROUGHPUT else self.ratio.median <= limit
+
+    @property
+    def is_within_reach(self) -> bool:
+        """Whether the floor holds it, as far as is known."""
+        return self.floor is None or self.floor <= TARGETS[self.what]
 
 
 class Outcome:
@@ -95,7 +104,7 @@ class Outcome:
     def comparisons(self, case: Case) -> Iterator[Comparison]:
         """Yield what is promised of each of our ways, with the rival that it is hardest to keep against."""
         contenders = self._samples[case]
-        rivals = [name for name in contenders if name != BASE and name not in ALL_OURS]
+        rivals = [name for name in contenders if name not in NO_RIVALS]
         if not rivals:
             return
         fastest = max(rivals, key=lambda name: _median(sample.throughput for sample in contenders[name]))
@@ -109,11 +118,15 @@ class Outcome:
                 yield self._cost(case, ours, COST_OF_DJANGO, DJANGO_ON_PYMEMCACHE)
 
     def _cost(self, case: Case, ours: str, what: str, rival: str) -> Comparison:
-        pairs = zip(self._own_cpu_s(case, ours), self._own_cpu_s(case, rival), strict=True)
+        has_floor = FLOOR in self._samples[case]
+        floor = self._ratio_of_cost(case, FLOOR, rival).median if has_floor else None
+        return Comparison(ours, what, rival, self._ratio_of_cost(case, ours, rival), floor)
+
+    def _ratio_of_cost(self, case: Case, contender: str, rival: str) -> Spread:
+        """Return how many times the rival's CPU time the contender takes for a session."""
+        pairs = zip(self._own_cpu_s(case, contender), self._own_cpu_s(case, rival), strict=True)
         # Noise may leave a rival no cost at all in some turn: that turn speaks against us.
-        return Comparison(
-            ours, what, rival, Spread.over(own / other if other > 0 else math.inf for own, other in pairs)
-        )
+        return Spread.over(own / other if other > 0 else math.inf for own, other in pairs)
 
     def _row(self, case: Case, contender: str) -> Row:
         samples = self._samples[case][contender]

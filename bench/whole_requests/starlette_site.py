@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from bench.whole_requests.contenders import ALL_OURS, BASE, LIFETIME_S, STARSESSIONS, Configuration, our_settings
+from bench.whole_requests.contenders import ALL_OURS, BASE, FLOOR, LIFETIME_S, STARSESSIONS, Configuration, our_settings
 from bench.whole_requests.content import attributes_of, body, serve
 
 CONFIGURATION = Configuration.of_this_process()
@@ -50,6 +50,10 @@ def middleware() -> list[Middleware]:
 
         settings = Settings.from_mapping(our_settings(CONTENDER, CONFIGURATION.nodes))
         return [Middleware(SessionMiddleware, manager=AsyncSessionManager(settings))]
+    if CONTENDER == FLOOR:
+        from bench.whole_requests.floor_starlette import FloorMiddleware
+
+        return [Middleware(FloorMiddleware, node=CONFIGURATION.node)]
     from starsessions import SessionMiddleware as Starsessions
 
     from bench.whole_requests.starsessions_store import MemcachedStore

@@ -11,7 +11,15 @@ import pytest
 
 from bench.results import Spread
 from bench.whole_requests import load
-from bench.whole_requests.contenders import BASE, DJANGO, DJANGO_ON_PYLIBMC, DJANGO_ON_PYMEMCACHE, OURS, OURS_STICKY
+from bench.whole_requests.contenders import (
+    BASE,
+    DJANGO,
+    DJANGO_ON_PYLIBMC,
+    DJANGO_ON_PYMEMCACHE,
+    FLOOR,
+    OURS,
+    OURS_STICKY,
+)
 from bench.whole_requests.content import SIZES, attributes_of, serve, visits_in
 from bench.whole_requests.outcome import (
     COST_OF_DJANGO,
@@ -37,6 +45,7 @@ CASE = Case(DJANGO, "1 KB", READ)
 def _outcome(**cpu_us: list[float]) -> Outcome:
     """Return what was measured of contenders, by turn; whoever is twice as fast serves twice as many."""
     names = {"base": BASE, "ours": OURS, "pymemcache": DJANGO_ON_PYMEMCACHE, "pylibmc": DJANGO_ON_PYLIBMC}
+    names["floor"] = FLOOR
     outcome = Outcome()
     for name, turns in cpu_us.items():
         for us in turns:
@@ -174,6 +183,24 @@ def test_a_target_is_held_or_missed(what: str, ratio: float, is_held: bool) -> N
 def test_a_rival_without_a_cost_of_its_own_speaks_against_us() -> None:
     outcome = _outcome(base=[100], ours=[101], pymemcache=[100])
     assert not any(comparison.is_held for comparison in outcome.comparisons(CASE) if comparison.what == COST_OF_DJANGO)
+
+
+def test_the_floor_is_no_rival_and_stands_beside_a_target_that_was_missed() -> None:
+    outcome = _outcome(base=[100], ours=[200], pymemcache=[500], pylibmc=[240], floor=[170])
+    costs = {comparison.what: comparison for comparison in outcome.comparisons(CASE)}
+    assert costs[COST_OF_FASTEST].rival == DJANGO_ON_PYLIBMC
+    assert costs[COST_OF_FASTEST].floor == pytest.approx(0.5)
+    assert costs[THROUGHPUT].floor is None
+    page = markdown(outcome, 1, 1)
+    assert "0.71x (0.71 to 0.71): missed, the floor: 0.50x | 0.25x (0.25 to 0.25): held |" in page
+    assert "missed by the floor too" not in page
+
+
+def test_a_target_that_the_floor_misses_too_is_counted_as_such() -> None:
+    outcome = _outcome(base=[100], ours=[200], pymemcache=[500], pylibmc=[240], floor=[195])
+    assert "0 of 1 for own CPU time, beside the cheapest rival, at most 0.67x (missed by the floor too: 1)" in markdown(
+        outcome, 1, 1
+    )
 
 
 def test_the_page_has_each_figure_and_what_was_missed_and_who_was_left_out() -> None:
