@@ -58,7 +58,11 @@ def test_damaged_frames_are_corrupt_or_a_map_that_can_be_used_and_saved(body, da
     assert [*sizes] == names
     read = dict(back)
     failed = {failure.name for failure in back.failures}
-    assert back.encode() == (body, ())
+    encoded, failures = back.encode()
+    assert failures == ()
+    for before, after in zip(slow_record.split_frames(body), slow_record.split_frames(encoded), strict=True):
+        # What nobody has changed stays as it was, but a number inside a value may get its shortest form.
+        assert after == before or after == (*before[:2], dumps(read[before[0].decode()]))
     assert all(read[name] is None for name in failed)
     back["new"] = data.draw(values)
     again = AttributeMap.decode(back.encode()[0])
