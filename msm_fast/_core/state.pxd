@@ -22,6 +22,7 @@ cdef class Stored:
 cdef class NearCopy:
     cdef public object content
     cdef public Py_ssize_t size
+    cdef public unsigned long long generation
     cdef public object nonce
     cdef public long max_inactive_s
     cdef public dict copies

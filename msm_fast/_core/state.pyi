@@ -34,6 +34,7 @@ class Stored:
 class NearCopy:
     content: Record | bytes
     size: int
+    generation: int
     nonce: int
     max_inactive_s: int
     copies: dict[str, int]
@@ -43,6 +44,7 @@ class NearCopy:
         self,
         content: Record | bytes,
         size: int,
+        generation: int,
         nonce: int,
         max_inactive_s: int,
         copies: dict[str, int],

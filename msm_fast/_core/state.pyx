@@ -54,17 +54,26 @@ cdef class NearCopy:
     """What this process last saw of a session in the cluster.
 
     content: its record, or that as it was written, to be decoded when it is first looked at. size: of the encoded
-    record. copies: what was known of the nodes' copies; right as long as the home still has this nonce. asked_at: when
-    the backups were asked last, monotonic seconds. has_lasted: the one before it was still right when this process came
-    back to the session, so this one most likely will be.
+    record. generation, nonce: of the write. copies: what was known of the nodes' copies; right as long as the home
+    still has this nonce. asked_at: when the backups were asked last, monotonic seconds. has_lasted: the one before it
+    was still right when this process came back to the session, so this one most likely will be.
     Thread-safety: shared by all requests of the session, which read it only; decoding it twice does no harm.
     """
 
     def __init__(
-        self, content, size, nonce, max_inactive_s, dict copies not None, double asked_at, bint has_lasted=False
+        self,
+        content,
+        size,
+        generation,
+        nonce,
+        max_inactive_s,
+        dict copies not None,
+        double asked_at,
+        bint has_lasted=False,
     ):
         self.content = content
         self.size = size
+        self.generation = generation
         self.nonce = nonce
         self.max_inactive_s = max_inactive_s
         self.copies = copies

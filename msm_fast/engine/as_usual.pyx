@@ -48,7 +48,7 @@ cpdef bint all_answered(dict healths, list batches, list outcomes, double now) e
             return False
     for i in range(len(batches)):
         health = healths[(<Batch>batches[i]).node]
-        health.answered_at = now
+        health.heard(now)
         if health.failures_in_a_row:
             are_well = False
     return are_well
@@ -191,14 +191,16 @@ cdef class UsualWay:
         asked.max_inactive_s = max_inactive_s
         command = question(self._health.healths, self._validate_over, near, home, key, until)
         asked.batches = [new_batch(home, command, None)]
-        if self._replicas and self._must_ask_backups(near, expect_write):
+        if self._replicas and self._must_ask_backups(near, home, expect_write):
             peek = get(key, until, False)
             for node in self._topology.others(session_id.plain_part(), home)[:self._replicas]:
                 asked.batches.append(new_batch(node, peek, None))
         return asked
 
-    cdef bint _must_ask_backups(self, NearCopy near, bint expect_write) except -1:
-        return (expect_write and not (near is not None and near.has_lasted)) or self._own.must_ask_backups(near)
+    cdef bint _must_ask_backups(self, NearCopy near, str home, bint expect_write) except -1:
+        if near is None or (expect_write and not near.has_lasted) or self._own.must_ask_backups(near):
+            return True
+        return self._health.was_silent_since(home, near.asked_at, self._monotonic())
 
     def found(self, Question asked not None, list outcomes not None):
         """Return the session, if its home has a good copy of it and every backup that was asked has the same; or None.
@@ -236,6 +238,7 @@ cdef class UsualWay:
             or record.max_inactive_s != asked.max_inactive_s
             or not lineage
             or lineage[0] != nonce
+            or (near is not None and record.generation < near.generation)
             or (self._is_draining and home in self._topology.draining)
             or self._topology is not self._ctx.topology
             or self._by_digest.get(record.home) != home
@@ -251,7 +254,7 @@ cdef class UsualWay:
             copies = {**near.copies, **copies}
             if len(asked.batches) == 1:
                 now = near.asked_at
-        near = NearCopy(record, size, nonce, asked.max_inactive_s, copies, now, has_lasted)
+        near = NearCopy(record, size, record.generation, nonce, asked.max_inactive_s, copies, now, has_lasted)
         self._own.keep_near(asked.key, near, record.body)
         self._counts.count("round_trips")
         if reply.value is None:
@@ -415,7 +418,14 @@ cdef class UsualWay:
         state.must_store = state.has_moved = False
         state.own_nonces = NONE
         near = NearCopy(
-            record, len(record), lineage[0], state.max_inactive_s, copies.copy(), self._monotonic(), has_lasted
+            record,
+            len(record),
+            generation,
+            lineage[0],
+            state.max_inactive_s,
+            copies.copy(),
+            self._monotonic(),
+            has_lasted,
         )
         self._own.keep_near(key, near, body)
 

@@ -28,16 +28,30 @@ _CLOCK_SKEW_S = 1.0
 class Findings:
     """What the nodes answered so far.
 
-    near: what was seen before, which stands in for copies that are still the same; None once one is not. is_calm: no
-    node was away lately. wanted: the nodes that should have a copy. copies: readable ones. peeked: (version, nonce)
-    where no value was asked for. corrupt: (version, error). unreadable: of another format, to be left alone. failed: no
-    answer. away: down, and not asked, even if they came back meanwhile.
+    near: what was seen before, which stands in for copies that are still the same; None once one is not.
+    seen_generation: of what was seen before; 0: nothing was. is_calm: no node was away lately. wanted: the nodes that
+    should have a copy. copies: readable ones. peeked: (version, nonce) where no value was asked for. corrupt: (version,
+    error). unreadable: of another format, to be left alone. failed: no answer. away: down, and not asked, even if they
+    came back meanwhile.
     """
 
-    __slots__ = ("absent", "away", "copies", "corrupt", "failed", "is_calm", "near", "peeked", "unreadable", "wanted")
+    __slots__ = (
+        "absent",
+        "away",
+        "copies",
+        "corrupt",
+        "failed",
+        "is_calm",
+        "near",
+        "peeked",
+        "seen_generation",
+        "unreadable",
+        "wanted",
+    )
 
     def __init__(self, near: NearCopy | None, *, is_calm: bool) -> None:
         self.near = near
+        self.seen_generation = near.generation if near is not None else 0
         self.is_calm = is_calm
         self.wanted: set[str] = set()
         self.copies: dict[str, Copy] = {}
@@ -136,7 +150,7 @@ def _is_in_place(ctx: Context, session_id: SessionId, node: str, copy: Copy) -> 
     stored_s_ago = (ctx.now_ms() - copy.record.accessed_ms) / 1000 - _CLOCK_SKEW_S
     stored_at = ctx.clock.monotonic() - stored_s_ago
     answered_at = [ctx.health.of(backup).answered_at for backup in backups]
-    return all(at is None or at <= stored_at for at in answered_at)
+    return all(at <= stored_at for at in answered_at)
 
 
 def _n_backups(ctx: Context, session_id: SessionId) -> int:

@@ -14,6 +14,10 @@ from msm_fast.policies import Breaker, Reconnect
 __all__ = ["ClusterHealth", "NodeHealth"]
 
 _OPENS_AT_ONCE: frozenset[FailureKind] = frozenset({"refused", "reset", "unreachable", "unsupported"})
+_SILENCE_S = 1.0
+"""For how long a node may not be heard of before it may have been away without this process noticing: as long as it
+takes until another one, which noticed, has told the node what it missed meanwhile."""
+
 _SILENT: frozenset[FailureKind] = frozenset({"timeout", "unreachable", "deadline"})
 
 
@@ -32,12 +36,20 @@ class NodeHealth:
     """In this life it leaves out values that have not changed, if asked to."""
     is_silent: bool = False
     """It is down, and neither it nor its host answers."""
-    answered_at: float | None = None
+    answered_at: float = -math.inf
+    heard_since: float = -math.inf
+    """From when on this process has heard of it again and again."""
     failures_in_a_row: int = 0
     probe_at: float = 0.0
     probe_wait: float = 0.0
     returned_at: float | None = None
     last_failure: str = ""
+
+    def heard(self, now: float) -> None:
+        """Note that it answered."""
+        if now - self.answered_at > _SILENCE_S:
+            self.heard_since = now
+        self.answered_at = now
 
 
 _GONE = NodeHealth(is_up=False)
@@ -119,6 +131,14 @@ class ClusterHealth:
         returned_at = self.of(node).returned_at
         return returned_at is not None and (seconds is None or now - returned_at < seconds)
 
+    def was_silent_since(self, node: str, since: float, now: float) -> bool:
+        """Whether this process has not heard of the node for a while, until now or until some time after since.
+
+        The node may have been away, and others may have stored or ended sessions without it.
+        """
+        health = self.of(node)
+        return since < health.heard_since or now - health.answered_at > _SILENCE_S
+
     def succeeded(self, node: str, life: int, now: float, compares: bool = False) -> None:
         """Note that the node answered a request, in this life; compares: what it can do in it.
 
@@ -127,7 +147,7 @@ class ClusterHealth:
         health = self.healths.get(node)
         if health is None:
             return
-        health.answered_at = now
+        health.heard(now)
         if not health.failures_in_a_row and life == health.life:
             return
         with self._lock:

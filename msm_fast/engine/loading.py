@@ -65,7 +65,7 @@ def load(
     key = ctx.storage_key(session_id)
     near = asked.question.near if asked else ctx.near_copy(key)
     max_inactive_s = near.max_inactive_s if near else ctx.default_max_inactive_s
-    ask_backups = asked.question.asks_backups if asked else expect_write or ctx.must_ask_backups(near)
+    ask_backups = asked.question.asks_backups if asked else expect_write or _must_ask_backups(ctx, near, home)
     ttl_s = ctx.ttl_s(max_inactive_s)
     findings = _start(ctx, near, is_calm=asked is not None)
     yield from _find(ctx, findings, key, session_id.plain, home, ttl_s, ask_backups, asked)
@@ -104,6 +104,12 @@ def was_ended(ctx: Context, session_id: SessionId) -> Flow[bool]:
     findings = _start(ctx, ctx.near_copy(key), is_calm=False)
     yield from _find(ctx, findings, key, session_id.plain, home, ctx.ttl_s(ctx.default_max_inactive_s), False)
     return any(copy.record.is_tombstone for copy in findings.copies.values())
+
+
+def _must_ask_backups(ctx: Context, near: NearCopy | None, home: str) -> bool:
+    if near is None or ctx.must_ask_backups(near):
+        return True
+    return ctx.health.was_silent_since(home, near.asked_at, ctx.clock.monotonic())
 
 
 def _start(ctx: Context, near: NearCopy | None, *, is_calm: bool) -> Findings:
@@ -145,7 +151,11 @@ def _find(
     if found is None:
         yield from _ask(ctx, findings, key, ttl_s, others, [])
     elif not found.record.is_tombstone:
+        # What is older than what this process has seen was put back late, or is left over.
+        is_old = found.record.generation < findings.seen_generation
         further = [*doubtful(ctx, findings, home, found), *moved_to(ctx, findings, home, found)]
+        if is_old:
+            further = list(dict.fromkeys([*further, *others]))
         if further:
             yield from _ask(ctx, findings, key, ttl_s, further, [])
 
@@ -279,5 +289,5 @@ def _remember(
     if near is not None and near.nonce == stored.nonce:
         stored.copies = {**near.copies, **stored.copies}
     copies = {node: found for node, found in stored.copies.items() if node not in stored.corrupt}
-    near = NearCopy(best.record, best.size, stored.nonce, state.max_inactive_s, copies, asked_at)
+    near = NearCopy(best.record, best.size, stored.generation, stored.nonce, state.max_inactive_s, copies, asked_at)
     ctx.keep_near(key, near, stored.body)

@@ -53,7 +53,7 @@ def state():
 
 
 def near_copy():
-    return NearCopy(b"", 0, 1, 60, {}, 0.0)
+    return NearCopy(b"", 0, 1, 1, 60, {}, 0.0)
 
 
 @lru_cache

@@ -180,3 +180,37 @@ def test_rotating_a_new_session_only_gives_it_another_id(driver: SimulatedDriver
     assert session.id != first
     worker.save(session)
     assert driver.exchanges == 1
+
+
+def test_who_had_nothing_to_do_while_the_home_missed_a_logout_does_not_believe_it_afterwards(
+    driver: SimulatedDriver, make_worker: MakeWorker
+) -> None:
+    one, idle = make_worker(), make_worker()
+    session_id = one.store(user="ada")
+    loaded(idle, session_id)
+    home = driver.nodes[home_of(session_id)]
+    home.fault = "unreachable"
+    logout = loaded(one, session_id)
+    logout.invalidate()
+    assert one.save(logout).status == "invalidated"
+    driver.clock.advance(60)
+    home.fault = None  # and the worker that has to tell it of the logout waits for its next probe
+    for _ in range(2):
+        assert idle.load(session_id, expect_write=False) is None
+
+
+def test_nor_does_who_asks_the_home_for_another_session_first(driver: SimulatedDriver, make_worker: MakeWorker) -> None:
+    one, idle = make_worker(), make_worker()
+    session_id = one.store(user="ada")
+    other = next(other for other in iter(lambda: one.store(user="eve"), "") if home_of(other) == home_of(session_id))
+    for known in (session_id, other):
+        loaded(idle, known)
+    home = driver.nodes[home_of(session_id)]
+    home.fault = "unreachable"
+    logout = loaded(one, session_id)
+    logout.invalidate()
+    one.save(logout)
+    driver.clock.advance(60)
+    home.fault = None
+    assert idle.load(other, expect_write=False) is not None
+    assert idle.load(session_id, expect_write=False) is None

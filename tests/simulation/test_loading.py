@@ -378,3 +378,30 @@ def test_two_nodes_of_three_may_go_one_after_the_other(driver: SimulatedDriver, 
         worker.save(session)
         session_id = session.id
     assert holders(driver, session_id) >= {home_of(session_id)}
+
+
+@pytest.mark.parametrize("expect_write", [False, True])
+def test_a_copy_that_is_older_than_what_was_seen_before_is_not_believed(
+    driver: SimulatedDriver, worker: Worker, expect_write: bool
+) -> None:
+    """A backup that was slow to be told of an older save may put that back where the home has lost its copy."""
+    session_id = worker.store(step=1)
+    for _ in range(2):  # until it takes for granted what the backup has
+        assert worker.load(session_id) is not None
+    home = driver.nodes[home_of(session_id)].server
+    old = home.peek(key_of(session_id))
+    assert old is not None
+    session = worker.load(session_id)
+    assert session is not None
+    session["step"] = 2
+    worker.save(session)
+    home.evict(key_of(session_id))
+    put_back = b"ms %s %d F%d T1800\r\n%s\r\n" % (key_of(session_id), len(old.value), old.client_flags, old.value)
+    assert home.handle(put_back).startswith(b"HD")
+    found = worker.load(session_id, expect_write)
+    assert found is not None
+    assert found["step"] == 2
+    assert worker.save(found).status == "stored"
+    item = home.peek(key_of(session_id))
+    assert item is not None
+    assert item.client_flags == driver.nodes[backup_of(driver, session_id)].server.peek(key_of(session_id)).client_flags

@@ -28,7 +28,7 @@ def state(**named):
 
 def test_a_near_copy_is_read_when_it_is_first_looked_at_and_once():
     data = encode_record(KEY, b"", generation=3, created_ms=1, accessed_ms=1, lineage=(7,))
-    near, records = NearCopy(data, len(data), 7, 60, {"n1": 5}, 0.0), Records()
+    near, records = NearCopy(data, len(data), 1, 7, 60, {"n1": 5}, 0.0), Records()
     assert near.record(records, KEY).generation == 3
     assert near.record(records, KEY) is near.record(records, KEY)
     assert records.n_read == 1
@@ -36,7 +36,7 @@ def test_a_near_copy_is_read_when_it_is_first_looked_at_and_once():
 
 @pytest.mark.parametrize(("node", "version", "nonce"), [("n2", 5, 7), ("n1", 6, 7), ("n1", 5, 8)])
 def test_a_copy_of_another_node_version_or_nonce_is_not_what_was_seen(node, version, nonce):
-    near = NearCopy(b"", 0, 7, 60, {"n1": 5}, 0.0)
+    near = NearCopy(b"", 0, 1, 7, 60, {"n1": 5}, 0.0)
     assert near.is_copy("n1", 5, 7)
     assert not near.is_copy(node, version, nonce)
 
