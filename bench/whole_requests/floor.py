@@ -1,4 +1,4 @@
-"""The floor: what anybody pays who asks memcached for the session of each request.
+"""The floor: a store that asks memcached for the session of each request, and does nothing else.
 
 Sessions are in a dict of the process and never encoded. A load is one bare round trip, of a command that brings no
 value; a save is another, which sends the bytes that the session had when it was new. Nothing is kept safe by it.
