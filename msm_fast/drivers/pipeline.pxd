@@ -2,6 +2,17 @@ from msm_fast._core.replies cimport ReplyParser
 from msm_fast._core.wire cimport Batch
 
 
+cdef class Agenda:
+    cdef readonly object loop
+    cdef readonly double operation_s
+    cdef readonly dict due
+    cdef public double wakes_at
+
+    cpdef int look_at(self, RoundTrip round_trip, double at) except -1
+    cdef int expect(self, RoundTrip round_trip) except -1
+    cdef int forget(self, RoundTrip round_trip) except -1
+
+
 cdef class RoundTrip:
     cdef readonly list pending
     cdef readonly object has_ended
@@ -10,7 +21,7 @@ cdef class RoundTrip:
     cdef readonly Py_ssize_t n_unsent
     cdef public bint waits_for_connection
     cdef public bint is_last_look
-    cdef object _watch
+    cdef Agenda _agenda
     cdef Py_ssize_t _n_open
 
     cdef int _batch_sent(self) except -1

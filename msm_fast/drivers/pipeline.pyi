@@ -1,23 +1,30 @@
 import asyncio
 from collections.abc import Iterable
-from typing import Any, NoReturn, Protocol, final
+from typing import Any, NoReturn, final
 
 from msm_fast._core.wire import Batch, Command
 
-__all__ = ["PendingBatch", "Pipeline", "RoundTrip"]
+__all__ = ["Agenda", "PendingBatch", "Pipeline", "RoundTrip"]
 
-class _Watch(Protocol):
-    loop: asyncio.AbstractEventLoop
+class Agenda:
+    wakes_at: float
 
-    def expect(self, round_trip: RoundTrip, /) -> None: ...
-    def forget(self, round_trip: RoundTrip, /) -> None: ...
+    def __init__(self, loop: asyncio.AbstractEventLoop, operation_s: float) -> None: ...
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop: ...
+    @property
+    def operation_s(self) -> float: ...
+    @property
+    def due(self) -> dict[RoundTrip, float]: ...
+    def wake_at(self, at: float) -> None: ...
+    def look_at(self, round_trip: RoundTrip, at: float) -> int: ...
 
 @final
 class RoundTrip:
     waits_for_connection: bool
     is_last_look: bool
 
-    def __init__(self, batches: Iterable[Batch], deadline: float, watch: _Watch) -> None: ...
+    def __init__(self, batches: Iterable[Batch], deadline: float, agenda: Agenda) -> None: ...
     @property
     def deadline(self) -> float: ...
     @property

@@ -5,6 +5,7 @@ There is no I/O here: bytes to write are returned, and those that came are given
 
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from libc.math cimport INFINITY
 from libc.stdint cimport uint8_t
 
 from msm_fast._core.replies cimport new_parser, new_replies
@@ -15,28 +16,63 @@ from time import monotonic
 
 from msm_fast._core.replies import ProtocolError
 
-__all__ = ["PendingBatch", "Pipeline", "RoundTrip"]
+__all__ = ["Agenda", "PendingBatch", "Pipeline", "RoundTrip"]
+
+
+cdef class Agenda:
+    """Which round trips are on their way, and when each is to be looked at, for one who has a timer.
+
+    operation_s: how long a node may say nothing. due: by round trip, of time.monotonic(). wakes_at: when the timer is
+    set to; inf: to nothing.
+    Thread-safety: of one event loop.
+    """
+
+    def __init__(self, loop, double operation_s):
+        self.loop = loop
+        self.operation_s = operation_s
+        self.due = {}
+        self.wakes_at = INFINITY
+
+    def wake_at(self, at):
+        """Set the timer to this time."""
+        raise NotImplementedError
+
+    cpdef int look_at(self, RoundTrip round_trip, double at) except -1:
+        """Look at it then; inf: never."""
+        self.due[round_trip] = at
+        if at < self.wakes_at:
+            self.wake_at(at)
+        return 0
+
+    cdef int expect(self, RoundTrip round_trip) except -1:
+        """Give up what has no answer in time from now, or from when it was sent, until `forget`."""
+        return self.look_at(round_trip, min(round_trip.sent_at + self.operation_s, round_trip.deadline))
+
+    cdef int forget(self, RoundTrip round_trip) except -1:
+        """Do not look after it any more."""
+        self.due.pop(round_trip, None)
+        return 0
 
 
 @cython.final
 cdef class RoundTrip:
     """The batches of one exchange, and who waits for them.
 
-    deadline: of time.monotonic(). watch: whose `expect` is called, and at the end `forget`.
+    deadline: of time.monotonic(). agenda: who looks at it until it is closed.
     pending: the batches on their way. has_ended: a future, done once each of them has an outcome.
     sent_at: when the last of them was sent; while n_unsent are not, when it began.
-    waits_for_connection, is_last_look: what the watch has noted.
+    waits_for_connection, is_last_look: what was noted when it was looked at.
     Thread-safety: of one event loop.
     """
 
-    def __init__(self, batches, double deadline, watch):
+    def __init__(self, batches, double deadline, Agenda agenda not None):
         self.deadline = deadline
-        self._watch = watch
+        self._agenda = agenda
         self.sent_at = monotonic()
-        self.has_ended = watch.loop.create_future()
+        self.has_ended = agenda.loop.create_future()
         self.pending = [_pending(batch, self) for batch in batches]
         self.n_unsent = self._n_open = len(self.pending)
-        watch.expect(self)
+        agenda.expect(self)
         if not self.pending:
             self.has_ended.set_result(None)
 
@@ -52,7 +88,7 @@ cdef class RoundTrip:
         for pending in self.pending:
             pending.is_over = True
             pending._round_trip = None  # a cycle would be left to the garbage collector
-        self._watch.forget(self)
+        self._agenda.forget(self)
 
     cdef int _batch_sent(self) except -1:
         self.n_unsent -= 1
@@ -72,7 +108,7 @@ cdef class RoundTrip:
         if self.n_unsent == 0:
             self.sent_at = monotonic()
             if self.waits_for_connection:
-                self._watch.expect(self)
+                self._agenda.expect(self)
         return 0
 
 

@@ -7,7 +7,7 @@ import math
 import time
 
 from msm_fast.drivers.failures import OUT_OF_TIME
-from msm_fast.drivers.pipeline import PendingBatch, RoundTrip
+from msm_fast.drivers.pipeline import Agenda, PendingBatch, RoundTrip
 from msm_fast.engine.effects import NodeFailure
 
 __all__ = ["Watch"]
@@ -18,59 +18,41 @@ _LAST_LOOK_S = 0.001
 it has read it."""
 
 
-class Watch:
+class Watch(Agenda):
     """One timer for all round trips that are on their way: few of them ever get as far as that it matters.
 
     The time for an answer begins when all batches of a round trip are sent; what is not has a connection to wait for,
     which has limits of its own.
-
-    operation_s: how long a node may say nothing.
     """
 
-    __slots__ = ("_due", "_operation_s", "_timer", "_wakes_at", "loop")
+    __slots__ = ("_timer",)
 
     def __init__(self, loop: asyncio.AbstractEventLoop, operation_s: float) -> None:
-        self.loop = loop
-        self._operation_s = operation_s
-        self._due: dict[RoundTrip, float] = {}
+        super().__init__(loop, operation_s)
         self._timer: asyncio.TimerHandle | None = None
-        self._wakes_at = math.inf
 
-    def expect(self, round_trip: RoundTrip) -> None:
-        """Give up what has no answer in time from now, or from when it was sent, until `forget`."""
-        self._look_at(round_trip, min(round_trip.sent_at + self._operation_s, round_trip.deadline))
-
-    def forget(self, round_trip: RoundTrip) -> None:
-        """Do not look after it any more."""
-        self._due.pop(round_trip, None)
-
-    def _look_at(self, round_trip: RoundTrip, at: float) -> None:
-        """Look at it then; inf: never."""
-        self._due[round_trip] = at
-        if at < self._wakes_at:
-            self._wake_at(at)
-
-    def _wake_at(self, at: float) -> None:
+    def wake_at(self, at: float) -> None:
+        """Set the timer to this time."""
         if self._timer is not None:
             self._timer.cancel()
-        self._wakes_at = at
+        self.wakes_at = at
         self._timer = self.loop.call_later(max(at - time.monotonic(), 0), self._wake)
 
     def _wake(self) -> None:
-        self._timer, self._wakes_at = None, math.inf
+        self._timer, self.wakes_at = None, math.inf
         now = time.monotonic()
-        for round_trip in [round_trip for round_trip, at in self._due.items() if at <= now]:
-            self._look(round_trip, self._due[round_trip])
-        next_at = min(self._due.values(), default=math.inf)
-        if next_at < self._wakes_at:
-            self._wake_at(next_at)
+        for round_trip in [round_trip for round_trip, at in self.due.items() if at <= now]:
+            self._look(round_trip, self.due[round_trip])
+        next_at = min(self.due.values(), default=math.inf)
+        if next_at < self.wakes_at:
+            self.wake_at(next_at)
 
     def _look(self, round_trip: RoundTrip, due: float) -> None:
         """Give up what has no answer, once there was time for one. due: when this was to be called."""
         now = time.monotonic()
         if now > due + _HELD_UP_S and not round_trip.is_last_look:
             round_trip.is_last_look = True
-            self._look_at(round_trip, now + _LAST_LOOK_S)
+            self.look_at(round_trip, now + _LAST_LOOK_S)
             return
         round_trip.is_last_look = False
         round_trip.waits_for_connection = round_trip.n_unsent > 0
@@ -83,7 +65,7 @@ class Watch:
                 next_at = min(next_at, due)
             else:
                 _give_up(pending, is_deadline=now >= round_trip.deadline)
-        self._look_at(round_trip, next_at)
+        self.look_at(round_trip, next_at)
 
     def _due_at(self, round_trip: RoundTrip, pending: PendingBatch) -> float:
         """Return when a batch is given up: when its node has said nothing for so long.
@@ -91,7 +73,7 @@ class Watch:
         On a connection that many share, it is no sign of a node that hangs if others are answered first.
         """
         answered_at = pending.connection.answered_at if pending.connection is not None else 0.0
-        return float(min(max(round_trip.sent_at, answered_at) + self._operation_s, round_trip.deadline))
+        return float(min(max(round_trip.sent_at, answered_at) + self.operation_s, round_trip.deadline))
 
 
 def _give_up(pending: PendingBatch, *, is_deadline: bool) -> None:
