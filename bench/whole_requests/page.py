@@ -52,10 +52,10 @@ waits for, bytes are also those that it leaves behind.
   these two, a session of 20 KB waits 40 ms per request for TCP's delayed acknowledgement.
 - starsessions has no store in memcached; here it has one of a get and a set.
 - *The floor* is what a store costs that asks memcached for each request's session and does nothing else: the
-  framework's own machinery over sessions in a dict, one bare round trip on a socket that brings no value for a load, and
-  one that sends the session for a save; no encoding, no second copy, nothing that keeps a session safe. Where a target
-  for CPU time is missed, the floor's own ratio to the same rival stands beside it. Ours waits for answers awake in a
-  thread, which costs some of that time and may serve more requests than the floor.
+  framework's own machinery over sessions in a dict, one bare round trip on a socket that brings no value for a load,
+  and one that sends the session for a save; no encoding, no second copy, nothing that keeps a session safe. Where a
+  target for CPU time is missed, the floor's own ratio to the same rival stands beside it. Ours waits for answers awake
+  in a thread, which costs some of that time and may serve more requests than the floor.
 """
 
 
