@@ -67,9 +67,9 @@ class Comparison(NamedTuple):
         return self.ratio.median >= limit if self.what == THROUGHPUT else self.ratio.median <= limit
 
     @property
-    def is_within_reach(self) -> bool:
-        """Whether the floor holds it, as far as is known."""
-        return self.floor is None or self.floor <= TARGETS[self.what]
+    def is_out_of_reach(self) -> bool:
+        """Whether it was missed, and the floor misses it too."""
+        return not self.is_held and self.floor is not None and self.floor > TARGETS[self.what]
 
 
 class Outcome:

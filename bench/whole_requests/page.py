@@ -85,7 +85,9 @@ def summary(outcome: Outcome) -> Iterator[str]:
     for ours in ALL_OURS:
         held = Counter(comparison.what for comparison in every if comparison.ours == ours and comparison.is_held)
         judged = Counter(comparison.what for comparison in every if comparison.ours == ours)
-        beyond = Counter(comparison.what for comparison in every if comparison.ours == ours and is_beyond(comparison))
+        beyond = Counter(
+            comparison.what for comparison in every if comparison.ours == ours and comparison.is_out_of_reach
+        )
         counts = "; ".join(
             f"{held[what]} of {n} for {what}, {limit(what)}"
             + (f" (missed by the floor too: {beyond[what]})" if beyond[what] else "")
@@ -95,11 +97,6 @@ def summary(outcome: Outcome) -> Iterator[str]:
             yield f"{ours}: targets held: {counts}."
     for contender, reason in sorted(outcome.left_out.items()):
         yield f"Left out: {contender}: {reason}."
-
-
-def is_beyond(comparison: Comparison) -> bool:
-    """Whether it was missed, and the floor misses it too."""
-    return not comparison.is_held and not comparison.is_within_reach
 
 
 def limit(what: str) -> str:
