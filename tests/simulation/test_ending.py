@@ -182,12 +182,16 @@ def test_rotating_a_new_session_only_gives_it_another_id(driver: SimulatedDriver
     assert driver.exchanges == 1
 
 
+@pytest.mark.parametrize("is_another_down", [False, True])
 def test_who_had_nothing_to_do_while_the_home_missed_a_logout_does_not_believe_it_afterwards(
-    driver: SimulatedDriver, make_worker: MakeWorker
+    driver: SimulatedDriver, make_worker: MakeWorker, is_another_down: bool
 ) -> None:
     one, idle = make_worker(), make_worker()
     session_id = one.store(user="ada")
     loaded(idle, session_id)
+    if is_another_down:
+        (another,) = driver.nodes.keys() - {home_of(session_id), backup_of(driver, session_id)}
+        idle.ctx.health.failed(another, "refused", "simulated", driver.clock.monotonic())
     home = driver.nodes[home_of(session_id)]
     home.fault = "unreachable"
     logout = loaded(one, session_id)
