@@ -191,14 +191,17 @@ cdef class UsualWay:
         asked.max_inactive_s = max_inactive_s
         command = question(self._health.healths, self._validate_over, near, home, key, until)
         asked.batches = [new_batch(home, command, None)]
-        if self._replicas and self._must_ask_backups(near, home, expect_write):
+        if self._replicas and (
+            (expect_write and not (near is not None and near.has_lasted)) or self.must_ask_backups(near, home)
+        ):
             peek = get(key, until, False)
             for node in self._topology.others(session_id.plain_part(), home)[:self._replicas]:
                 asked.batches.append(new_batch(node, peek, None))
         return asked
 
-    cdef bint _must_ask_backups(self, NearCopy near, str home, bint expect_write) except -1:
-        if near is None or (expect_write and not near.has_lasted) or self._own.must_ask_backups(near):
+    cpdef bint must_ask_backups(self, NearCopy near, str home) except -1:
+        """Whether a request that only reads asks the backups, too: it is their turn, or the home may have been away."""
+        if self._own.must_ask_backups(near):
             return True
         return self._health.was_silent_since(home, near.asked_at, self._monotonic())
 

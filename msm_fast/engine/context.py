@@ -69,7 +69,7 @@ class Context:
         self.clock, self.rng, self.counters = clock, rng, own.counters
         self.storage_key = own.storage_key
         self.default_max_inactive_s = own.default_max_inactive_s
-        self.near_copy, self.keep_near, self.must_ask_backups = own.near_copy, own.keep_near, own.must_ask_backups
+        self.near_copy, self.keep_near = own.near_copy, own.keep_near
         self.forget, self.forget_all = own.forget, own.forget_all
         self.now_ms, self.nonce, self.exptime = own.now_ms, own.nonce, own.exptime
         self.ttl_s, self.life_s = own.ttl_s, own.life_s

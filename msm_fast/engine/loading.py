@@ -65,7 +65,7 @@ def load(
     key = ctx.storage_key(session_id)
     near = asked.question.near if asked else ctx.near_copy(key)
     max_inactive_s = near.max_inactive_s if near else ctx.default_max_inactive_s
-    ask_backups = asked.question.asks_backups if asked else expect_write or _must_ask_backups(ctx, near, home)
+    ask_backups = asked.question.asks_backups if asked else expect_write or ctx.usual.must_ask_backups(near, home)
     ttl_s = ctx.ttl_s(max_inactive_s)
     findings = _start(ctx, near, is_calm=asked is not None)
     yield from _find(ctx, findings, key, session_id.plain, home, ttl_s, ask_backups, asked)
@@ -104,12 +104,6 @@ def was_ended(ctx: Context, session_id: SessionId) -> Flow[bool]:
     findings = _start(ctx, ctx.near_copy(key), is_calm=False)
     yield from _find(ctx, findings, key, session_id.plain, home, ctx.ttl_s(ctx.default_max_inactive_s), False)
     return any(copy.record.is_tombstone for copy in findings.copies.values())
-
-
-def _must_ask_backups(ctx: Context, near: NearCopy | None, home: str) -> bool:
-    if near is None or ctx.must_ask_backups(near):
-        return True
-    return ctx.health.was_silent_since(home, near.asked_at, ctx.clock.monotonic())
 
 
 def _start(ctx: Context, near: NearCopy | None, *, is_calm: bool) -> Findings:

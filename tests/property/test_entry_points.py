@@ -153,6 +153,7 @@ ENTRIES = [
     all_answered,
     lambda *arguments: context().usual.ask_for(*arguments),
     lambda *arguments: context().usual.ask(*arguments),
+    lambda *arguments: context().usual.must_ask_backups(*arguments),
     lambda *arguments: context().usual.found(*arguments),
     lambda *arguments: context().usual.begin(*arguments),
     lambda *arguments: context().usual.plan(*arguments),
