@@ -17,7 +17,7 @@ __all__ = ["manager_class"]
 NAMES = ("n1", "n2", "n3")
 
 UNHURRIED = Timeouts(connect=2, operation=2, request=5)
-"""For all that is not about time: a machine that stands still for a moment is no fault then."""
+"""As in tests/timeouts.py, but for faults that some tests here wait out."""
 FALLS_BACK = {"on_cluster_lost": "local", "on_corrupt": "local"}
 """What an application has by default; the workers here must ask for it."""
 FORGETFUL = NearCacheSettings(max_bytes=1)

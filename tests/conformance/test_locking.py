@@ -4,15 +4,17 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import pytest
 
-from msm_fast import Session, SessionManager, Timeouts
+from msm_fast import Session, SessionManager
 from msm_fast.engine.locking import LOCK_PREFIX
 from tests.conformance.client import Client, Form, Response, WebWorker, put, show
 from tests.conformance.test_node_failover import has_item, plain_of
 from tests.conformance.test_workers import Gate, MakeWebWorker, make_site, overlapping
 from tests.integration.conftest import Nodes
+from tests.timeouts import UNHURRIED
 
 __all__ = ["make_site"]
 
@@ -138,7 +140,7 @@ def test_msm_058_136_learned_read_only_requests_run_side_by_side_also_with_a_wri
 def test_msm_137_only_requests_that_the_pattern_matches_hold_each_other_up(
     make_web_worker: MakeWebWorker, pattern: str
 ) -> None:
-    impatient = Timeouts(lock=0.3)
+    impatient = replace(UNHURRIED, lock=0.3)
     client, web_worker = Client(), make_web_worker(locking=f"uri:{pattern}", timeouts=impatient)
     client.post(web_worker, user="ada")
     web_worker.pages["POST /locked/too"] = put
@@ -202,7 +204,7 @@ def test_msm_170_who_waits_in_vain_for_a_lock_is_told_to_come_again_and_counted(
     nodes: Nodes, make_web_worker: MakeWebWorker
 ) -> None:
     client, one = Client(), make_web_worker(locking="all")
-    two = make_web_worker(locking="all", timeouts=Timeouts(lock=0.3))
+    two = make_web_worker(locking="all", timeouts=replace(UNHURRIED, lock=0.3))
     client.post(one, user="ada")
     with running(one, client):
         response = client.post(two, user="eve")
@@ -222,7 +224,7 @@ def _fail(session: Session, form: Form) -> None:
 def test_msm_171_a_lock_has_a_lifetime_and_is_let_go_however_the_request_ends(
     nodes: Nodes, make_web_worker: MakeWebWorker, page: Callable[[Session, Form], None]
 ) -> None:
-    client, web_worker = Client(), make_web_worker(locking="all", timeouts=Timeouts(lock_ttl=3))
+    client, web_worker = Client(), make_web_worker(locking="all", timeouts=replace(UNHURRIED, lock_ttl=3))
     session_id = client.post(web_worker, user="ada").id
     lives: list[int] = []
 

@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ import pytest
 from msm_fast import SessionManager, Timeouts
 from tests.integration.conftest import Nodes
 from tests.integration.test_manager import home_of, loaded, store
-from tests.timeouts import HURRIED
+from tests.timeouts import HURRIED, UNHURRIED
 
 pytestmark = pytest.mark.memcached
 
@@ -80,7 +81,7 @@ def test_waiting_for_a_lock_is_not_charged_to_the_requests_budget(make_manager: 
 
 
 def test_invariant_7_a_long_request_keeps_its_lock_beyond_its_lifetime(make_manager: MakeManager) -> None:
-    one = make_manager(locking="all", timeouts=Timeouts(lock_ttl=1))
+    one = make_manager(locking="all", timeouts=replace(UNHURRIED, lock_ttl=1))
     two = make_manager(locking="all", timeouts=PATIENT, on_conflict="error")
     session_id = store(one, n=0)
     with one.request(session_id) as session:
