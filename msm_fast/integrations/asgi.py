@@ -9,7 +9,13 @@ from typing import Any, Literal, cast
 from msm_fast.async_manager import AsyncSessionManager
 from msm_fast.errors import ConfigurationError
 from msm_fast.integrations.cookies import CookieSettings, read_cookie
-from msm_fast.integrations.session_headers import REFUSAL, REFUSAL_HEADERS, UNREACHABLE, SessionHeaders
+from msm_fast.integrations.session_headers import (
+    REFUSAL,
+    REFUSAL_HEADERS,
+    UNREACHABLE,
+    SessionHeaders,
+    add_session,
+)
 from msm_fast.integrations.session_mapping import SessionMapping
 from msm_fast.policies import SaveResult
 from msm_fast.request_scope import AsyncRequestScope
@@ -27,8 +33,11 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 Headers = list[tuple[bytes, bytes]]
 
+_WITH_SESSION = frozenset({"http", "websocket"})
 _CHANGED = frozenset({b"vary", b"cache-control"})
 """Headers of the application's to which a session may add."""
+_VARY = (b"vary", b"Cookie")
+"""All that most responses need."""
 _STARTS = frozenset({"http.response.start", "websocket.accept", "websocket.http.response.start"})
 
 
@@ -102,19 +111,16 @@ class SessionMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
-        if scope["type"] in ("http", "websocket"):
-            await self._serve(scope, receive, send)
-        elif scope["type"] == "lifespan" and self._is_owner:
-            await self._app(scope, receive, self._closing_last(send))
-        else:
-            await self._app(scope, receive, send)
-
-    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        kind = scope["type"]
+        if kind not in _WITH_SESSION:
+            is_last = kind == "lifespan" and self._is_owner
+            await self._app(scope, receive, self._closing_last(send) if is_last else send)
+            return
         presented = read_cookie(_cookie_header(scope), self._cookie.name)
-        method = scope["method"] if scope["type"] == "http" else "WEBSOCKET"
+        method = scope["method"] if kind == "http" else "WEBSOCKET"
         request = self._manager.request(presented, method, scope["path"])
         headers = SessionHeaders(request, self._cookie, presented, is_https=scope.get("scheme") in ("https", "wss"))
-        response = _Response(request, headers, scope["type"], send)
+        response = _Response(request, headers, kind, send)
         scope["session"] = AsyncSession(request)
         try:
             await request.load()
@@ -149,11 +155,17 @@ class _Response:
         self._has_started = False
         self._is_refused = False
 
-    async def send(self, message: Message) -> None:
-        """Pass one message of app's on."""
+    def send(self, message: Message) -> Awaitable[None]:
+        """Pass one message of app's on; to be awaited."""
+        if self._has_started and not self._is_refused:
+            return self._send(message)
+        return self._begin(message)
+
+    async def _begin(self, message: Message) -> None:
+        """Pass a message on, and if it starts the response store the session first."""
         if self._is_refused:
             return
-        if not self._has_started and message["type"] in _STARTS:
+        if message["type"] in _STARTS:
             try:
                 result = await self._scope.save()
             except UNREACHABLE as error:
@@ -184,20 +196,20 @@ class _Response:
             await self._send({"type": "http.response.body", "body": REFUSAL})
 
     def _with_session(self, raw_headers: Iterable[tuple[bytes, bytes]], result: SaveResult) -> Headers:
-        others: Headers = []
-        ours: list[tuple[str, str]] = []
-        for name, value in raw_headers:
-            if name.lower() in _CHANGED:
-                ours.append((name.decode("latin-1"), value.decode("latin-1")))
-            else:
-                others.append((name, value))
-        self._headers.add_to(ours, result)
-        return others + _encoded(ours)
+        headers = list(raw_headers)
+        set_cookie = self._headers.cookie_to_set(result)
+        changed = [header for header in headers if header[0].lower() in _CHANGED]
+        if set_cookie is None and not changed:
+            headers.append(_VARY)
+            return headers
+        ours = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in changed]
+        add_session(ours, set_cookie)
+        return [header for header in headers if header not in changed] + _encoded(ours)
 
 
 def _cookie_header(scope: Scope) -> str:
     """Return what the client sent as cookies; over HTTP/2 that may be several headers."""
-    return "; ".join([value.decode("latin-1") for name, value in scope["headers"] if name == b"cookie"])
+    return b"; ".join([value for name, value in scope["headers"] if name == b"cookie"]).decode("latin-1")
 
 
 def _encoded(headers: Iterable[tuple[str, str]]) -> Headers:

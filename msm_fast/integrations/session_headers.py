@@ -9,7 +9,7 @@ from msm_fast.integrations.cookies import CookieSettings, vary_by_cookie
 from msm_fast.policies import SaveResult
 from msm_fast.request_scope import RequestLife
 
-__all__ = ["REFUSAL", "REFUSAL_HEADERS", "UNREACHABLE", "SessionHeaders", "cookie_value"]
+__all__ = ["REFUSAL", "REFUSAL_HEADERS", "UNREACHABLE", "SessionHeaders", "add_session", "cookie_value"]
 
 UNREACHABLE = (SessionUnavailable, CorruptRecord, LockTimeout)
 """Errors after which the session may well exist: the answer is 503, and the client keeps its cookie and comes again."""
@@ -52,24 +52,29 @@ class SessionHeaders:
         self._is_https = is_https
         self._sent: str | None = None
 
-    def add_to(self, headers: list[tuple[str, str]], result: SaveResult) -> None:
-        """Add what the response needs to headers, after the save that gave result; nothing if the session is unused."""
-        if not self._scope.session.was_used:
-            return
-        self._sent = self._cookie_to_set(result)
-        if self._sent is not None:
-            headers.append(("Set-Cookie", self._sent))
-        vary_by_cookie(headers, sets_cookie=self._sent is not None)
+    def cookie_to_set(self, result: SaveResult) -> str | None:
+        """Return what Set-Cookie says after the save that gave result, or None: the client's cookie stays as it is.
+
+        It is taken as sent.
+        """
+        self._sent = self._cookie_after(result)
+        return self._sent
 
     def note_late_save(self, result: SaveResult, log: logging.Logger) -> None:
         """Warn if a save after the headers had left gave the session an id that the client was not told."""
-        if result.status not in ("unchanged", "invalidated") and self._cookie_to_set(result) not in (None, self._sent):
+        if result.status not in ("unchanged", "invalidated") and self._cookie_after(result) not in (None, self._sent):
             log.warning("a session got its id after the headers had left; the client will not know it")
 
-    def _cookie_to_set(self, result: SaveResult) -> str | None:
-        """Return the Set-Cookie value, or None to leave the client's cookie alone."""
+    def _cookie_after(self, result: SaveResult) -> str | None:
         value = cookie_value(self._scope, self._presented, result)
         if not value:
             return None if value is None else self._cookie.deletion(self._is_https)
         is_known = value == self._presented and not self._cookie.rolling
         return None if is_known else self._cookie.header(value, self._is_https)
+
+
+def add_session(headers: list[tuple[str, str]], set_cookie: str | None) -> None:
+    """Add to the headers of a response that used its session what it needs. set_cookie: of `cookie_to_set`."""
+    if set_cookie is not None:
+        headers.append(("Set-Cookie", set_cookie))
+    vary_by_cookie(headers, sets_cookie=set_cookie is not None)

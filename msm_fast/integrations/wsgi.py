@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, cast
 
 from msm_fast.integrations.cookies import CookieSettings, read_cookie, vary_by_cookie
-from msm_fast.integrations.session_headers import REFUSAL, REFUSAL_HEADERS, UNREACHABLE, SessionHeaders
+from msm_fast.integrations.session_headers import REFUSAL, REFUSAL_HEADERS, UNREACHABLE, SessionHeaders, add_session
 from msm_fast.manager import RequestScope, SessionManager
 
 if TYPE_CHECKING:
@@ -80,7 +80,8 @@ class _Response:
         if not self.has_started:
             result = self._scope.save()
             self.has_started = True
-            self._session_headers.add_to(headers, result)
+            if self._scope.session.was_used:
+                add_session(headers, self._session_headers.cookie_to_set(result))
         elif self._scope.session.was_used:
             vary_by_cookie(headers, sets_cookie=False)
         return self._pass_on(status, headers, exc_info)
