@@ -69,6 +69,7 @@ class SessionMiddleware:
     it is 503 with Retry-After, and the cookie stays as it is; a websocket is closed with code 1013.
 
     manager: made of settings if it is not given, and then closed when the server shuts down, if it tells (lifespan).
+    secret_key: not used, and may stay where Starlette's middleware had one: the cookie holds an id, nothing to sign.
     session_cookie, max_age, path, same_site, https_only, domain, partitioned: of the cookie, as Starlette's middleware
         has them; max_age: seconds from the last response that used the session, also for settings.max_inactive if that
         is not given; None: until the browser ends. cookie: all that in one, instead.
@@ -82,6 +83,7 @@ class SessionMiddleware:
         manager: AsyncSessionManager | None = None,
         *,
         cookie: CookieSettings | None = None,
+        secret_key: object = None,
         session_cookie: str = "session",
         max_age: int | None = None,
         path: str = "/",

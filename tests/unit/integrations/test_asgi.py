@@ -141,6 +141,13 @@ def test_the_cookie_is_described_in_starlettes_words(browse: Callable[..., Brows
     assert "Max-Age=600" in (browser.header("set-cookie") or "")  # it counts from the last request
 
 
+def test_a_secret_key_may_stay_where_starlettes_own_middleware_had_one(browse: Callable[..., Browser]) -> None:
+    browser = browse(app_of(count), secret_key="of the cookie that held the session")
+    browser.send()
+    assert browser.header("set-cookie") == f"session={browser.cookie}; Path=/; HttpOnly; SameSite=Lax"
+    assert SessionId.parse(browser.cookie) is not None
+
+
 def test_or_all_in_one(browse: Callable[..., Browser]) -> None:
     browser = browse(app_of(count), cookie=CookieSettings(name="sid"))
     browser.send()
