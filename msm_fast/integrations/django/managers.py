@@ -7,6 +7,7 @@ import contextlib
 import os
 import threading
 from collections.abc import AsyncGenerator, Mapping
+from functools import partial
 from typing import Any
 
 from django.conf import settings as django_settings
@@ -17,6 +18,7 @@ from msm_fast._core.codec import register_type
 from msm_fast.async_manager import AsyncSessionManager
 from msm_fast.engine.events import Event
 from msm_fast.errors import ConfigurationError
+from msm_fast.integrations.django.signals import session_event
 from msm_fast.manager import SessionManager
 from msm_fast.operations import Operations
 from msm_fast.settings import Settings
@@ -79,7 +81,7 @@ class Managers:
             with self._lock:
                 if self.threads is None:
                     manager = SessionManager(self.settings)
-                    manager.subscribe(self._stop_all)
+                    manager.subscribe(partial(self._hear, SessionManager))
                     self.threads = manager
         return self.threads
 
@@ -121,13 +123,15 @@ class Managers:
     def _new_for_loop(self, beside: SessionManager) -> AsyncSessionManager:
         manager = AsyncSessionManager(self.settings)
         manager.share_memory(beside)
-        manager.subscribe(self._stop_all)
+        manager.subscribe(partial(self._hear, AsyncSessionManager))
         return manager
 
-    def _stop_all(self, event: Event) -> None:
+    def _hear(self, sender: type[Operations], event: Event) -> None:
+        """Pass on what happened in one manager; where it was stopped, the others are."""
         if event.kind == "application_stopped":
             for manager in self._all():
                 manager.stop()
+        session_event.send_robust(sender=sender, event=event)
 
     def _all(self) -> list[Operations]:
         """Return the managers there are."""
