@@ -26,6 +26,8 @@ from bench.whole_requests.outcome import (
     COST_OF_FASTEST,
     READ,
     THROUGHPUT,
+    TIME_OF_DJANGO,
+    TIME_OF_FASTEST,
     WRITE,
     Case,
     Comparison,
@@ -144,10 +146,23 @@ def test_a_session_s_own_cost_is_its_request_s_without_what_the_same_turn_costs_
     # The machine was ten times as slow in the second turn.
     outcome = _outcome(base=[100, 1000, 100], ours=[150, 1500, 150], pymemcache=[300, 3000, 300])
     rows = {row.contender: row for row in outcome.rows(CASE)}
-    assert rows[OURS].own_cpu_s == pytest.approx(50e-6)
+    assert rows[OURS].own_cpu_s == rows[OURS].own_time_s == pytest.approx(50e-6)
     comparisons = {comparison.what: comparison for comparison in outcome.comparisons(CASE)}
     assert comparisons[COST_OF_DJANGO].ratio == pytest.approx((0.25, 0.25, 0.25))
     assert comparisons[THROUGHPUT].ratio.median == pytest.approx(2.0)
+
+
+def test_its_own_time_counts_what_the_worker_waits_for_and_its_cpu_time_does_not() -> None:
+    outcome = Outcome()
+    for name, throughput, cpu_s in (
+        (BASE, 10_000, 90e-6),
+        (OURS, 5_000, 140e-6),
+        (DJANGO_ON_PYMEMCACHE, 2_000, 190e-6),
+    ):
+        outcome.add(CASE, name, Sample(throughput, 1e-3, cpu_s))
+    ratios = {comparison.what: comparison.ratio.median for comparison in outcome.comparisons(CASE)}
+    assert ratios[TIME_OF_DJANGO] == ratios[TIME_OF_FASTEST] == pytest.approx(0.25)
+    assert ratios[COST_OF_DJANGO] == ratios[COST_OF_FASTEST] == pytest.approx(0.5)
 
 
 def test_the_rival_that_counts_is_the_hardest_one() -> None:
@@ -155,12 +170,16 @@ def test_the_rival_that_counts_is_the_hardest_one() -> None:
     comparisons = {comparison.what: comparison for comparison in outcome.comparisons(CASE)}
     assert {what: comparison.rival for what, comparison in comparisons.items()} == {
         THROUGHPUT: DJANGO_ON_PYLIBMC,
+        TIME_OF_FASTEST: DJANGO_ON_PYLIBMC,
         COST_OF_FASTEST: DJANGO_ON_PYLIBMC,
+        TIME_OF_DJANGO: DJANGO_ON_PYMEMCACHE,
         COST_OF_DJANGO: DJANGO_ON_PYMEMCACHE,
     }
     assert {what: comparison.is_held for what, comparison in comparisons.items()} == {
         THROUGHPUT: True,
+        TIME_OF_FASTEST: False,
         COST_OF_FASTEST: False,
+        TIME_OF_DJANGO: True,
         COST_OF_DJANGO: True,
     }
 
@@ -170,6 +189,8 @@ def test_the_rival_that_counts_is_the_hardest_one() -> None:
     [
         (THROUGHPUT, 1.0, True),
         (THROUGHPUT, 0.99, False),
+        (TIME_OF_FASTEST, 0.66, True),
+        (TIME_OF_FASTEST, 0.67, False),
         (COST_OF_FASTEST, 0.66, True),
         (COST_OF_FASTEST, 0.67, False),
         (COST_OF_DJANGO, 0.33, True),
@@ -208,9 +229,10 @@ def test_the_page_has_each_figure_and_what_was_missed_and_who_was_left_out() -> 
     outcome.add_traffic(CASE, OURS, Traffic(1.0, 0.0, 1016.0))
     outcome.left_out["somebody's sessions"] = "somebody cannot be imported"
     page = markdown(outcome, 1, 1)
-    assert "| msm_fast | 5,000 (5,000 to 5,000) | 2.0 ms | 200 µs | 100 µs | 1.0 | 0.0 | 1,016 |" in page
-    assert "| no session | 10,000 (10,000 to 10,000) | 1.0 ms | 100 µs |  |  |  |  |" in page
-    assert "| msm_fast | 1 KB, read only | 1.20x (1.20 to 1.20): held | 0.71x (0.71 to 0.71): missed | 0.25x" in page
+    assert "| msm_fast | 5,000 (5,000 to 5,000) | 2.0 ms | 200 µs | 100 µs | 100 µs | 1.0 | 0.0 | 1,016 |" in page
+    assert "| no session | 10,000 (10,000 to 10,000) | 1.0 ms | 100 µs |  |  |  |  |  |" in page
+    missed = "0.71x (0.71 to 0.71): missed"
+    assert f"| msm_fast | 1 KB, read only | 1.20x (1.20 to 1.20): held | {missed} | {missed} | 0.25x" in page
     assert "- Left out: somebody's sessions: somebody cannot be imported.\n" in page
     assert not any(line.startswith(OURS_STICKY) for line in summary(outcome))
 
