@@ -22,7 +22,7 @@ export PYTHON
 python = .venv/bin/python
 sanitized = build/sanitize
 
-.PHONY: help demo example test unit lint bench bench-whole sanitize fuzz simulate soak conformance wheel clean setup \
+.PHONY: help demo example test unit lint bench bench-whole sanitize fuzz simulate soak conformance behaviours wheel clean setup \
 	memcached
 .DEFAULT_GOAL = help
 
@@ -85,6 +85,9 @@ soak: setup memcached ## several workers for MINUTES=10 while something breaks e
 
 conformance: setup memcached ## the frameworks' own suites, from PyPI, with our sessions; writes docs/conformance.md
 	$(python) -m tests.suites
+
+behaviours: setup memcached ## what users may expect, shown by tests of each framework; writes docs/behaviours.md
+	$(python) -m tests.behaviours
 
 wheel: setup ## a wheel of this tree, in dist/
 	$(python) -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .

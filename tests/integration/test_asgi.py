@@ -46,12 +46,14 @@ def seen_elsewhere(nodes: Nodes, client: TestClient) -> dict[str, Any]:
         return {} if session is None else dict(session)
 
 
+@pytest.mark.shows("nested")
 def test_nested_changes_are_stored(client: TestClient, nodes: Nodes) -> None:
     for n in range(3):
         client.post("/cart", params={"item": f"apple{n}"})
     assert seen_elsewhere(nodes, client) == {"cart": ["apple0", "apple1", "apple2"]}
 
 
+@pytest.mark.shows("rotation")
 def test_a_login_gives_another_id_and_the_old_one_is_dead(client: TestClient, nodes: Nodes) -> None:
     client.post("/cart", params={"item": "apple"})
     old = client.cookies["session"]
@@ -191,6 +193,7 @@ def at_once(shoppers: list[Shopper], act: Callable[[Shopper], object]) -> None:
         thread.join()
 
 
+@pytest.mark.shows("node")
 def test_carts_outlive_a_node_and_a_worker(uvicorn: Uvicorn, nodes: Nodes) -> None:
     shoppers = [Shopper(uvicorn) for _ in range(N_SHOPPERS)]
     at_once(shoppers, lambda shopper: shopper.buy("apple"))

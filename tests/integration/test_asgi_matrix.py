@@ -11,6 +11,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from msm_fast import ApplicationStopped, SerializationError, SessionId
+from tests.behaviours import Record, timed
 from tests.integration.asgi_app import make_starlette
 from tests.integration.conftest import Nodes
 from tests.integration.meeting import PATIENCE_S, Meeting
@@ -51,6 +52,7 @@ def cookie_of(client: TestClient) -> str:
     return str(client.cookies["session"])
 
 
+@pytest.mark.shows("writers")
 def test_two_overlapping_writers_keep_both_keys(
     make: Callable[..., TestClient], client: TestClient, meeting: Meeting
 ) -> None:
@@ -60,6 +62,7 @@ def test_two_overlapping_writers_keep_both_keys(
     assert client.get("/everything").json() == {"before": True, "one": True, "other": True}
 
 
+@pytest.mark.shows("reader")
 def test_a_slow_reader_rolls_nothing_back(
     make: Callable[..., TestClient], client: TestClient, meeting: Meeting
 ) -> None:
@@ -70,6 +73,7 @@ def test_a_slow_reader_rolls_nothing_back(
     assert client.get("/everything").json() == {"before": True, "other": True}
 
 
+@pytest.mark.shows("logout")
 @pytest.mark.parametrize("logout", ["/out", "/clear"])
 def test_a_logout_is_not_undone_by_a_request_on_its_way(
     make: Callable[..., TestClient], client: TestClient, meeting: Meeting, logout: str
@@ -82,6 +86,7 @@ def test_a_logout_is_not_undone_by_a_request_on_its_way(
     assert other.get("/everything").json() == {}
 
 
+@pytest.mark.shows("fixation")
 def test_a_planted_id_is_not_adopted_and_a_login_leaves_it_behind(
     make: Callable[..., TestClient], client: TestClient
 ) -> None:
@@ -95,6 +100,7 @@ def test_a_planted_id_is_not_adopted_and_a_login_leaves_it_behind(
     assert attacker.get("/everything").json() == {}
 
 
+@pytest.mark.shows("unserializable")
 def test_a_value_that_cannot_be_stored_stops_the_application_by_default(client: TestClient) -> None:
     client.post("/set/before")
     with pytest.raises(SerializationError, match="bad"):
@@ -103,6 +109,7 @@ def test_a_value_that_cannot_be_stored_stops_the_application_by_default(client: 
         client.get("/everything")
 
 
+@pytest.mark.shows("unserializable")
 def test_or_is_left_out_and_the_rest_of_the_session_lives(make: Callable[..., TestClient]) -> None:
     client = make(on_unserializable="blacklist")
     client.post("/set/before")
@@ -110,6 +117,7 @@ def test_or_is_left_out_and_the_rest_of_the_session_lives(make: Callable[..., Te
     assert client.get("/everything").json() == {"before": True, "bad": None}
 
 
+@pytest.mark.shows("corrupt")
 def test_a_corrupt_copy_is_replaced_by_the_other(
     make: Callable[..., TestClient], client: TestClient, nodes: Nodes
 ) -> None:
@@ -123,30 +131,35 @@ def test_a_corrupt_copy_is_replaced_by_the_other(
     assert client.get("/everything").json() == {"before": True, "after": True}
 
 
+@pytest.mark.shows("down", "hanging", "back")
 @pytest.mark.parametrize("failure", ["down", "hanging"])
 def test_without_any_node_the_cookie_stays_and_the_login_is_back_when_they_are(
-    make: Callable[..., TestClient], nodes: Nodes, failure: str
+    make: Callable[..., TestClient], nodes: Nodes, failure: str, record_property: Record
 ) -> None:
     """Hanging nodes keep what they have, as behind a network that is gone. Nodes that died have nothing any more."""
     client = make(on_cluster_lost="error", timeouts=HURRIED)
     client.post("/in")
     for server in nodes.values():
         server.pause() if failure == "hanging" else server.kill()
-    started = time.monotonic()
-    answers = [client.get("/everything"), client.post("/set/lost"), client.get("/page")]
-    spent_s = time.monotonic() - started
+    asked = [lambda: client.get("/everything"), lambda: client.post("/set/lost"), lambda: client.get("/page")]
+    answers, seconds = zip(*(timed(ask) for ask in asked), strict=True)
     for server in nodes.values():
         server.resume() if failure == "hanging" else server.start()
     assert [answer.status_code for answer in answers] == [503, 503, 200]
     assert ["set-cookie" in answer.headers for answer in answers] == [False, False, False]
-    assert spent_s < 5
-    deadline = time.monotonic() + PATIENCE_S
+    assert sum(seconds) < 5
+    record_property(failure, max(seconds))
+    healed_at = time.monotonic()
+    deadline = healed_at + PATIENCE_S
     while (answer := client.get("/everything")).status_code != 200:
         assert time.monotonic() < deadline
         time.sleep(0.05)
     assert answer.json() == ({"user": "ada"} if failure == "hanging" else {})
+    if failure == "hanging":
+        record_property("back", time.monotonic() - healed_at)
 
 
+@pytest.mark.shows("outage")
 def test_in_an_outage_nobody_is_logged_out(make: Callable[..., TestClient], nodes: Nodes) -> None:
     client = make(timeouts=HURRIED)
     client.post("/in")
@@ -165,7 +178,8 @@ def test_in_an_outage_nobody_is_logged_out(make: Callable[..., TestClient], node
         time.sleep(0.05)
 
 
-def test_what_a_request_costs(nodes: Nodes) -> None:
+@pytest.mark.shows("cost")
+def test_what_a_request_costs(nodes: Nodes, record_property: Record) -> None:
     proxy = CountingProxy(nodes["n1"].port)
 
     def turns_of(act: Callable[[], Any]) -> int:
@@ -176,10 +190,11 @@ def test_what_a_request_costs(nodes: Nodes) -> None:
     try:
         with TestClient(make_starlette(nodes=f"n1:{proxy.address}", timeouts=UNHURRIED)) as client:
             client.post("/set/before")
-            assert turns_of(lambda: client.get("/everything")) == 1
-            assert turns_of(lambda: client.post("/set/after")) == 2
+            read, write = turns_of(lambda: client.get("/everything")), turns_of(lambda: client.post("/set/after"))
+            assert (read, write) == (1, 2)
             client.cookies.clear()
             assert turns_of(lambda: client.get("/everything")) == 0
             assert turns_of(lambda: client.get("/everything", headers={"Cookie": "session=garbage"})) == 0
+            record_property("cost", f"{read}, {write}, 0")
     finally:
         proxy.close()

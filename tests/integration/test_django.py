@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from msm_fast import SessionId, SessionManager
 from msm_fast.integrations.django import SessionStore, managers
 from tests.adversity.proxy import FaultProxy
+from tests.behaviours import Record, timed
 from tests.django_site import OUR_WAYS, WAYS, Browser, Site, serve
 from tests.django_site.urls import during
 from tests.integration.conftest import Nodes
@@ -59,8 +61,9 @@ def plain_of(browser: Browser) -> str:
 # -- what it costs
 
 
+@pytest.mark.shows("cost")
 @in_ways(list(WAYS))
-def test_a_request_costs_what_it_must(site: Site) -> None:
+def test_a_request_costs_what_it_must(site: Site, record_property: Record) -> None:
     browser = with_session(site)
     browser.post("put", warm=1)
 
@@ -69,8 +72,8 @@ def test_a_request_costs_what_it_must(site: Site) -> None:
         browser.post(task, **query)
         return site.round_trips() - before
 
-    assert cost("read") == 1
-    assert cost("put", colour="red") == 2
+    read, write = cost("read"), cost("put", colour="red")
+    assert (read, write) == (1, 2)
     assert cost("append", item="apple") == 2
     assert cost("nothing") <= 1  # in an event loop the session is there before the view
     fresh = site.browser()
@@ -78,11 +81,13 @@ def test_a_request_costs_what_it_must(site: Site) -> None:
     fresh.get("nothing")
     fresh.get("read")
     assert site.round_trips() == before
+    record_property("cost", f"{read}, {write}, 0")
 
 
 # -- what a session keeps
 
 
+@pytest.mark.shows("nested")
 @in_ways(list(WAYS))
 def test_nested_changes_are_stored(site: Site) -> None:
     browser = with_session(site)
@@ -92,6 +97,7 @@ def test_nested_changes_are_stored(site: Site) -> None:
     assert browser.read() == {"user": "ada", "cart": ["apple", "pear"]}
 
 
+@pytest.mark.shows("fixation", "rotation")
 @in_ways(list(WAYS))
 def test_a_planted_id_is_not_adopted_and_a_login_leaves_it_behind(site: Site) -> None:
     planted = "0123456789abcdef0123456789abcdef-n1"
@@ -107,6 +113,7 @@ def test_a_planted_id_is_not_adopted_and_a_login_leaves_it_behind(site: Site) ->
         assert site.browser(dead).read() == {}
 
 
+@pytest.mark.shows("reader")
 @in_ways(OURS_AND_DJANGOS)
 def test_a_slow_reader_rolls_nothing_back(site: Site, nodes: Nodes) -> None:
     browser = with_session(site)
@@ -138,6 +145,7 @@ def test_another_worker_finds_the_session(site: Site) -> None:
     assert browser.read() == {"user": "ada"}
 
 
+@pytest.mark.shows("writers")
 @in_ways(OURS_AND_DJANGOS)
 def test_two_overlapping_writers_keep_both_keys(site: Site, nodes: Nodes) -> None:
     browser = with_session(site)
@@ -146,6 +154,7 @@ def test_two_overlapping_writers_keep_both_keys(site: Site, nodes: Nodes) -> Non
     assert browser.read() == {"user": "ada", "theirs": 1, "ours": "2"}
 
 
+@pytest.mark.shows("logout")
 @in_ways(OURS_AND_DJANGOS)
 def test_a_logout_is_not_undone_by_a_request_on_its_way(site: Site, nodes: Nodes) -> None:
     browser = with_session(site)
@@ -251,6 +260,7 @@ def test_a_store_that_is_used_for_long_does_not_run_out_of_time(site: Site) -> N
 # -- memcached fails
 
 
+@pytest.mark.shows("node")
 @in_ways(OURS_AND_DJANGOS)
 def test_the_loss_of_a_node_loses_no_session(site: Site, proxies: dict[str, FaultProxy]) -> None:
     browsers = [with_session(site) for _ in range(6)]
@@ -265,6 +275,7 @@ def test_the_loss_of_a_node_loses_no_session(site: Site, proxies: dict[str, Faul
         assert browser.read() == {"user": "ada", "cart": ["apple"]}
 
 
+@pytest.mark.shows("outage")
 @in_ways(OURS_AND_DJANGOS)
 def test_an_outage_logs_nobody_out(site: Site, proxies: dict[str, FaultProxy]) -> None:
     browser = with_session(site)
@@ -282,25 +293,30 @@ def test_an_outage_logs_nobody_out(site: Site, proxies: dict[str, FaultProxy]) -
     assert plain_of(browser) == plain
 
 
+@pytest.mark.shows("down", "back")
 @in_ways(OUR_WAYS, on_cluster_lost="error")
 def test_where_an_outage_is_an_error_the_answer_is_503_and_the_cookie_stays(
-    site: Site, proxies: dict[str, FaultProxy]
+    site: Site, proxies: dict[str, FaultProxy], record_property: Record
 ) -> None:
     browser = with_session(site)
     plain = plain_of(browser)
     for proxy in proxies.values():
         proxy.refuse()
+    slowest_s = 0.0
     for task in ("read", "put", "enter", "leave"):
-        response = browser.post(task, colour="red")
+        response, seconds = timed(partial(browser.post, task, colour="red"))
+        slowest_s = max(slowest_s, seconds)
         assert response.status_code == 503, task
         assert response.headers["Retry-After"] == "1"
         assert "sessionid" not in response.cookies
     assert browser.get("nothing").status_code == 200
     for proxy in proxies.values():
         proxy.heal()
-    site.wait_until(lambda: browser.get("read").status_code == 200)
+    _, wait_s = timed(lambda: site.wait_until(lambda: browser.get("read").status_code == 200))
     assert plain_of(browser) == plain
     assert browser.read() == {"user": "ada"}
+    record_property("down", slowest_s)
+    record_property("back", wait_s)
 
 
 @in_ways(["loop"], on_cluster_lost="error")
@@ -323,23 +339,28 @@ def test_with_djangos_middleware_the_cookie_stays_too(site: Site, proxies: dict[
         assert "sessionid" not in response.cookies
 
 
+@pytest.mark.shows("hanging", "back")
 @in_ways(OURS_AND_DJANGOS, timeouts=HURRIED)
 def test_nodes_that_hang_hold_a_request_up_no_longer_than_the_settings_say(
-    site: Site, proxies: dict[str, FaultProxy]
+    site: Site, proxies: dict[str, FaultProxy], record_property: Record
 ) -> None:
     browser = with_session(site)
     plain = plain_of(browser)
     for proxy in proxies.values():
         proxy.black_hole()
     site.new_worker()
+    slowest_s = 0.0
     for task in ("read", "put"):
-        started = time.monotonic()
-        assert browser.post(task, colour="red").status_code == 200
-        assert time.monotonic() - started < 1.5
+        response, seconds = timed(partial(browser.post, task, colour="red"))
+        slowest_s = max(slowest_s, seconds)
+        assert response.status_code == 200
+    assert slowest_s < 1.5
     for proxy in proxies.values():
         proxy.heal()
-    site.wait_until(lambda: browser.read().get("user") == "ada")
+    _, wait_s = timed(lambda: site.wait_until(lambda: browser.read().get("user") == "ada"))
     assert plain_of(browser) == plain
+    record_property("hanging", slowest_s)
+    record_property("back", wait_s)
 
 
 # -- bad data
@@ -351,6 +372,7 @@ def spoil(nodes: Nodes, browser: Browser, *names: str) -> None:
             client.set(plain_of(browser), b"not a record")
 
 
+@pytest.mark.shows("corrupt")
 @in_ways(OURS_AND_DJANGOS)
 def test_a_corrupt_copy_is_replaced_by_the_good_one(site: Site, nodes: Nodes) -> None:
     browser = with_session(site)
@@ -374,6 +396,7 @@ def test_a_session_that_nobody_can_read_gives_a_new_one_and_no_error(site: Site,
     assert browser.read() == {"cart": ["apple"]}
 
 
+@pytest.mark.shows("unserializable")
 @in_ways(OURS_AND_DJANGOS, on_unserializable="blacklist")
 def test_a_value_that_cannot_be_stored_costs_nobody_the_session(site: Site) -> None:
     browser = with_session(site)
@@ -381,6 +404,7 @@ def test_a_value_that_cannot_be_stored_costs_nobody_the_session(site: Site) -> N
     assert browser.read() == {"user": "ada", "bad": None}
 
 
+@pytest.mark.shows("unserializable")
 @in_ways(OURS_AND_DJANGOS)
 def test_where_such_a_value_is_an_error_the_cookie_stays(site: Site) -> None:
     browser = with_session(site)

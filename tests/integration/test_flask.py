@@ -13,6 +13,7 @@ from flask.testing import FlaskClient
 
 from msm_fast import ApplicationStopped, SerializationError, SessionId, SessionManager
 from msm_fast.integrations.flask import MsmFast
+from tests.behaviours import Record, timed
 from tests.integration.conftest import Nodes
 from tests.integration.meeting import PATIENCE_S, Meeting
 from tests.proxy import CountingProxy
@@ -134,6 +135,7 @@ def twin(client: FlaskClient, app: Flask) -> FlaskClient:
     return other
 
 
+@pytest.mark.shows("writers")
 def test_two_overlapping_writers_keep_both_keys(
     make: Callable[..., Flask], client: FlaskClient, meeting: Meeting
 ) -> None:
@@ -143,6 +145,7 @@ def test_two_overlapping_writers_keep_both_keys(
     assert client.get("/everything").json == {"before": True, "one": True, "other": True}
 
 
+@pytest.mark.shows("reader")
 def test_a_slow_reader_rolls_nothing_back(make: Callable[..., Flask], client: FlaskClient, meeting: Meeting) -> None:
     client.post("/set/before")
     other = twin(client, make())
@@ -151,12 +154,14 @@ def test_a_slow_reader_rolls_nothing_back(make: Callable[..., Flask], client: Fl
     assert client.get("/everything").json == {"before": True, "other": True}
 
 
+@pytest.mark.shows("nested")
 def test_nested_changes_are_stored(make: Callable[..., Flask], client: FlaskClient) -> None:
     client.post("/cart?item=apple")
     client.post("/cart/nested?item=pear")
     assert twin(client, make()).get("/everything").json == {"cart": ["apple", "pear"]}
 
 
+@pytest.mark.shows("logout")
 def test_a_logout_is_not_undone_by_a_request_on_its_way(
     make: Callable[..., Flask], client: FlaskClient, meeting: Meeting
 ) -> None:
@@ -170,6 +175,7 @@ def test_a_logout_is_not_undone_by_a_request_on_its_way(
     assert client.get("/everything").json == {}
 
 
+@pytest.mark.shows("fixation", "rotation")
 def test_a_planted_id_is_not_adopted_and_a_login_leaves_it_behind(app: Flask, client: FlaskClient) -> None:
     planted = str(SessionId.generate("n1"))
     client.set_cookie("session", planted)
@@ -181,6 +187,7 @@ def test_a_planted_id_is_not_adopted_and_a_login_leaves_it_behind(app: Flask, cl
     assert attacker.get("/everything").json == {}
 
 
+@pytest.mark.shows("unserializable")
 def test_a_value_that_cannot_be_stored_stops_the_application_by_default(client: FlaskClient) -> None:
     client.post("/set/before")
     with pytest.raises(SerializationError, match="bad"):
@@ -189,6 +196,7 @@ def test_a_value_that_cannot_be_stored_stops_the_application_by_default(client: 
         client.get("/everything")
 
 
+@pytest.mark.shows("unserializable")
 def test_or_is_left_out_and_the_rest_of_the_session_lives(make: Callable[..., Flask]) -> None:
     client = make(on_unserializable="blacklist").test_client()
     client.post("/set/before")
@@ -196,6 +204,7 @@ def test_or_is_left_out_and_the_rest_of_the_session_lives(make: Callable[..., Fl
     assert client.get("/everything").json == {"before": True, "bad": None}
 
 
+@pytest.mark.shows("corrupt")
 def test_a_corrupt_copy_is_replaced_by_the_other(make: Callable[..., Flask], nodes: Nodes, client: FlaskClient) -> None:
     client.post("/set/before")
     plain = cookie_of(client).partition("-")[0]
@@ -210,6 +219,7 @@ def test_a_corrupt_copy_is_replaced_by_the_other(make: Callable[..., Flask], nod
     assert client.get("/everything").json == {"before": True, "after": True}
 
 
+@pytest.mark.shows("node")
 def test_a_node_dies_and_the_session_lives_on_under_a_new_cookie(nodes: Nodes, client: FlaskClient) -> None:
     client.post("/in")
     nodes[cookie_of(client).partition("-")[2]].kill()
@@ -219,30 +229,35 @@ def test_a_node_dies_and_the_session_lives_on_under_a_new_cookie(nodes: Nodes, c
     assert cookie_of(client).partition("-")[0] == old.partition("-")[0]
 
 
+@pytest.mark.shows("down", "hanging", "back")
 @pytest.mark.parametrize("failure", ["down", "hanging"])
 def test_without_any_node_the_cookie_stays_and_the_login_is_back_when_they_are(
-    make: Callable[..., Flask], nodes: Nodes, failure: str
+    make: Callable[..., Flask], nodes: Nodes, failure: str, record_property: Record
 ) -> None:
     """Hanging nodes keep what they have, as behind a network that is gone. Nodes that died have nothing any more."""
     client = make(on_cluster_lost="error", timeouts=HURRIED).test_client()
     client.post("/in")
     for server in nodes.values():
         server.pause() if failure == "hanging" else server.kill()
-    started = time.monotonic()
-    answers = [client.get("/everything"), client.post("/set/lost"), client.get("/page")]
-    spent_s = time.monotonic() - started
+    asked = [lambda: client.get("/everything"), lambda: client.post("/set/lost"), lambda: client.get("/page")]
+    answers, seconds = zip(*(timed(ask) for ask in asked), strict=True)
     for server in nodes.values():
         server.resume() if failure == "hanging" else server.start()
     assert [answer.status_code for answer in answers] == [503, 503, 200]
     assert [answer.headers.getlist("Set-Cookie") for answer in answers] == [[], [], []]
-    assert spent_s < 5
-    deadline = time.monotonic() + PATIENCE_S
+    assert sum(seconds) < 5
+    record_property(failure, max(seconds))
+    healed_at = time.monotonic()
+    deadline = healed_at + PATIENCE_S
     while (answer := client.get("/everything")).status_code != 200:
         assert time.monotonic() < deadline
         time.sleep(0.05)
     assert answer.json == ({"user": "ada"} if failure == "hanging" else {})
+    if failure == "hanging":
+        record_property("back", time.monotonic() - healed_at)
 
 
+@pytest.mark.shows("outage")
 def test_in_an_outage_nobody_is_logged_out(make: Callable[..., Flask], nodes: Nodes) -> None:
     seen, unseen = make(timeouts=HURRIED), make(timeouts=HURRIED)
     client = seen.test_client()
@@ -281,7 +296,8 @@ def test_status_and_nodes_tell_of_a_node_that_does_not_answer(
     assert [line.split("\t")[3].partition(":")[0] for line in lines] == ["up", "down", "up"]
 
 
-def test_what_a_request_costs(nodes: Nodes) -> None:
+@pytest.mark.shows("cost")
+def test_what_a_request_costs(nodes: Nodes, record_property: Record) -> None:
     proxy = CountingProxy(nodes["n1"].port)
     app = make_app(f"n1:{proxy.address}")
     client = app.test_client()
@@ -294,8 +310,8 @@ def test_what_a_request_costs(nodes: Nodes) -> None:
     try:
         client.post("/set/before")
         known = cookie_of(client)
-        assert turns_of(lambda: client.get("/everything")) == 1
-        assert turns_of(lambda: client.post("/set/after")) == 2
+        read, write = turns_of(lambda: client.get("/everything")), turns_of(lambda: client.post("/set/after"))
+        assert (read, write) == (1, 2)
         client.delete_cookie("session")
         assert turns_of(lambda: client.get("/everything")) == 0
         client.set_cookie("session", "garbage")
@@ -303,6 +319,7 @@ def test_what_a_request_costs(nodes: Nodes) -> None:
         app.config["SESSION_REFRESH_EACH_REQUEST"] = False
         client.set_cookie("session", known)
         assert turns_of(lambda: client.get("/page")) == 0
+        record_property("cost", f"{read}, {write}, 0")
     finally:
         manager_of(app).close()
         proxy.close()
