@@ -9,9 +9,9 @@ from msm_fast._core.attributes import AttributeMap
 from msm_fast._core.record import Record
 from msm_fast.engine.context import Context, digest
 from msm_fast.errors import ConflictError
-from msm_fast.session import SessionState
+from msm_fast.session import SessionState, Stored
 
-__all__ = ["Base", "carry_over", "differing", "follow", "lay_over", "merge", "needs_storing"]
+__all__ = ["Base", "carry_over", "differing", "follow", "join", "lay_over", "merge", "needs_storing"]
 
 
 def needs_storing(state: SessionState, body: bytes) -> bool:
@@ -33,7 +33,12 @@ class Base:
     nonce: int
     lineage: Collection[int]
 
-    def is_beside(self, winner: Record) -> bool:
+    @classmethod
+    def of(cls, stored: Stored) -> Base:
+        """Return the write that a state knows as stored."""
+        return cls(stored.generation, stored.nonce, stored.lineage)
+
+    def is_beside(self, winner: Record | Stored) -> bool:
         """Whether the winner certainly does not stand on this write: both were stored on nodes that some did not reach.
 
         A winner that goes back to what this write stands on, but not to this write, was made beside it. One with
@@ -43,11 +48,11 @@ class Base:
             return False
         return winner.generation <= self.generation or self._is_related_to(winner)
 
-    def prevails_over(self, winner: Record) -> bool:
+    def prevails_over(self, winner: Record | Stored) -> bool:
         """Whether, of two writes that were made beside each other, this one's values count."""
         return self.generation >= winner.generation and self._is_related_to(winner)
 
-    def _is_related_to(self, winner: Record) -> bool:
+    def _is_related_to(self, winner: Record | Stored) -> bool:
         return not set(self.lineage).isdisjoint(winner.lineage)
 
 
@@ -123,11 +128,25 @@ def merge(ctx: Context, state: SessionState, winner: Record, base: Base | None =
     if base is None or not base.is_beside(winner):
         state.attributes.rebase(winner.body)
         return
-    mine = dict(state.attributes)
-    unreadable = {failure.name for failure in state.attributes.failures}
-    state.attributes.rebase(winner.body)
+    _lay_beside(state.attributes, winner.body, prevails=base.prevails_over(winner))
+
+
+def join(ctx: Context, mine: bytes, theirs: bytes, *, prevails: bool) -> bytes:
+    """Return what two writes that were made beside each other have together; all are encoded attributes.
+
+    prevails: where they differ mine counts.
+    """
+    attributes = AttributeMap.decode(mine, serializer=ctx.serializers)
+    _lay_beside(attributes, theirs, prevails=prevails)
+    return attributes.encode()[0]
+
+
+def _lay_beside(attributes: AttributeMap, theirs: bytes, *, prevails: bool) -> None:
+    mine = dict(attributes)
+    unreadable = {failure.name for failure in attributes.failures}
+    attributes.rebase(theirs)
     for name, value in mine.items():
         if value is None and name in unreadable:
             continue
-        if base.prevails_over(winner) or name not in state.attributes:
-            state.attributes[name] = value
+        if prevails or name not in attributes:
+            attributes[name] = value

@@ -8,7 +8,7 @@ from weakref import WeakValueDictionary
 
 from msm_fast._core.near_cache import NearCache
 from msm_fast._core.session_id import SessionId
-from msm_fast.engine.changes import carry_over
+from msm_fast.engine.changes import Base, carry_over, join
 from msm_fast.engine.context import Context, digest
 from msm_fast.session import SessionState
 
@@ -91,7 +91,10 @@ class LiveSessions:
             return live
 
     def take_in(self, live: SessionState, found: SessionState) -> None:
-        """Let a live session have what was found in the cluster, under what is still to be written from here."""
+        """Let a live session have what was found in the cluster, under what is still to be written from here.
+
+        If that was stored beside what it stands on, neither loses an attribute, and both are stored as one.
+        """
         ctx = self._ctx
         stored = live.stored
         if found.stored is None or (stored is not None and self._knows(live, found)):
@@ -103,6 +106,9 @@ class LiveSessions:
             if live.revision != live.written_revision and ctx.settings.on_conflict == "error":
                 self._tell_dropped(live)
                 mine = stored.body if stored is not None else b""
+            if stored is not None and (base := Base.of(stored)).is_beside(found.stored):
+                theirs = join(ctx, stored.body, theirs, prevails=base.prevails_over(found.stored))
+                live.must_store = True
             self.rebase(live, carry_over(ctx, stored.body if stored is not None else b"", mine, theirs))
             live.session_id = live.session_id.with_node(found.session_id.node)
             live.created_ms, live.max_inactive_s = found.created_ms, found.max_inactive_s

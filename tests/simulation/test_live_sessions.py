@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from msm_fast import NearCacheSettings, Reconnect
+from msm_fast import AttributeMap, NearCacheSettings, Reconnect, SessionId
+from msm_fast.session import SessionState, Stored
 from tests.simulation.driver import SimulatedDriver
 from tests.simulation.sticky_worker import StickyWorker
 from tests.simulation.test_loading import holders, home_of, key_of
@@ -169,6 +170,39 @@ def test_a_takeover_leaves_a_node_that_is_for_failover_here(make_worker: MakeWor
     two.save(session)
     two.catch_up()
     assert dict(loaded(make_worker(n_nodes=2), session.id)) == {"n": 0}
+
+
+def found(worker: StickyWorker, session_id: str, generation: int, nonce: int, **attributes: Any) -> SessionState:
+    """Return the session as a request found it: by that write, which was made over the one of nonce 1."""
+    parsed = SessionId.parse(session_id)
+    assert parsed is not None
+    content = AttributeMap(attributes, serializer=worker.ctx.serializers)
+    body, _ = content.encode()
+    stored_as = Stored(generation, (nonce, 1), {}, body)
+    return SessionState(
+        session_id=parsed,
+        attributes=AttributeMap.decode(body, serializer=worker.ctx.serializers),
+        created_ms=0,
+        accessed_ms=0,
+        max_inactive_s=1800,
+        absolute_lifetime_s=0,
+        stored=stored_as,
+        body=body,
+    )
+
+
+@pytest.mark.parametrize(("generation", "both"), [(5, "mine"), (6, "theirs")])
+def test_what_two_requests_have_found_of_writes_side_by_side_is_joined_and_stored(
+    worker: StickyWorker, generation: int, both: str
+) -> None:
+    """Two workers died in the middle of their writes, and each has left a copy on another node."""
+    live = worker.sticky._live
+    session_id = str(SessionId.generate("n1"))
+    first = live.adopt(found(worker, session_id, 5, 21, both="mine", a=1))
+    second = live.adopt(found(worker, session_id, generation, 22, both="theirs", b=2))
+    assert first is second is not None
+    assert dict(second.attributes) == {"both": both, "a": 1, "b": 2}
+    assert second.must_store
 
 
 def test_with_on_conflict_error_what_was_stored_elsewhere_counts(make_worker: MakeWorker) -> None:
