@@ -205,6 +205,19 @@ def test_what_two_requests_have_found_of_writes_side_by_side_is_joined_and_store
     assert second.must_store
 
 
+def test_what_is_still_to_be_written_goes_on_top_of_both(worker: StickyWorker) -> None:
+    live = worker.sticky._live
+    session_id = str(SessionId.generate("n1"))
+    first = live.adopt(found(worker, session_id, 5, 21, a=1, gone=True))
+    assert first is not None
+    del first.attributes["gone"]
+    first.body, _ = first.attributes.encode()
+    first.revision += 1
+    second = live.adopt(found(worker, session_id, 5, 22, b=2, gone=True))
+    assert second is not None
+    assert dict(second.attributes) == {"a": 1, "b": 2}
+
+
 def test_with_on_conflict_error_what_was_stored_elsewhere_counts(make_worker: MakeWorker) -> None:
     one, two = make_worker(on_conflict="error"), make_worker(on_conflict="error")
     session_id = one.store(n=0)
