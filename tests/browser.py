@@ -18,6 +18,7 @@ _NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable
 _OPTIONS = (
     "--headless=new",
     "--disable-gpu",
+    "--disable-dev-shm-usage",  # which is small in containers
     "--no-first-run",
     # It is to ask nobody but the shop.
     "--disable-background-networking",

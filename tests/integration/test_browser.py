@@ -44,18 +44,24 @@ class Customer:
             time.sleep(0.1)
 
     def add(self, quantity: int) -> None:
-        field = self._chromium.find_element(By.NAME, "quantity")
-        field.clear()
-        field.send_keys(str(quantity))
-        self._click("Add")
+        def fill_in() -> None:
+            field = self._chromium.find_element(By.NAME, "quantity")
+            field.clear()
+            field.send_keys(str(quantity))
+            self._click("Add")
+
+        self._submit(fill_in, lambda: str(quantity) in self.quantities)
 
     def log_in(self) -> None:
-        self._chromium.find_element(By.NAME, "username").send_keys("ada")
-        self._chromium.find_element(By.NAME, "password").send_keys("countess")
-        self._click("Log in")
+        def fill_in() -> None:
+            self._chromium.find_element(By.NAME, "username").send_keys("ada")
+            self._chromium.find_element(By.NAME, "password").send_keys("countess")
+            self._click("Log in")
+
+        self._submit(fill_in, lambda: self.is_logged_in)
 
     def log_out(self) -> None:
-        self._click("Log out")
+        self._submit(lambda: self._click("Log out"), lambda: not self.is_logged_in)
 
     @property
     def quantities(self) -> list[str]:
@@ -81,6 +87,17 @@ class Customer:
     def cookies_of_scripts(self) -> str:
         """What a script in the page can read."""
         return str(self._chromium.execute_script("return document.cookie"))
+
+    def _submit(self, fill_in: Callable[[], None], is_done: Callable[[], bool]) -> None:
+        """Send a form, and again if the answer was to come again and it was not done."""
+        deadline = time.monotonic() + PATIENCE_S
+        while True:
+            fill_in()
+            if self._chromium.title != "Shop":
+                self.come()
+            if is_done():
+                return
+            assert time.monotonic() < deadline
 
     def _sees_the_shop(self) -> bool:
         try:
