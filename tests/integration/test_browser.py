@@ -114,7 +114,9 @@ class Customer:
         """Click on a button, and wait for the page that comes."""
         button = self._chromium.find_element(By.XPATH, f"//button[text()='{label}']")
         button.click()
-        WebDriverWait(self._chromium, PATIENCE_S).until(staleness_of(button))
+        # Its driver may fail to look at the button just when one page gives way to the next.
+        wait = WebDriverWait(self._chromium, PATIENCE_S, ignored_exceptions=[WebDriverException])
+        wait.until(staleness_of(button))
 
 
 @pytest.fixture
