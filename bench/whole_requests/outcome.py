@@ -47,7 +47,7 @@ class Sample(NamedTuple):
 
     @property
     def time_s(self) -> float:
-        """For how long a request has the worker, which is never idle, to itself."""
+        """For how long a request has the worker, which always has a next one."""
         return 1 / self.throughput
 
 

@@ -48,8 +48,8 @@ counts a visit besides.
 All contenders of a framework take turns within seconds, {turns} turns of {seconds} s in each case; figures are
 medians over turns, ratios are the medians of the turns' ratios, with the lowest and the highest. What else the
 machine does disturbs all of them, and requests per second most; CPU time is the worker process's, per request. *The
-session's own* is what a request takes minus what the same request takes without a session: in time, for how long it has
-the worker, which one second has as often as there are requests per second, and in CPU time. Round trips, new
+session's own* is what a request takes minus what the same request takes without a session: in time, which is one
+second divided by the requests per second of a worker that always has a next one, and in CPU time. Round trips, new
 connections and bytes to and from memcached were counted per request by proxies, apart from the turns; round trips are
 those that a request waits for, bytes are also those that it leaves behind.
 

@@ -47,9 +47,9 @@ BEHAVIOURS = {
         "a value that cannot be stored stops the application with an error, or is left out and the rest lives, as the "
         "policy says"
     ),
-    "corrupt": Behaviour("a corrupt copy is replaced by the other one, in the same request"),
+    "corrupt": Behaviour("a corrupt copy: the other one serves, in the same request"),
     "node": Behaviour("a node dies: its sessions are served from the other, in the same request"),
-    "outage": Behaviour("all nodes down: nobody is logged out"),
+    "outage": Behaviour("in an outage nobody is logged out"),
     "down": Behaviour(
         'all nodes down, with `on_cluster_lost="error"`: the answer is 503, the cookie stays', "yes, within {}"
     ),

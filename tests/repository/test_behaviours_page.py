@@ -5,7 +5,10 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pytest
+
 from tests.behaviours import BEHAVIOURS, FRAMEWORKS, shown_by
+from tests.behaviours.page import Recorder
 
 PAGE = Path(__file__).parents[2] / "docs" / "behaviours.md"
 
@@ -37,3 +40,41 @@ def test_and_by_which_tests() -> None:
     for key, by_framework in shown_by().items():
         cells = tests[BEHAVIOURS[key].sentence]
         assert [re.findall("`(.+?)`", cell) for cell in cells] == list(by_framework.values())
+
+
+def recorded(*reports: tuple[str, str, dict[str, object]]) -> Recorder:
+    """Return what is noted of tests: their ends, outcomes and measurements."""
+    recorder = Recorder()
+    for end, outcome, measured in reports:
+        nodeid = f"tests/integration/test_flask.py::{end}"
+        recorder.pytest_runtest_logreport(
+            pytest.TestReport(
+                nodeid,
+                (nodeid, 1, end),
+                {},
+                outcome,  # type: ignore[arg-type]
+                None,
+                "call",
+                user_properties=measured.items(),
+            )
+        )
+    return recorder
+
+
+TEST = "test_flask.py::test_a"
+
+
+def test_a_behaviour_is_there_if_each_of_its_tests_passes_and_the_largest_value_is_told() -> None:
+    recorder = recorded(("test_a[down/1]", "passed", {"back": 0.25}), ("test_a[down/2]", "passed", {"back": 1.5}))
+    assert recorder.says("nested", [TEST]) == "yes"
+    assert recorder.says("back", [TEST]) == "after 1.5 s"
+
+
+@pytest.mark.parametrize("outcome", ["failed", "skipped"])
+def test_it_is_not_there_if_one_of_them_does_not_pass_whatever_its_parameters(outcome: str) -> None:
+    recorder = recorded(("test_a[/in]", "passed", {}), ("test_a[/out]", outcome, {}))
+    assert recorder.says("nested", [TEST]) == "**NO**"
+
+
+def test_nor_if_one_was_not_run() -> None:
+    assert recorded(("test_b", "passed", {})).says("nested", [TEST, "test_flask.py::test_b"]) == "**NO**"
