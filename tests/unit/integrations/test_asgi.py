@@ -66,12 +66,18 @@ class Browser:
             self.cookie = morsel.value or None
 
 
-def app_of(handler: Handler) -> App:
-    """Return an application that calls handler with the session and the scope, then answers what that returns."""
+PLAIN = (b"content-type", b"text/plain")
+
+
+def app_of(handler: Handler, *headers: tuple[bytes, bytes]) -> App:
+    """Return an application that calls handler with the session and the scope, then answers what that returns.
+
+    headers: of its answers, besides the type.
+    """
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         body = str(handler(scope["session"], scope)).encode()
-        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/plain")]})
+        await send({"type": "http.response.start", "status": 200, "headers": [PLAIN, *headers]})
         await send({"type": "http.response.body", "body": body})
 
     return app
@@ -121,10 +127,35 @@ def test_the_cookie_is_set_once(browse: Callable[..., Browser]) -> None:
     assert (browser.header("vary"), browser.header("cache-control")) == ("Cookie", None)
 
 
+def test_what_the_application_says_to_caches_is_added_to(browse: Callable[..., Browser]) -> None:
+    browser = browse(app_of(count, (b"Vary", b"Accept"), (b"cache-control", b"max-age=60"), (b"x-served-by", b"w1")))
+    browser.send()
+    assert (browser.header("vary"), browser.header("cache-control")) == ("Accept, Cookie", "no-store")
+    browser.send()
+    assert browser.sent[0]["headers"] == [
+        PLAIN,
+        (b"x-served-by", b"w1"),
+        (b"cache-control", b"max-age=60"),
+        (b"vary", b"Accept, Cookie"),
+    ]
+
+
+def test_over_http_2_the_cookies_may_come_in_several_headers(
+    browse: Callable[..., Browser], loop: asyncio.AbstractEventLoop
+) -> None:
+    browser = browse(app_of(count))
+    browser.send()
+    assert browser.cookie is not None
+    cookies = [(b"cookie", b"theme=dark"), (b"cookie", b"session=" + browser.cookie.encode()), (b"cookie", b"a=\xe9")]
+    scope = {"type": "http", "method": "GET", "path": "/", "scheme": "http", "headers": cookies}
+    loop.run_until_complete(browser.app(scope, browser._receive, browser._send))
+    assert browser.sent[-1]["body"] == b"2"
+
+
 def test_a_request_that_does_not_look_at_its_session_is_passed_on_as_it_is(browse: Callable[..., Browser]) -> None:
     browser = browse(app_of(lambda session, scope: "hello"))
     assert browser.send() == [
-        {"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/plain")]},
+        {"type": "http.response.start", "status": 200, "headers": [PLAIN]},
         {"type": "http.response.body", "body": b"hello"},
     ]
 
