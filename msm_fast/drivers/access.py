@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import ssl
 from dataclasses import dataclass
 
-from msm_fast.errors import ConfigurationError
+from msm_fast.drivers.tls_files import TlsFiles
 from msm_fast.node import Node
 from msm_fast.policies import Tls
 from msm_fast.settings import Settings
@@ -39,26 +38,28 @@ class Credentials:
 class Access:
     """How a connection is secured before anything else is said on it.
 
-    tls: None: not encrypted. server_hostname: the name in the servers' certificates; None: the host of the node.
-    credentials: None: none are given.
+    tls: what a program brought, or files; None: not encrypted. server_hostname: the name in the servers' certificates;
+    None: the host of the node. credentials: None: none are given.
     """
 
-    tls: ssl.SSLContext | None = None
+    tls: ssl.SSLContext | TlsFiles | None = None
     server_hostname: str | None = None
     credentials: Credentials | None = None
 
     @classmethod
     def of(cls, settings: Settings) -> Access:
-        """Return what settings ask for; files are read now. Raises: ConfigurationError."""
+        """Return what settings ask for; files are read now, too. Raises: ConfigurationError."""
         credentials = None if settings.credentials is None else Credentials(settings.credentials)
         tls = settings.tls
         if not isinstance(tls, Tls):
             return cls(tls if isinstance(tls, ssl.SSLContext) else None, None, credentials)
-        return cls(_context(tls), tls.server_hostname, credentials)
+        return cls(TlsFiles(tls), tls.server_hostname, credentials)
 
     def context_for(self, node: Node) -> ssl.SSLContext | None:
         """Return the context for a connection to node; None for a unix socket, which nobody can listen to."""
-        return None if node.is_unix else self.tls
+        if node.is_unix:
+            return None
+        return self.tls.context() if isinstance(self.tls, TlsFiles) else self.tls
 
     def name_of(self, node: Node) -> str:
         """Return the name that node's certificate must have."""
@@ -67,32 +68,3 @@ class Access:
 
 OPEN_ACCESS = Access()
 """Neither encrypted nor with a password."""
-
-
-def _context(tls: Tls) -> ssl.SSLContext:
-    try:
-        context = ssl.create_default_context(cafile=tls.ca_file)
-    except OSError as error:  # ssl.SSLError too
-        raise ConfigurationError("tls.ca_file", tls.ca_file, f"a file of certificates, as PEM ({error})") from error
-    context.check_hostname = tls.check_hostname
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.options |= ssl.OP_NO_RENEGOTIATION
-    if tls.certificate_file is not None:
-        _load_certificate(context, tls.certificate_file, tls.key_file)
-    return context
-
-
-def _load_certificate(context: ssl.SSLContext, certificate_file: str, key_file: str | None) -> None:
-    for name, path in (("tls.certificate_file", certificate_file), ("tls.key_file", key_file)):
-        if path is not None and not os.access(path, os.R_OK):
-            raise ConfigurationError(name, path, "a file that is there and that this user may read")
-    try:
-        # Without this function OpenSSL would ask for a password on the terminal, and wait.
-        context.load_cert_chain(certificate_file, key_file, password=_no_password)
-    except (OSError, ValueError) as error:
-        accepted = f"a certificate, as PEM, whose key is there or in key_file and needs no password ({error})"
-        raise ConfigurationError("tls.certificate_file", certificate_file, accepted) from error
-
-
-def _no_password() -> str:
-    raise ValueError("the key is encrypted")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import shutil
 import socket
 import ssl
 import subprocess
@@ -418,6 +419,69 @@ def test_however_large_a_batch_and_its_values_the_server_reads_all_of_it(
         assert [reply.value for reply in outcome if reply.status == "VA"] == [value[n:] for n in range(8)] * 3
 
     carry_out({"n1": Node("n1", HOST, server.port)}, access, flow())
+
+
+# -- renewed files
+
+
+def renew(source: str, target: Path) -> None:
+    """Replace target at once by a copy of source, as tools that renew certificates do."""
+    fresh = target.with_suffix(".new")
+    shutil.copy(source, fresh)
+    fresh.replace(target)
+
+
+def until_up(manager: SessionManager) -> None:
+    deadline = time.monotonic() + 20
+    while not manager.nodes()[0].is_up:
+        assert time.monotonic() < deadline, manager.nodes()[0].last_failure
+        time.sleep(0.01)
+
+
+def test_an_authority_that_is_renewed_is_trusted_without_a_restart(
+    server: Memcached, make: MakeManager, authority: Authority, tmp_path: Path
+) -> None:
+    trusted = tmp_path / "ca.pem"
+    renew(Authority(tmp_path, "former").file, trusted)
+    manager = make(server.address, tls=Tls(ca_file=str(trusted)))
+    assert "its certificate is not accepted" in reason(manager)
+    renew(authority.file, trusted)
+    until_up(manager)
+    assert manager.load(keep(manager, user="ada")) == {"user": "ada"}
+
+
+def test_a_client_certificate_that_is_renewed_is_shown_without_a_restart(
+    make: MakeManager, authority: Authority, start: Callable[..., Any], tmp_path: Path
+) -> None:
+    server = start(tls_server(authority.sign(HOST), "ssl_verify_mode=2", f"ssl_ca_cert={authority.file}"))
+    shown = tmp_path / "shop.pem"
+    renew(authority.sign("shop", is_expired=True), shown)
+    manager = make(server.address, tls=Tls(ca_file=authority.file, certificate_file=str(shown)))
+    assert reason(manager)
+    renew(authority.sign("shop"), shown)
+    until_up(manager)
+    assert manager.load(keep(manager, user="ada")) == {"user": "ada"}
+
+
+def test_files_that_are_renewed_but_cannot_be_used_are_told_of_once_and_the_former_stay_in_use(
+    server: Memcached, make: MakeManager, authority: Authority, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    trusted = tmp_path / "ca.pem"
+    renew(authority.file, trusted)
+    manager = make(server.address, tls=Tls(ca_file=str(trusted)))
+    session_id = keep(manager, user="ada")
+    trusted.write_text("half a certif")
+    with caplog.at_level(logging.INFO, "msm_fast"):
+        for _ in range(2):
+            drop_connections(manager)
+            assert manager.load(session_id) == {"user": "ada"}
+        renew(authority.file, trusted)
+        drop_connections(manager)
+        assert manager.load(session_id) == {"user": "ada"}
+    refused, taken = [record for record in caplog.records if record.name == "msm_fast.tls"]
+    assert refused.levelno == logging.ERROR
+    assert "tls.ca_file" in refused.getMessage()
+    assert taken.levelno == logging.INFO
 
 
 # -- settings
