@@ -65,6 +65,16 @@ class Distribution:
         self._ctx.distribution.start()
         self._wake()
 
+    def follow(self, other: Distribution) -> None:
+        """Stop if other is stopped, and start if other is not."""
+        is_stopped = other.state is DistributionState.STOPPED
+        if is_stopped == (self.state is DistributionState.STOPPED):
+            return
+        if is_stopped:
+            self.stop("another manager of this process was stopped")
+        else:
+            self.start()
+
 
 class Operations:
     """The base of the managers.
@@ -173,6 +183,17 @@ class Operations:
         self._ctx.share_memory(other._ctx)
         self._driver.share_lives(other._driver.lives)
 
+    def follow(self, other: Operations) -> None:
+        """Use the nodes that other uses, drain those that it drains, and distribute sessions only while it does.
+
+        For a process that has several managers. One of an event loop is to be told so there.
+        """
+        theirs, draining = other.settings, other._ctx.topology.draining
+        settings = replace(self.settings, nodes=theirs.nodes, failover_nodes=theirs.failover_nodes)
+        if settings != self.settings or draining != self._ctx.topology.draining:
+            self._change_topology(settings, draining)
+        self.distribution.follow(other.distribution)
+
     # -- the life of a request, where it waits for nothing
 
     def _find_here(self, session_id: SessionId) -> SessionState | Elsewhere | None:
@@ -233,8 +254,8 @@ class Operations:
     def _change_topology(self, settings: Settings, draining: Collection[str]) -> None:
         with self._change_lock:
             self._driver.change_nodes({node.node_id: node for node in settings.nodes})
-            self._ctx.change_topology(settings, draining)
             self.settings = settings
+            self._ctx.change_topology(settings, draining)
         self._prober.wake()
 
     def _refuse_if_stopped(self) -> None:

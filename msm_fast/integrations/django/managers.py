@@ -21,6 +21,7 @@ from msm_fast.errors import ConfigurationError
 from msm_fast.integrations.django.signals import session_event
 from msm_fast.manager import SessionManager
 from msm_fast.operations import Operations
+from msm_fast.policies import DistributionState
 from msm_fast.settings import Settings
 
 __all__ = ["Managers", "has_own_lifetime", "managers", "process_manager", "settings_of_django"]
@@ -60,7 +61,8 @@ class Managers:
     """Makes managers when they are first needed.
 
     They keep sessions on this host in one place, so that without the cluster, too, all views of a process see the same
-    ones; and when one is stopped because a session could not be stored, all are.
+    ones. What an operator asks of the one for threads, the others follow; and when a session that could not be stored
+    stops one, or its distribution, all are stopped.
     With sticky sessions there is the one for threads only: a session lives in one manager.
     Thread-safety: shared by all threads; a forked child makes connections of its own.
     """
@@ -81,7 +83,7 @@ class Managers:
             with self._lock:
                 if self.threads is None:
                     manager = SessionManager(self.settings)
-                    manager.subscribe(partial(self._hear, SessionManager))
+                    manager.subscribe(partial(self._hear, manager))
                     self.threads = manager
         return self.threads
 
@@ -95,6 +97,7 @@ class Managers:
                 manager = self._take_left_behind() or self._new_for_loop(beside)
                 self._for_loops[loop] = manager
                 self._ends[loop] = _end_with_loop(manager)
+            manager.follow(beside)
             with contextlib.suppress(StopIteration):
                 self._ends[loop].__anext__().send(None)  # up to its yield, where it waits for nothing
         return manager
@@ -123,15 +126,28 @@ class Managers:
     def _new_for_loop(self, beside: SessionManager) -> AsyncSessionManager:
         manager = AsyncSessionManager(self.settings)
         manager.share_memory(beside)
-        manager.subscribe(partial(self._hear, AsyncSessionManager))
+        manager.subscribe(partial(self._hear, manager))
         return manager
 
-    def _hear(self, sender: type[Operations], event: Event) -> None:
-        """Pass on what happened in one manager; where it was stopped, the others are."""
+    def _hear(self, manager: Operations, event: Event) -> None:
+        """Pass on what happened in one manager; what concerns the others, they do too."""
         if event.kind == "application_stopped":
-            for manager in self._all():
-                manager.stop()
-        session_event.send_robust(sender=sender, event=event)
+            for other in self._all():
+                other.stop()
+        elif event.kind in ("nodes_changed", "state_changed"):
+            self._align_with(manager)
+        session_event.send_robust(sender=type(manager), event=event)
+
+    def _align_with(self, changed: Operations) -> None:
+        """Have the managers of loops follow that for threads, or stop it where a value stopped one of theirs."""
+        if self.threads is None:
+            return
+        if changed is self.threads:
+            for loop, manager in list(self._for_loops.items()):
+                with contextlib.suppress(RuntimeError):  # the loop is closed; who uses its manager again has it follow
+                    loop.call_soon_threadsafe(manager.follow, changed)
+        elif changed.distribution.state is DistributionState.STOPPED:
+            self.threads.distribution.follow(changed.distribution)
 
     def _all(self) -> list[Operations]:
         """Return the managers there are."""
@@ -174,9 +190,9 @@ def managers() -> Managers:
 
 
 def process_manager() -> SessionManager:
-    """Return the manager of this process, to ask for nodes and statistics, or to change nodes.
+    """Return the manager of this process, to ask for nodes and statistics, to change nodes, or to stop distribution.
 
-    Views in an event loop have another one with the same settings, which counts for itself.
+    Views in an event loop have another one, which does what is asked of this one, but counts for itself.
     """
     return managers().for_threads()
 
