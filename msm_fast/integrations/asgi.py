@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
-from typing import Any, Literal, cast
+from typing import Any, Literal, TypeVar, cast
 
 from msm_fast.async_manager import AsyncSessionManager
 from msm_fast.errors import ConfigurationError
@@ -32,6 +33,7 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 Headers = list[tuple[bytes, bytes]]
+_Init = TypeVar("_Init", bound=Callable[..., None])
 
 _WITH_SESSION = frozenset({"http", "websocket"})
 _CHANGED = frozenset({b"vary", b"cache-control"})
@@ -56,6 +58,19 @@ class AsyncSession(SessionMapping):
         return await self._scope.save()
 
 
+def _app_may_be_named(init: _Init) -> _Init:
+    """Let callers name app, as Starlette's own middleware does, though type checkers know it by its place alone.
+
+    They would refuse it in Starlette's add_middleware: one of the settings, which it takes by any name, might be "app".
+    """
+
+    @functools.wraps(init)
+    def take(self: SessionMiddleware, *args: Any, **named: Any) -> None:
+        init(self, *((named.pop("app"), *args) if "app" in named else args), **named)
+
+    return cast(_Init, take)
+
+
 class SessionMiddleware:
     """Gives app its session in scope["session"], a dict that stores itself.
 
@@ -77,9 +92,11 @@ class SessionMiddleware:
     Raises: ConfigurationError.
     """
 
+    @_app_may_be_named
     def __init__(
         self,
         app: App,
+        /,
         manager: AsyncSessionManager | None = None,
         *,
         cookie: CookieSettings | None = None,

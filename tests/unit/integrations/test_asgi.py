@@ -179,6 +179,15 @@ def test_a_secret_key_may_stay_where_starlettes_own_middleware_had_one(browse: C
     assert SessionId.parse(browser.cookie) is not None
 
 
+def test_the_application_may_be_named_as_with_starlettes_own_middleware(
+    manager: AsyncSessionManager, loop: asyncio.AbstractEventLoop
+) -> None:
+    browser = Browser(SessionMiddleware(app=app_of(count), manager=manager), loop)
+    assert [browser.send()[1]["body"] for _ in range(2)] == [b"1", b"2"]
+    with pytest.raises(TypeError, match="'app'"):
+        SessionMiddleware(manager=manager)
+
+
 def test_or_all_in_one(browse: Callable[..., Browser]) -> None:
     browser = browse(app_of(count), cookie=CookieSettings(name="sid"))
     browser.send()
