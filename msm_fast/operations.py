@@ -229,8 +229,8 @@ class Operations:
         return store(self._ctx, state, begun) if lock is None else store_locked(self._ctx, state, lock)
 
     def _parse(self, text: str | None) -> SessionId | None:
-        """Return the id that a client sent, or None; what is no id costs no round trip."""
-        session_id = SessionId.parse(text)
+        """Return the id that a client sent, or None; what we never issue costs no round trip."""
+        session_id = SessionId.parse_issued(text)
         if session_id is None and text:
             self._ctx.counters.add("refused_ids")
         return session_id

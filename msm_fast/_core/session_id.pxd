@@ -14,6 +14,7 @@ cdef class SessionId:
     cdef str _text
     cdef msm_session_id_t _parts
 
+    cdef bint has_issued_form(self)
     cdef str plain_part(self)
     cdef str node_part(self)
 
@@ -27,3 +28,4 @@ cdef class StorageKeys:
 
 
 cdef SessionId parse(object text)
+cdef SessionId parse_issued(object text)

@@ -77,6 +77,15 @@ cdef class SessionId:
         return parse(text)
 
     @staticmethod
+    def parse_issued(text):
+        """Return the session id that text is, or None if it is not one of the form that generate() gives.
+
+        All of those are equally long: none that belongs to one key_prefix has the key of one with another.
+        Raises, cost:  as parse.
+        """
+        return parse_issued(text)
+
+    @staticmethod
     def generate(node=None, route=None):
         """Return a new id of 128 bits from the operating system's random source: 32 lower-case hex digits.
 
@@ -101,6 +110,16 @@ cdef class SessionId:
         if self._parts.route_len == 0:
             return None
         return self._text[len(self._text) - self._parts.route_len:]
+
+    cdef bint has_issued_form(self):
+        cdef const uint8_t *plain = PyUnicode_1BYTE_DATA(self._text)
+        cdef Py_ssize_t i
+        if self._parts.plain_len != 2 * RANDOM_BYTES:
+            return False
+        for i in range(2 * RANDOM_BYTES):
+            if not (c"0" <= plain[i] <= c"9" or c"a" <= plain[i] <= c"f"):
+                return False
+        return True
 
     cdef str plain_part(self):
         return self._text[:self._parts.plain_len]
@@ -213,3 +232,8 @@ cdef str _checked_part(str name, object part):
     if not 0 < len(part) <= MSM_SESSION_ID_MAX_ROUTE:
         raise InvalidSessionId(f"a {name} of {len(part)} characters; it has 1 to {MSM_SESSION_ID_MAX_ROUTE}")
     return part
+
+
+cdef SessionId parse_issued(object text):
+    cdef SessionId session_id = parse(text)
+    return session_id if session_id is not None and session_id.has_issued_form() else None

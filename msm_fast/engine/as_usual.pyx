@@ -14,7 +14,7 @@ from msm_fast._core.attributes cimport decode_frames
 from msm_fast._core.counts cimport Counts
 from msm_fast._core.record cimport Record
 from msm_fast._core.replies cimport Replies, Reply
-from msm_fast._core.session_id cimport SessionId, parse
+from msm_fast._core.session_id cimport SessionId, parse_issued
 from msm_fast._core.state cimport NO_COPY, UNKNOWN_COPY, NearCopy, SessionState, Stored
 from msm_fast._core.wire cimport Batch, get, new_batch
 from msm_fast.engine.copies cimport encode_state, is_over, last_access_ms, put, question
@@ -162,7 +162,7 @@ cdef class UsualWay:
         local = self._ctx.local
         if type(local) is not MemoryStore or len(local.records):
             return None
-        session_id = parse(text)
+        session_id = parse_issued(text)
         return None if session_id is None else self.ask(session_id, expect_write)
 
     def ask(self, SessionId session_id not None, bint expect_write):

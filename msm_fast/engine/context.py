@@ -32,8 +32,6 @@ from msm_fast.statistics import Counters
 
 __all__ = ["Clock", "Context", "digest"]
 
-_ISSUED = re.compile(r"[0-9a-f]{32}")
-
 
 @dataclass(frozen=True, slots=True)
 class Clock:
@@ -141,10 +139,6 @@ class Context:
         session_id = SessionId(plain)
         node = self.topology.node_of_digest(home)
         return session_id.with_node(node) if node else session_id
-
-    def looks_issued(self, session_id: SessionId) -> bool:
-        """Whether the id has the form of those that this library makes: 32 hexadecimal digits."""
-        return _ISSUED.fullmatch(session_id.plain) is not None
 
     # -- what happens
 

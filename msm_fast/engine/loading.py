@@ -56,7 +56,7 @@ def load(
             return answer
         asked = answer
     home = ctx.topology.home(session_id.node)
-    if home is None and session_id.node is None and ctx.looks_issued(session_id):
+    if home is None and session_id.node is None:
         home = ctx.topology.first(session_id.plain)  # it was made while no node could be reached
         session_id = session_id.with_node(home)
     if home is None:

@@ -115,10 +115,8 @@ def _state(ctx: Context, session_id: SessionId, record: Record, accessed_ms: int
     )
 
 
-def _provisional(ctx: Context, session_id: SessionId) -> SessionState | None:
-    """Return an empty session under an id that may be in use in the cluster; only if we may have issued the id."""
-    if not ctx.looks_issued(session_id):
-        return None
+def _provisional(ctx: Context, session_id: SessionId) -> SessionState:
+    """Return an empty session under an id that may be in use in the cluster."""
     state = ctx.new_state()
     state.session_id = session_id
     state.local_kind = "provisional"

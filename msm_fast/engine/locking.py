@@ -147,7 +147,7 @@ def _aim(ctx: Context, lock: SessionLock, session_id: SessionId) -> None:
     lock.session_key = ctx.storage_key(session_id)
     lock.key = LOCK_PREFIX + lock.session_key
     home = ctx.topology.home(session_id.node)
-    if home is None and session_id.node is None and ctx.looks_issued(session_id):
+    if home is None and session_id.node is None:
         home = ctx.topology.first(session_id.plain)
     if home is not None and not ctx.health.is_up(home):
         home = next(iter(ctx.topology.ranked(session_id.plain, ctx.health.is_up)), None)

@@ -86,7 +86,8 @@ class CookieSettings:
 def read_cookie(header: str, name: str) -> str | None:
     """Return the session id that a Cookie header carries under name, or what stands there if it is none, or None.
 
-    A client sends several cookies of one name when they were set for several paths: the first that is an id counts.
+    A client sends several cookies of one name when they were set for several paths: the first that may be an id of
+    ours counts.
     Nothing is unquoted: an id has no character that would need it, and a quoted control character must stay one text.
     """
     first: str | None = None
@@ -95,7 +96,7 @@ def read_cookie(header: str, name: str) -> str | None:
         if not equals or key.strip() != name:
             continue
         value = value.strip()
-        if SessionId.parse(value) is not None:
+        if SessionId.parse_issued(value) is not None:
             return value
         if first is None:
             first = value

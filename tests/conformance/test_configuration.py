@@ -106,9 +106,9 @@ def test_msm_028_031_all_nodes_are_listed_in_order_with_their_addresses() -> Non
 @pytest.mark.parametrize(
     ("nodes", "session_id", "is_asked_for"),
     [
-        ("127.0.0.1:11211", "123456", True),
+        ("127.0.0.1:11211", "0123456789abcdef" * 2, True),
         ("n1:127.0.0.1:11211", "123456", False),
-        ("n1:127.0.0.1:11211", "123456-n1", True),
+        ("n1:127.0.0.1:11211", "0123456789abcdef" * 2 + "-n1", True),
     ],
 )
 def test_msm_082_an_id_names_a_node_where_nodes_have_names(nodes: str, session_id: str, is_asked_for: bool) -> None:

@@ -84,7 +84,7 @@ def _look_for_an_unknown_id(driver: SimulatedDriver, worker: Worker, session_id:
 
 
 def _come_with_an_id_of_no_node(driver: SimulatedDriver, worker: Worker, session_id: str) -> None:
-    worker.load("0123-n9")
+    worker.load("0123456789abcdef" * 2 + "-n9")
 
 
 def _create(driver: SimulatedDriver, worker: Worker, session_id: str) -> None:

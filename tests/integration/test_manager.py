@@ -130,7 +130,18 @@ def test_a_request_that_never_looks_at_its_session_costs_no_round_trip(manager: 
 
 @pytest.mark.parametrize(
     "cookie",
-    ["", "x", "a b-n1", "abc\r\nset x 0 60 1\r\nZ-n1", "abc\\015\\012-n1", "0" * 300, "é-n1", "a-n9", "a-n1.b.c"],
+    [
+        "",
+        "x",
+        "a b-n1",
+        "abc\r\nset x 0 60 1\r\nZ-n1",
+        "abc\\015\\012-n1",
+        "0" * 300,
+        "é-n1",
+        "a-n9",
+        "a-n1.b.c",
+        "a-n1",
+    ],
 )
 def test_a_malformed_cookie_costs_no_round_trip_and_gets_a_new_session(manager: SessionManager, cookie: str) -> None:
     before = manager.statistics().round_trips
@@ -147,6 +158,19 @@ def test_an_id_is_never_adopted(manager: SessionManager) -> None:
         session["user"] = "eve"
     assert session.id.split("-")[0] != chosen.split("-")[0]
     assert manager.load(chosen) is None
+
+
+@pytest.mark.parametrize(("own", "other"), [("", "shop_"), ("", "a"), ("shop", "shop2"), ("shop2", "shop")])
+def test_an_application_never_serves_the_sessions_of_another_one_with_another_prefix(
+    make_manager: MakeManager, own: str, other: str
+) -> None:
+    with make_manager(key_prefix=other).request(None) as session:
+        session["user"] = "mallory"
+    manager = make_manager(key_prefix=own)
+    for forged in (session.id, other + session.id, other.removeprefix(own) + session.id, session.id[1:]):
+        with manager.request(forged) as found:
+            assert found.is_new
+            assert dict(found) == {}
 
 
 def test_the_application_starts_with_no_memcached_in_reach() -> None:

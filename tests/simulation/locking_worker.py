@@ -40,7 +40,7 @@ class LockedRequest:
 class LockingWorker(Worker):
     def begin(self, session_id: str, lock: SessionLock | None = None) -> LockedRequest | None:
         """Get a session with its lock, however long that takes, or None if there is no such session."""
-        parsed = SessionId.parse(session_id)
+        parsed = SessionId.parse_issued(session_id)
         assert parsed is not None
         lock = lock or new_lock(self.ctx)
         while True:

@@ -56,7 +56,7 @@ def test_an_unknown_id_is_no_session(worker: Worker) -> None:
     assert worker.ctx.counters.snapshot().not_found == 1
 
 
-@pytest.mark.parametrize("text", ["0123456789abcdef", "0123456789abcdef-n9", "0123456789abcdef-n9.w1"])
+@pytest.mark.parametrize("text", ["0123456789abcdef0123456789abcdef-n9", "0123456789abcdef0123456789abcdef-n9.w1"])
 def test_an_id_that_names_no_node_of_ours_costs_no_round_trip(worker: Worker, text: str) -> None:
     assert worker.load(text) is None
     assert worker.driver.exchanges == 0

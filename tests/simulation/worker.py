@@ -43,8 +43,9 @@ class Worker:
         return session
 
     def load(self, session_id: str, expect_write: bool = True) -> Session | None:
-        parsed = SessionId.parse(session_id)
-        assert parsed is not None
+        parsed = SessionId.parse_issued(session_id)
+        if parsed is None:
+            return None
         state = self.driver.run(self.find(parsed, expect_write))
         return None if state is None else self._session(state, presented=session_id)
 

@@ -273,6 +273,16 @@ def test_the_repr_does_not_show_the_id():
     assert repr(SessionId("secret")) == "<SessionId …>"
 
 
+@pytest.mark.parametrize("ending", ["", "-n1", ".w1", "-n1.w1"])
+def test_an_issued_id_is_told_from_others_by_its_form(ending):
+    issued = str(SessionId.generate()) + ending
+    assert SessionId.parse_issued(issued) == SessionId.parse(issued)
+    plain = "0123456789abcdef" * 2
+    for other in ("", plain[1:], plain + "0", plain.upper(), "shop_" + plain, plain[:-1] + "g", plain[:-1] + "~"):
+        assert SessionId.parse_issued(other + ending) is None
+    assert SessionId.parse_issued(issued.encode()) is None
+
+
 def test_equal_ids_are_equal_keys():
     one, same, other = SessionId("foo-n1"), SessionId.parse("foo-n1"), SessionId("foo-n2")
     assert one == same
