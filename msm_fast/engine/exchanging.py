@@ -10,7 +10,7 @@ from msm_fast.engine.as_usual import all_answered
 from msm_fast.engine.context import Context
 from msm_fast.engine.effects import Batch, Exchange, Flow, NodeFailure, Outcome, Sleep
 
-__all__ = ["ask", "exchange", "jittered_wait", "probe", "settle", "wait_before_retry"]
+__all__ = ["ask", "exchange", "jittered_wait", "probe", "settle", "wait_after_conflict", "wait_before_retry"]
 
 _MISSED_AT_ONCE = 200
 _DOWN = NodeFailure("refused", False, "it is down")
@@ -78,6 +78,15 @@ def jittered_wait(ctx: Context, attempt: int) -> float:
     """
     retry = ctx.settings.retry
     return ctx.rng.random() * float(min(retry.cap, retry.base * 2**attempt))
+
+
+def wait_after_conflict(ctx: Context, attempt: int) -> float:
+    """Return how long to wait before a write that lost for the n-th time goes on: with full jitter, soon not longer.
+
+    Who won needs a round trip or two. Whoever waited longer with each loss would be overtaken by all that came later.
+    """
+    base = ctx.settings.retry.base
+    return ctx.rng.random() * float(min(base * 2 ** min(attempt, 2), ctx.settings.retry.cap))
 
 
 def wait_before_retry(ctx: Context, attempt: int) -> float:

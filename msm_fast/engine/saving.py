@@ -12,12 +12,12 @@ from msm_fast.engine.context import Context, digest
 from msm_fast.engine.copies import Copy, encode_state
 from msm_fast.engine.effects import Exchange, Flow, Outcome, Sleep
 from msm_fast.engine.ending import end_copies
-from msm_fast.engine.exchanging import jittered_wait, settle
+from msm_fast.engine.exchanging import settle, wait_after_conflict
 from msm_fast.engine.relocation import follow_home, move_home
 from msm_fast.engine.rotating import bring_along
 from msm_fast.engine.serialization import encode_attributes, fit_item
 from msm_fast.engine.writing import BEATS_THE_OLD_HOME, Write, write_copies, write_deferred
-from msm_fast.errors import ConflictError, SessionUnavailable
+from msm_fast.errors import SessionUnavailable
 from msm_fast.policies import SaveResult, SaveStatus
 from msm_fast.session import ABSENT, UNKNOWN, SessionState, Stored
 
@@ -25,9 +25,6 @@ __all__ = ["Begun", "end_retired", "save"]
 
 _NO_NONCE = 0
 """What no write has."""
-
-_ATTEMPTS = 16
-"""Conflicts, collisions and moves within one save. Each is a round trip or a few; the deadline bounds them all."""
 
 
 class Begun(NamedTuple):
@@ -42,7 +39,7 @@ def save(ctx: Context, state: SessionState, begun: Begun | None = None) -> Flow[
 
     begun: what was done of it without a flow, in vain; else the usual way is tried here.
     Raises: SerializationError and SessionTooLarge by policy, ConflictError if settings.on_conflict says so,
-    SessionUnavailable if it could be stored nowhere.
+    SessionUnavailable if it could be stored nowhere, or others changed it all the time that the request had.
     """
     if state.is_ended and not state.attributes:
         yield from end_retired(ctx, state)
@@ -88,7 +85,7 @@ class _Progress:
     generation: the highest that was written or met. base_generation, base_nonce: of the copy that the session's
     changes lie over, 0 and None for a new session. lineage: what the next write stands on. own_nonces, attempts: as for
     `Write`. expected: per node, None while there can be no copy yet. lost: nodes that failed. away: nodes that were
-    down.
+    down. n_conflicts: how often others were first.
     """
 
     generation: int = 0
@@ -101,6 +98,7 @@ class _Progress:
     corrupt: frozenset[str] = frozenset()
     lost: set[str] = field(default_factory=set)
     away: set[str] = field(default_factory=set)
+    n_conflicts: int = 0
 
 
 def _start(stored: Stored | None, own_nonces: frozenset[int] = frozenset()) -> _Progress:
@@ -119,7 +117,7 @@ def _start(stored: Stored | None, own_nonces: frozenset[int] = frozenset()) -> _
 
 
 def _store(ctx: Context, state: SessionState, body: bytes, begun: Begun | None) -> Flow[SaveResult]:
-    """Write the record until it is stored, merging and moving as it must."""
+    """Write the record until it is stored, merging and moving as it must, as long as the request has time."""
     status: SaveStatus = "stored"
     if begun is None:
         if body is state.body:
@@ -132,7 +130,9 @@ def _store(ctx: Context, state: SessionState, body: bytes, begun: Begun | None) 
                 return result
             begun = Begun(writing, outcomes)
     progress = _start(state.stored, state.own_nonces)
-    for attempt in range(_ATTEMPTS):
+    attempt = -1
+    while True:
+        attempt += 1
         if attempt:
             body = fit_item(ctx, state, body)
         if attempt or begun is None:
@@ -154,6 +154,8 @@ def _store(ctx: Context, state: SessionState, body: bytes, begun: Begun | None) 
         if verdict == "ended":
             yield from end_copies(ctx, [state.session_id], state.max_inactive_s)  # also where it was not yet known
         _learn(progress, write)
+        if verdict == "home_lost" and write.is_out_of_time:
+            raise _out_of_time(ctx, state, progress)
         if verdict == "gone" and (progress.lost or progress.away):
             raise _unavailable(ctx, state, progress)  # those that cannot be asked may have it
         if verdict == "gone" and state.is_live:
@@ -177,13 +179,10 @@ def _store(ctx: Context, state: SessionState, body: bytes, begun: Begun | None) 
             if state.is_live:  # if nothing more comes of it now, it is tried again from here
                 assert progress.expected is not None
                 state.stored = Stored(winner.record.generation, progress.lineage, progress.expected, winner.record.body)
-            if attempt:
-                yield Sleep(jittered_wait(ctx, attempt))
-    raise ConflictError(
-        f"session {digest(state.session_id)} was changed by others {_ATTEMPTS} times while it was being saved; "
-        "nothing was saved. Let fewer requests of one session write at once",
-        session=digest(state.session_id),
-    )
+            progress.n_conflicts += 1
+            if attempt and attempt % 2 == 0:  # what was just looked at is worth another try at once, but not always
+                yield Sleep(wait_after_conflict(ctx, attempt))
+                progress.expected = dict.fromkeys(progress.expected or (), UNKNOWN)
 
 
 def _learn(progress: _Progress, write: Write) -> None:
@@ -292,6 +291,22 @@ def _unavailable(ctx: Context, state: SessionState, progress: _Progress) -> Sess
         "reached in the request's time; what is stored may be as it was, or as it is now",
         session=digest(state.session_id),
         nodes=nodes,
+    )
+
+
+def _out_of_time(ctx: Context, state: SessionState, progress: _Progress) -> SessionUnavailable:
+    ctx.counters.add("unavailable")
+    others = ""
+    if progress.n_conflicts:
+        others = (
+            f"; other requests had changed it {progress.n_conflicts} times meanwhile. Let fewer requests of one "
+            "session write at once, or set locking"
+        )
+    return SessionUnavailable(
+        f"session {digest(state.session_id)} could not be saved in the request's time (timeouts.request); what is "
+        f"stored may be as it was, or as it is now{others}",
+        session=digest(state.session_id),
+        nodes=tuple(sorted(progress.lost)),
     )
 
 

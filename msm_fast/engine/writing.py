@@ -55,6 +55,7 @@ class Write:
     this one. won_in: the life of the home in which it took it. superseded_by: what stands on this write at its own
     home: this one had succeeded, and nothing more is to be written. newer: what was stored by others meanwhile, for the
     caller to merge with. strange: copies that are not the base. fresh: nodes written or looked at since the last write.
+    is_out_of_time: the request's time was over, which is no node's fault.
     """
 
     __slots__ = (
@@ -71,6 +72,7 @@ class Write:
         "generation",
         "has_tombstone",
         "home",
+        "is_out_of_time",
         "key",
         "lineage",
         "newer",
@@ -124,6 +126,7 @@ class Write:
         self.newer: dict[str, Copy] = {}
         self.strange: dict[str, Copy] = {}
         self.has_tombstone = False
+        self.is_out_of_time = False
         self.fresh = _NONE
 
     @property
@@ -286,6 +289,7 @@ def _take(ctx: Context, write: Write, batch: Batch, outcome: Outcome) -> None:
         write.corrupt -= {node}
     elif isinstance(outcome, NodeFailure) or outcome[0].status == "SERVER_ERROR":
         # After a failed store the server may have dropped the old value as well: its copy counts as gone.
+        write.is_out_of_time |= isinstance(outcome, NodeFailure) and outcome.kind == "deadline"
         _give_up(write, node)
     elif batch.commands[0].verb == "ms":
         _take_written(write, node, outcome)

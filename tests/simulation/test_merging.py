@@ -68,6 +68,54 @@ def test_on_conflict_error_raises_and_saves_nothing(make_worker: MakeWorker) -> 
     assert read(one, session_id) == {"a": 1, "b": 0}
 
 
+def outrun(driver: SimulatedDriver, other: Worker, session_id: str) -> None:
+    """Let other store something before each write of anybody else, from now on."""
+
+    def store_first(exchange: Exchange) -> None:
+        if exchange.batches[0].commands[0].verb == "ms":
+            driver.before_exchange = None
+            session = loaded(other, session_id)
+            session["n"] += 1
+            other.save(session)
+            driver.before_exchange = store_first
+
+    driver.before_exchange = store_first
+
+
+def test_who_is_always_outrun_by_others_is_told_so_at_the_end_of_the_requests_time(
+    driver: SimulatedDriver, make_worker: MakeWorker
+) -> None:
+    one, two = make_worker(), make_worker()
+    session_id = one.store(n=0)
+    slow = loaded(one, session_id)
+    slow["a"] = 1
+    outrun(driver, two, session_id)
+    started = driver.clock.monotonic()
+    with pytest.raises(SessionUnavailable, match=r"in the request's time .* had changed it \d+ times") as caught:
+        one.save(slow)
+    assert driver.timeouts.request <= driver.clock.monotonic() - started < driver.timeouts.request + 0.02
+    assert session_id not in str(caught.value)
+    assert slow.id == session_id
+    assert one.ctx.counters.snapshot().relocated == 0, "no node is at fault"
+    assert one.ctx.counters.snapshot().conflicts > 10
+
+
+def test_or_its_changes_are_kept_here_and_stored_with_the_next_request(
+    driver: SimulatedDriver, make_worker: MakeWorker
+) -> None:
+    one, two = make_worker(on_cluster_lost="local"), make_worker()
+    session_id = one.store(n=0)
+    slow = loaded(one, session_id)
+    slow["a"] = 1
+    outrun(driver, two, session_id)
+    assert one.save(slow).status == "local"
+    driver.before_exchange = None
+    n = loaded(two, session_id)["n"]
+    again = loaded(one, session_id)
+    one.save(again)
+    assert read(two, session_id) == {"n": n, "a": 1}
+
+
 def test_twenty_writers_of_one_session_lose_nothing(make_worker: MakeWorker) -> None:
     workers = [make_worker() for _ in range(20)]
     session_id = workers[0].store(start=True)
