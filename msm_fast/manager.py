@@ -71,6 +71,8 @@ class SessionManager(Operations):
         """
         if self._ctx.is_stopped:
             self._refuse_if_stopped()
+        if self._prober.is_wanted:
+            self._prober.wake()
         self._ctx.counters.add("requests")
         return RequestScope(self, cookie_value, method, uri)
 

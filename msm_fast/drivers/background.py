@@ -11,7 +11,7 @@ from typing import Any
 
 from msm_fast.drivers.event_loop import LoopHome
 from msm_fast.drivers.prober import has_work
-from msm_fast.drivers.write_behind import GATHERED_FOR_S, SWEPT_AT_ONCE, SWEPT_EVERY_S, Outcomes, finish, give_up
+from msm_fast.drivers.write_behind import GATHERED_FOR_S, SWEPT_EVERY_S, Outcomes, finish, give_up, sweep_or_log
 from msm_fast.engine.behind import Job
 from msm_fast.engine.context import Context
 from msm_fast.engine.effects import Flow
@@ -199,7 +199,7 @@ class WriterTask:
                 await wait(max(next_at - now, 0))
             if self._sweep is not None and now - self._swept_at >= SWEPT_EVERY_S:
                 self._swept_at = now
-                self._sweep(SWEPT_AT_ONCE)
+                sweep_or_log(self._sweep)
 
     async def _carry_out(self, jobs: Sequence[Job], deadline: float) -> None:
         outcomes = None

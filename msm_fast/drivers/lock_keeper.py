@@ -74,8 +74,13 @@ class LockKeeper:
     def _start(self) -> None:
         with self._lock:
             if self._thread is None and not self._closing.is_set():
-                self._thread = threading.Thread(target=self._work, name="msm-fast-lock-keeper", daemon=True)
-                self._thread.start()
+                thread = threading.Thread(target=self._work, name="msm-fast-lock-keeper", daemon=True)
+                try:
+                    self._thread = thread
+                    thread.start()
+                except RuntimeError as error:  # the next lock tries again; until then they last for their lifetimes
+                    self._thread = None
+                    _log.error("no thread can be started to renew locks: %s", error)
 
     def _work(self) -> None:
         n_idle = 0

@@ -39,6 +39,14 @@ def finish(ctx: Context, jobs: Sequence[Job], outcomes: Sequence[bool | Exceptio
         ctx.behind.finish(job, retry_at)
 
 
+def sweep_or_log(sweep: Callable[[int], None]) -> None:
+    """Drop sessions that have expired; no failure there keeps others from being written."""
+    try:
+        sweep(SWEPT_AT_ONCE)
+    except Exception:  # noqa: BLE001 - whatever it was
+        _log.exception("sessions that have expired could not be dropped; it is tried again")
+
+
 def give_up(ctx: Context) -> None:
     """Take no more jobs, and tell how many sessions could not be written."""
     n_dropped = ctx.behind.close()
@@ -117,6 +125,14 @@ class WriteBehind:
             self._alarms.put(None)
 
     def _work(self) -> None:
+        try:
+            self._write_until_idle()
+        finally:  # whatever ended it, what comes next starts another
+            with self._lock:
+                if self._thread is threading.current_thread():
+                    self._thread = None
+
+    def _write_until_idle(self) -> None:
         while not self._is_closing and self._thread is threading.current_thread():
             jobs = self._ctx.behind.take(time.monotonic()) if self._can_write() else []
             if jobs:
@@ -126,7 +142,7 @@ class WriteBehind:
                 return
             if self._sweep is not None and time.monotonic() - self._swept_at >= SWEPT_EVERY_S:
                 self._swept_at = time.monotonic()
-                self._sweep(SWEPT_AT_ONCE)
+                sweep_or_log(self._sweep)
 
     def _drain(self, deadline: float) -> None:
         """Do what is in the queue until it is empty, the deadline has come, or the cluster is not used any more."""

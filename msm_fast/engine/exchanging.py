@@ -13,6 +13,7 @@ from msm_fast.engine.effects import Batch, Exchange, Flow, NodeFailure, Outcome,
 __all__ = ["ask", "exchange", "jittered_wait", "probe", "settle", "wait_after_conflict", "wait_before_retry"]
 
 _MISSED_AT_ONCE = 200
+_MOST_DOUBLINGS = 64
 _DOWN = NodeFailure("refused", False, "it is down")
 
 
@@ -77,7 +78,7 @@ def jittered_wait(ctx: Context, attempt: int) -> float:
     Source: "Exponential Backoff And Jitter", AWS Architecture Blog.
     """
     retry = ctx.settings.retry
-    return ctx.rng.random() * float(min(retry.cap, retry.base * 2**attempt))
+    return ctx.rng.random() * float(min(retry.cap, retry.base * 2 ** min(attempt, _MOST_DOUBLINGS)))
 
 
 def wait_after_conflict(ctx: Context, attempt: int) -> float:
@@ -95,7 +96,10 @@ def wait_before_retry(ctx: Context, attempt: int) -> float:
     A retry at once would be one within the request's budget; this one waits for a node to be given up, or to come back.
     """
     reconnect = ctx.settings.reconnect
-    longest = min(reconnect.cap, 0.1 * reconnect.first * reconnect.factor**attempt)
+    try:
+        longest = min(reconnect.cap, 0.1 * reconnect.first * reconnect.factor**attempt)
+    except OverflowError:  # a long outage has many attempts
+        longest = reconnect.cap
     return longest * (0.5 + ctx.rng.random())
 
 

@@ -170,20 +170,25 @@ class LiveSessions:
 
     def forget_local(self) -> None:
         """Drop the sessions that were kept on this host in an outage, to be found again."""
-        for key, live in list(self._alive.items()):
+        for key, live in self._all_alive():
             if live.local_kind not in (None, "tagged"):
                 self.forget(key)
 
     def sweep(self, n_most: int) -> None:
         """Look at the next n_most sessions and drop those that have expired; what the cluster has goes by itself."""
         if not self._unswept:
-            self._unswept = list(self._alive.keys())
+            self._unswept = [key for key, _ in self._all_alive()]
         now = self._ctx.clock.monotonic()
         for key in self._unswept[-n_most:]:
             live = self._alive.get(key)
             if live is not None and self.has_expired(live, now):
                 self.forget(key)
         del self._unswept[-n_most:]
+
+    def _all_alive(self) -> list[tuple[bytes, SessionState]]:
+        """Return all that live now; iterating over the dictionary itself fails if a request adds to it meanwhile."""
+        found = [(ref.key, ref()) for ref in self._alive.valuerefs()]
+        return [(key, live) for key, live in found if live is not None]
 
     def note_touched(self, live: SessionState) -> None:
         """Note that the lives of the session's copies were extended."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -267,6 +268,29 @@ def test_sessions_that_nobody_uses_leave_the_memory(driver: SimulatedDriver, mak
     worker.sticky.sweep(3)
     assert len(worker.sticky._live) == 1
     assert loaded(worker, fresh)["n"] == 5
+
+
+@pytest.mark.parametrize("look_at_all", ["sweep", "forget_local"])
+def test_sessions_that_begin_while_all_are_looked_at_disturb_nothing(worker: StickyWorker, look_at_all: str) -> None:
+    for n in range(3):
+        worker.store(n=n)
+    begun: list[str] = []
+
+    def begin_one(frame: Any, event: str, _: object) -> Any:
+        """Be another thread that has its turn somewhere in the loop over the sessions."""
+        if frame.f_code.co_filename.endswith("weakref.py") and event == "line" and len(begun) < 50:
+            sys.settrace(None)
+            begun.append(worker.store(n=len(begun)))
+            sys.settrace(begin_one)
+        return begin_one
+
+    sys.settrace(begin_one)
+    try:
+        worker.sticky.sweep(500) if look_at_all == "sweep" else worker.sticky._live.forget_local()
+    finally:
+        sys.settrace(None)
+    assert begun
+    assert [loaded(worker, session_id)["n"] for session_id in begun] == list(range(len(begun)))
 
 
 def test_an_expired_session_is_not_served_from_memory(driver: SimulatedDriver, make_worker: MakeWorker) -> None:

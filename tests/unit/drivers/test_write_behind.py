@@ -18,6 +18,7 @@ from msm_fast.drivers.event_loop import LoopHome
 from msm_fast.drivers.write_behind import Outcomes, WriteBehind
 from msm_fast.engine.context import Clock, Context
 from msm_fast.engine.effects import Flow
+from msm_fast.engine.exchanging import wait_before_retry
 from tests.integration.test_manager import wait_until
 
 THREAD = "msm-fast-write-behind"
@@ -105,6 +106,49 @@ def test_an_error_in_a_job_is_logged_and_ends_neither_the_thread_nor_the_job(
     wait_until(lambda: len(ctx.behind) == 0)
     assert done == ["tried"] * 2
     assert "a bug" in caplog.text
+
+
+def test_a_job_that_was_tried_for_a_day_is_still_tried_again(
+    ctx: Context, writer: WriteBehind, done: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(write_behind, "wait_before_retry", lambda ctx, n: 0 * wait_before_retry(ctx, 5000 + n))
+
+    def fail_once() -> bool:
+        done.append("tried")
+        return len(done) == 2
+
+    ctx.behind.add(b"a", job(fail_once))
+    wait_until(lambda: len(ctx.behind) == 0)
+    assert done == ["tried"] * 2
+
+
+def test_an_error_while_expired_sessions_are_dropped_is_logged_and_nothing_stays_unwritten(
+    ctx: Context, done: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(n_most: int) -> None:
+        raise RuntimeError("a bug")
+
+    writer = WriteBehind(ctx, lambda flow, deadline: end_of(flow), fail)
+    ctx.behind.add(b"a", job(lambda: done.append("a")))
+    wait_until(lambda: "a bug" in caplog.text)
+    ctx.behind.add(b"b", job(lambda: done.append("b")))
+    wait_until(lambda: done == ["a", "b"])
+    writer.close(1)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_whatever_ends_the_thread_the_next_job_starts_another(
+    ctx: Context, writer: WriteBehind, done: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def die(*_: object) -> None:
+        monkeypatch.undo()
+        raise SystemExit
+
+    monkeypatch.setattr(write_behind, "finish", die)
+    ctx.behind.add(b"a", job(lambda: done.append("a")))
+    wait_until(lambda: done == ["a"] and not is_running())
+    ctx.behind.add(b"b", job(lambda: done.append("b")))
+    wait_until(lambda: done == ["a", "b"])
 
 
 def test_what_comes_while_others_are_written_waits_for_more_of_it(
