@@ -77,8 +77,8 @@ def fit_item(ctx: Context, state: SessionState, body: bytes) -> bytes:
         return body
     name = digest(state.session_id)
     error = SessionTooLarge(
-        f"session {name} is {size:,} bytes, over the limit of {limit:,} that memcached sets; what is stored stays as "
-        "it was. Keep large data elsewhere and its key in the session",
+        f"session {name} is {size:,} bytes, over the {limit:,} that each node takes, 1 MiB with its header at most; "
+        "what is stored stays as it was. Keep large data elsewhere and its key in the session",
         size=size,
         limit=limit,
         session=name,
