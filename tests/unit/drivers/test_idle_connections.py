@@ -16,6 +16,8 @@ from msm_fast.engine.effects import Batch
 
 PATIENCE_S = 10.0
 BUSY_POLL_S = 0.0001
+SLOW_S = 0.05
+"""Longer than this machine, busy as it may be, keeps a thread from its turn."""
 GET = Batch("n1", [wire.get(b"k")])
 
 
@@ -210,7 +212,7 @@ def test_a_node_that_is_never_quick_is_mostly_waited_for_asleep(connections: Cal
     idle.put("n1", connection)
     rests = []
     for opaque in range(1, 4 + 16 + 1 + 1):
-        ask(idle, connection, opaque, 0.005)
+        ask(idle, connection, opaque, SLOW_S)
         rests.append(connection.rest)
     assert rests == [0, 0, 0, *range(16, -1, -1), 32]
 
@@ -220,7 +222,7 @@ def test_without_busy_polling_it_is_never_tried(connections: Callable[[], Ends])
     connection.set_waiting(0.5, 0)
     idle.put("n1", connection)
     for opaque in range(1, 6):
-        ask(idle, connection, opaque, 0.005)
+        ask(idle, connection, opaque, SLOW_S)
     assert (connection.misses, connection.rest) == (0, 0)
 
 
@@ -228,7 +230,7 @@ def test_a_node_that_is_quick_again_is_waited_for_awake_again(connections: Calla
     idle, connection = idle_of("n1"), connections()
     idle.put("n1", connection)
     for opaque in range(1, 6):
-        ask(idle, connection, opaque, 0.005)
+        ask(idle, connection, opaque, SLOW_S)
     assert connection.misses == 4
     ends_at = until()
     while connection.misses and time.monotonic() < ends_at:
