@@ -9,7 +9,7 @@ from typing import Any
 from django.contrib.auth import alogin, alogout, login, logout
 from django.contrib.auth.models import User
 from django.contrib.sessions.backends.signed_cookies import SessionStore as SignedSession
-from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.http import HttpRequest, HttpResponse, JsonResponse, StreamingHttpResponse
 from django.urls import path
 
 from msm_fast import MsmError
@@ -115,6 +115,11 @@ def read_twice(request: HttpRequest) -> HttpResponse:
     return HttpResponse("neither time")
 
 
+def stream(request: HttpRequest) -> StreamingHttpResponse:
+    """Look at the session in the body, which is sent when the request has ended."""
+    return StreamingHttpResponse(request.session["user"] for _ in range(1))
+
+
 def refuse(request: HttpRequest) -> HttpResponse:
     request.session["refused"] = True
     return HttpResponse("no", status=500)
@@ -190,6 +195,7 @@ TASKS = [
     save_now,
     touch,
     read_twice,
+    stream,
     refuse,
 ]
 AWAITING = {

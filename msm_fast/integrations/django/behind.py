@@ -47,6 +47,7 @@ class SessionBehind(SessionBase):
     _failure: MsmError | None = None
     _request = ("POST", "")
     _has_end = False
+    """Whether somebody is still to tell that the request has ended, when a lock is let go."""
     saves_always = False
     """Whether the session is stored by every request that has one: settings.SESSION_SAVE_EVERY_REQUEST."""
     is_ignored = False

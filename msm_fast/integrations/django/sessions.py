@@ -56,7 +56,8 @@ class SessionStore(SessionBehind):
             self._failure = error
 
     def close(self) -> None:
-        """End the request, however it went."""
+        """End the request, however it went: who uses the session after that, as a body may, locks nothing."""
+        self._has_end = False
         scope = self._scope
         if isinstance(scope, RequestScope):
             scope.close()
@@ -64,7 +65,8 @@ class SessionStore(SessionBehind):
             scope.abandon()
 
     async def aclose(self) -> None:
-        """End the request; if it was broken off, abandon it instead."""
+        """As close; if the request was broken off, abandon it instead."""
+        self._has_end = False
         scope = self._scope
         if isinstance(scope, AsyncRequestScope):
             if self._is_preloaded:
@@ -74,7 +76,8 @@ class SessionStore(SessionBehind):
             self.abandon()
 
     def abandon(self) -> None:
-        """End the request without waiting: what is left to do is done in the background."""
+        """As close without waiting: what is left to do is done in the background."""
+        self._has_end = False
         if self._scope is not None:
             self._scope.abandon()
 
