@@ -89,7 +89,7 @@ class SessionStore(SessionBehind):
             return self._session_key is not None or not self.is_empty()
         if modified is not None or scope is None or self._is_preloaded:
             return False
-        return scope.session.state.may_need_saving or scope.is_learned_of
+        return scope.session.state.may_need_saving or (scope.is_learned_of and self._session_key is not None)
 
     @property
     def is_marked(self) -> bool:

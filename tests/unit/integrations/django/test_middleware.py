@@ -61,6 +61,15 @@ def test_a_request_that_only_reads_varies_by_cookie_and_sets_none(site: Site) ->
     assert "sessionid" not in response.cookies
 
 
+@pytest.mark.parametrize("way", OUR_WAYS)
+@pytest.mark.parametrize("cookie", [None, "0123456789abcdef0123456789abcdef"])
+def test_a_request_that_only_reads_begins_no_session_whatever_is_learned_of_it(way: str, cookie: str | None) -> None:
+    with serve(way, MSM_FAST={"locking": "auto"}) as site:
+        response = site.browser(cookie).get("read")
+        assert "sessionid" not in response.cookies
+        assert "Cache-Control" not in response.headers
+
+
 def test_a_client_does_not_choose_its_id(site: Site) -> None:
     chosen = "0123456789abcdef0123456789abcdef"
     browser = site.browser(chosen)
