@@ -56,6 +56,8 @@ class SessionBehind(SessionBase):
     """Whether this request has stored it, so that the client may have to be told its key."""
     was_ended = False
     """Whether this request has ended its session, so that the client is to forget its key."""
+    refusal: MsmError | None = None
+    """What kept the request from being served though it is no fault of the application: the answer is to be 503."""
 
     def __init__(self, session_key: str | None = None) -> None:
         self._session_key = session_key if session_key and len(session_key) >= _KEY_SIZE_MIN else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -10,6 +11,7 @@ from asgiref.sync import iscoroutinefunction, sync_to_async
 from django.contrib.sessions.backends.base import UpdateError
 from django.contrib.sessions.exceptions import SessionInterrupted
 from django.contrib.sessions.middleware import SessionMiddleware as DjangoSessionMiddleware
+from django.core.signals import got_request_exception
 from django.http import HttpRequest, HttpResponse
 from django.utils.cache import patch_vary_headers
 
@@ -60,14 +62,16 @@ class SessionMiddleware(DjangoSessionMiddleware):  # type: ignore[misc, unused-i
             store = getattr(request, "session", None)
             if not isinstance(store, SessionStore):
                 return self.process_response(request, response)
+            if response.status_code == 500 and store.refusal is not None:
+                return _refusal(store.refusal)
             try:
                 if response.status_code < 500 and store.is_to_be_saved:
                     store.save()
             except UpdateError as error:
                 raise _interrupted() from error
-            except UNREACHABLE as error:
-                return _refusal(error)
             return _with_session(response, store, request)
+        except UNREACHABLE as error:
+            return _refusal(error)
         finally:
             begun.close()
 
@@ -82,18 +86,21 @@ class SessionMiddleware(DjangoSessionMiddleware):  # type: ignore[misc, unused-i
         return response
 
     async def _answer_in_loop(self, request: HttpRequest) -> Any:
-        response = await self.get_response(request)
-        store = getattr(request, "session", None)
-        if not isinstance(store, SessionStore):
-            return await sync_to_async(self.process_response)(request, response)
         try:
-            if response.status_code < 500 and store.is_to_be_saved:
-                await store.asave()
-        except UpdateError as error:
-            raise _interrupted() from error
+            response = await self.get_response(request)
+            store = getattr(request, "session", None)
+            if not isinstance(store, SessionStore):
+                return await sync_to_async(self.process_response)(request, response)
+            if response.status_code == 500 and store.refusal is not None:
+                return _refusal(store.refusal)
+            try:
+                if response.status_code < 500 and store.is_to_be_saved:
+                    await store.asave()
+            except UpdateError as error:
+                raise _interrupted() from error
+            return _with_session(response, store, request)
         except UNREACHABLE as error:
             return _refusal(error)
-        return _with_session(response, store, request)
 
     def process_exception(self, request: HttpRequest, exception: BaseException) -> HttpResponse | None:
         """Answer 503 when the view could not have its session."""
@@ -105,6 +112,19 @@ class SessionMiddleware(DjangoSessionMiddleware):  # type: ignore[misc, unused-i
         store.begin_request(request.method, request.path, in_threads=in_threads, saves_always=saves_always)
         request.session = store
         return store
+
+
+def _note_refusal(request: object = None, **_: object) -> None:
+    """Remember that the error of which Django makes a page, below this middleware, is one to be answered by 503.
+
+    Those of views come to process_exception, those of other middleware do not.
+    """
+    error, store = sys.exc_info()[1], getattr(request, "session", None)
+    if isinstance(error, UNREACHABLE) and isinstance(store, SessionStore):
+        store.refusal = error
+
+
+got_request_exception.connect(_note_refusal)
 
 
 def _with_session(response: HttpResponse, store: SessionStore, request: HttpRequest) -> HttpResponse:
