@@ -26,8 +26,6 @@ from msm_fast.settings import Settings
 
 __all__ = ["Managers", "has_own_lifetime", "managers", "process_manager", "settings_of_django"]
 
-_OF_SESSIONS = ("MSM_FAST", "SESSION_COOKIE_AGE")
-
 with contextlib.suppress(ConfigurationError):  # the application may have done so itself
     register_type(SafeString, "django.SafeString", str.__str__, SafeString)  # str() would leave it as it is
 
@@ -198,9 +196,12 @@ def process_manager() -> SessionManager:
 
 
 def _forget(*, setting: str, **_: object) -> None:
-    """Begin anew when a test changes the settings."""
+    """Begin anew when a test changes the settings.
+
+    Not for SESSION_COOKIE_AGE, which is read anew by each session that is stored: without nodes all would end.
+    """
     global _managers
-    if setting in _OF_SESSIONS:
+    if setting == "MSM_FAST":
         with _lock:
             before, _managers = _managers, None
         if before is not None:

@@ -9,6 +9,7 @@ from enum import Enum
 
 import pytest
 from django.contrib.sessions.backends.base import CreateError, UpdateError
+from django.test import override_settings
 from django.utils.safestring import SafeString, mark_safe
 
 from msm_fast.integrations.django import SessionStore, process_manager
@@ -42,6 +43,13 @@ def test_a_session_lives_unused_for_as_long_as_its_cookie() -> None:
 def test_the_settings_may_give_sessions_another_life_than_the_cookie() -> None:
     with serve("threads", SESSION_COOKIE_AGE=90, MSM_FAST={"max_inactive": 30, "absolute_lifetime": 3600}):
         assert lives_of(stored(user="ada")) == (30, 3600)
+
+
+def test_another_cookie_age_in_a_test_ends_no_session_and_holds_for_those_that_are_stored_then() -> None:
+    before = stored(user="ada")
+    with override_settings(SESSION_COOKIE_AGE=60):
+        assert SessionStore(before.session_key)["user"] == "ada"
+        assert lives_of(stored(user="grace")) == (60, None)
 
 
 def test_seconds_count_from_the_last_use() -> None:
