@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
+from django.conf import global_settings
 from django.conf import settings as django_settings
 from django.core import checks
 from django.utils.module_loading import import_string
 
+from msm_fast.drivers.access import Access
 from msm_fast.errors import ConfigurationError
 from msm_fast.integrations.django.managers import settings_of_django
 from msm_fast.integrations.django.middleware import SessionMiddleware
 from msm_fast.integrations.django.sessions import SessionStore
+from msm_fast.settings import Settings
 
 __all__ = ["check_nodes", "check_settings"]
 
@@ -24,33 +27,43 @@ def check_settings(app_configs: Sequence[Any] | None = None, **_: object) -> lis
     try:
         settings = settings_of_django()
     except ConfigurationError as error:
-        return [
-            checks.Error(
-                f"MSM_FAST: {error.setting} is not accepted.",
-                hint=f"It is to be {error.accepted}.",
-                id="msm_fast.E001",
-            )
-        ]
-    found: list[checks.CheckMessage] = []
+        return [checks.Error(f"{_name_of(error)} is not accepted.", hint=_hint(error), id="msm_fast.E001")]
+    return [*_check_engine(), *_check_middleware(settings), *_check_files(settings)]
+
+
+def _check_engine() -> Iterator[checks.CheckMessage]:
+    """Warn of sessions that are not ours, as settings for tests may want them, or have a serializer in vain."""
     if not _is_ours(f"{django_settings.SESSION_ENGINE}.SessionStore", SessionStore):
-        found.append(
-            checks.Error(
-                f"msm_fast is installed, but the sessions are those of {django_settings.SESSION_ENGINE}.",
-                hint=f'Set SESSION_ENGINE = "{_ENGINE}", or take it out of INSTALLED_APPS.',
-                id="msm_fast.E002",
-            )
+        yield checks.Warning(
+            f"msm_fast is installed, but the sessions are those of {django_settings.SESSION_ENGINE}.",
+            hint=f'Set SESSION_ENGINE = "{_ENGINE}", or take it out of INSTALLED_APPS.',
+            id="msm_fast.W002",
         )
+    elif django_settings.SESSION_SERIALIZER != global_settings.SESSION_SERIALIZER:
+        yield checks.Warning(
+            "SESSION_SERIALIZER has no meaning for the sessions of msm_fast.",
+            hint='Take it out: MSM_FAST["serializer"] says how values are stored, msm_fast.register_type adds types.',
+            id="msm_fast.W005",
+        )
+
+
+def _check_middleware(settings: Settings) -> Iterator[checks.CheckMessage]:
     by_request = [name for name in ("locking", "ignore_requests") if getattr(settings, name) not in (None, *_UNLOCKED)]
     if by_request and not any(_is_ours(path, SessionMiddleware) for path in django_settings.MIDDLEWARE):
-        found.append(
-            checks.Error(
-                f"MSM_FAST: {' and '.join(by_request)} can have no effect: Django's middleware does not say which "
-                "request a session is for.",
-                hint=f'Put "{_ENGINE}.SessionMiddleware" in MIDDLEWARE, in place of Django\'s SessionMiddleware.',
-                id="msm_fast.E003",
-            )
+        yield checks.Error(
+            f"MSM_FAST: {' and '.join(by_request)} can have no effect: Django's middleware does not say which "
+            "request a session is for.",
+            hint=f'Put "{_ENGINE}.SessionMiddleware" in MIDDLEWARE, in place of Django\'s SessionMiddleware.',
+            id="msm_fast.E003",
         )
-    return found
+
+
+def _check_files(settings: Settings) -> Iterator[checks.CheckMessage]:
+    """Warn of files for TLS without which requests fail; a command that is run elsewhere may not need them."""
+    try:
+        Access.of(settings)
+    except ConfigurationError as error:
+        yield checks.Warning(f"{_name_of(error)} cannot be used here.", hint=_hint(error), id="msm_fast.W006")
 
 
 def check_nodes(app_configs: Sequence[Any] | None = None, **_: object) -> list[checks.CheckMessage]:
@@ -71,6 +84,15 @@ def check_nodes(app_configs: Sequence[Any] | None = None, **_: object) -> list[c
 
 
 _UNLOCKED = ("merge", "none")
+
+
+def _name_of(error: ConfigurationError) -> str:
+    """Return how the setting is found among Django's."""
+    return error.setting if error.setting in ("MSM_FAST", "SESSION_COOKIE_AGE") else f"MSM_FAST: {error.setting}"
+
+
+def _hint(error: ConfigurationError) -> str:
+    return f"It is to be {error.accepted}."
 
 
 def _is_ours(path: str, kind: type) -> bool:

@@ -35,12 +35,17 @@ def settings_of_django() -> Settings:
 
     max_inactive is SESSION_COOKIE_AGE if it is not given. What the native serializer does not know, such as a member of
     an enumeration, is stored as Django's own sessions have it, as JSON, if serializer is not given.
-    Raises: ConfigurationError.
+    Raises: ConfigurationError, which calls SESSION_COOKIE_AGE by its name.
     """
     given = _given()
     given.setdefault("max_inactive", django_settings.SESSION_COOKIE_AGE)
     given.setdefault("serializer", ("native", "json"))
-    return Settings.from_mapping(given)
+    try:
+        return Settings.from_mapping(given)
+    except ConfigurationError as error:
+        if error.setting != "max_inactive" or has_own_lifetime():
+            raise
+        raise ConfigurationError("SESSION_COOKIE_AGE", error.value, error.accepted) from error
 
 
 def has_own_lifetime() -> bool:

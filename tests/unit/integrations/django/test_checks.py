@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +17,12 @@ def ids(*, deploy: bool = False, **settings: Any) -> list[str]:
         return [message.id for message in found if message.id.startswith("msm_fast")]
 
 
+def said(name: str, **settings: Any) -> Any:
+    with serve("threads", **settings):
+        (message,) = [message for message in run_checks() if message.id == name]
+    return message
+
+
 def test_good_settings_are_not_remarked_upon() -> None:
     assert ids(MSM_FAST={"nodes": "n1:127.0.0.1:1", "timeouts": {"request": 0.5}}) == []
 
@@ -28,20 +35,42 @@ def test_a_wrong_setting_is_an_error(wrong: object) -> None:
 
 
 def test_a_wrong_name_is_named_with_what_there_is() -> None:
-    with serve("threads", MSM_FAST={"node": "n1:127.0.0.1:1"}):
-        (message,) = [message for message in run_checks() if message.id == "msm_fast.E001"]
+    message = said("msm_fast.E001", MSM_FAST={"node": "n1:127.0.0.1:1"})
     assert "node" in message.msg
     assert "nodes" in message.hint
 
 
 def test_a_secret_is_not_shown() -> None:
-    with serve("threads", MSM_FAST={"secrets": ["too short"]}):
-        (message,) = [message for message in run_checks() if message.id == "msm_fast.E001"]
+    message = said("msm_fast.E001", MSM_FAST={"secrets": ["too short"]})
     assert "too short" not in message.msg + message.hint
 
 
-def test_sessions_of_another_engine_are_an_error() -> None:
-    assert ids(SESSION_ENGINE="django.contrib.sessions.backends.signed_cookies") == ["msm_fast.E002"]
+@pytest.mark.parametrize("age", ["100", 0, -1])
+def test_a_wrong_age_of_the_cookie_is_called_by_its_name(age: object) -> None:
+    message = said("msm_fast.E001", SESSION_COOKIE_AGE=age)
+    assert message.msg == "SESSION_COOKIE_AGE is not accepted."
+    assert ids(SESSION_COOKIE_AGE=age, MSM_FAST={"max_inactive": 1800}) == []
+    assert "MSM_FAST: max_inactive" in said("msm_fast.E001", MSM_FAST={"max_inactive": age}).msg
+
+
+def test_what_is_no_dict_is_called_by_its_name_once() -> None:
+    assert said("msm_fast.E001", MSM_FAST=["n1:127.0.0.1:1"]).msg == "MSM_FAST is not accepted."
+
+
+@pytest.mark.parametrize("name", ["ca_file", "certificate_file"])
+def test_a_file_that_is_not_there_is_warned_of(name: str, tmp_path: Path) -> None:
+    settings = {"nodes": "n1:127.0.0.1:1", "tls": {name: str(tmp_path / "missing.pem")}}
+    assert f"tls.{name}" in said("msm_fast.W006", MSM_FAST=settings).msg
+
+
+def test_sessions_of_another_engine_are_warned_of_and_no_command_is_kept_from_running() -> None:
+    assert ids(SESSION_ENGINE="django.contrib.sessions.backends.signed_cookies") == ["msm_fast.W002"]
+
+
+def test_a_serializer_of_sessions_that_has_no_meaning_is_warned_of() -> None:
+    assert ids(SESSION_SERIALIZER="a.serializer.of.their.Own") == ["msm_fast.W005"]
+    others = "django.contrib.sessions.backends.signed_cookies"
+    assert ids(SESSION_SERIALIZER="a.serializer.of.their.Own", SESSION_ENGINE=others) == ["msm_fast.W002"]
 
 
 @pytest.mark.parametrize("setting", [{"locking": "all"}, {"ignore_requests": r".*\.png"}])
