@@ -46,6 +46,17 @@ def test_inspect_shows_names_and_types_but_no_value_and_no_key(key: str) -> None
     assert json.loads(msm("inspect", key, "--json"))["holds"] == {"card": "str"}
 
 
+def test_inspect_shows_a_name_that_a_terminal_would_obey_escaped() -> None:
+    store = SessionStore()
+    store["\x1b[2Jbad\nsession: faked"] = 1
+    store["naïve"] = 1
+    store.save()
+    shown = msm("inspect", str(store.session_key))
+    assert r"'\x1b[2Jbad\nsession: faked' (int)" in shown
+    assert "naïve (int)" in shown
+    assert shown.rstrip("\n").isprintable()
+
+
 def test_delete_ends_a_session(key: str) -> None:
     assert "invalidated" in msm("delete", key)
     assert not SessionStore().exists(key)
