@@ -20,6 +20,7 @@ from msm_fast.integrations.session_headers import (
 from msm_fast.integrations.session_mapping import SessionMapping
 from msm_fast.policies import SaveResult
 from msm_fast.request_scope import AsyncRequestScope
+from msm_fast.settings import Settings
 
 __all__ = ["AsyncSession", "SessionMiddleware"]
 
@@ -88,7 +89,8 @@ class SessionMiddleware:
     session_cookie, max_age, path, same_site, https_only, domain, partitioned: of the cookie, as Starlette's middleware
         has them; max_age: seconds from the last response that used the session, also for settings.max_inactive if that
         is not given; None: until the browser ends. cookie: all that in one, instead.
-    settings: the fields of Settings, by name.
+    settings: the fields of Settings, by name. What the native serializer does not know, such as a subclass of dict or a
+        member of an enumeration, is stored as Starlette's own sessions have it, as JSON, if serializer is not given.
     Raises: ConfigurationError.
     """
 
@@ -116,7 +118,7 @@ class SessionMiddleware:
             settings.setdefault("max_inactive", max_age)
         self._app = app
         self._is_owner = manager is None
-        self._manager = manager or AsyncSessionManager(**settings)
+        self._manager = manager or _manager_of(settings)
         self._cookie = cookie or CookieSettings(
             name=session_cookie,
             path=path,
@@ -224,6 +226,12 @@ class _Response:
         ours = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in changed]
         add_session(ours, set_cookie)
         return [header for header in headers if header not in changed] + _encoded(ours)
+
+
+def _manager_of(settings: dict[str, Any]) -> AsyncSessionManager:
+    if not isinstance(settings.get("nodes"), Settings):
+        settings.setdefault("serializer", ("native", "json"))
+    return AsyncSessionManager(**settings)
 
 
 def _cookie_header(scope: Scope) -> str:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterator
+from enum import Enum, IntEnum
 from http.cookies import SimpleCookie
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -17,6 +19,7 @@ from msm_fast import (
     SaveResult,
     SessionId,
     SessionUnavailable,
+    Settings,
 )
 from msm_fast.integrations.asgi import AsyncSession, SessionMiddleware
 from msm_fast.integrations.cookies import CookieSettings
@@ -201,6 +204,69 @@ def test_without_a_manager_it_makes_one_of_settings() -> None:
         SessionMiddleware(app_of(count), AsyncSessionManager(), max_inactive=60)
     assert SessionMiddleware(app_of(count), max_age=600)._manager.settings.max_inactive == 600
     assert SessionMiddleware(app_of(count), max_age=600, max_inactive=60)._manager.settings.max_inactive == 60
+
+
+class UserInfo(dict[str, Any]):
+    """As an OpenID client gives it."""
+
+
+class Label(str):
+    """As libraries mark safe or translated texts."""
+
+    __slots__ = ()
+
+
+class Role(str, Enum):
+    ADMIN = "admin"
+
+
+class Level(IntEnum):
+    HIGH = 3
+
+
+class Point(NamedTuple):
+    x: int
+    y: int
+
+
+def test_what_starlettes_own_sessions_can_hold_is_stored_as_they_store_it(loop: asyncio.AbstractEventLoop) -> None:
+    given = {
+        "user": UserInfo(sub="42", roles=[Role.ADMIN]),
+        "role": Role.ADMIN,
+        "level": Level.HIGH,
+        "ordered": OrderedDict(a=1),
+        "point": Point(1, 2),
+        "label": Label("<b>"),
+        "in a list": [Point(1, 2)],
+        "without a loss": (1, b"2"),
+    }
+    found: dict[str, Any] = {}
+    middleware = SessionMiddleware(
+        app_of(lambda session, scope: session.update(given) if scope["path"] == "/in" else found.update(session))
+    )
+    browser = Browser(middleware, loop)
+    browser.send(path="/in")
+    browser.send()
+    loop.run_until_complete(middleware._manager.close())
+    assert found == {
+        "user": {"sub": "42", "roles": ["admin"]},
+        "role": "admin",
+        "level": 3,
+        "ordered": {"a": 1},
+        "point": [1, 2],
+        "label": "<b>",
+        "in a list": [[1, 2]],
+        "without a loss": (1, b"2"),
+    }
+    assert {type(found[name]) for name in ("user", "role", "level", "ordered", "label")} == {dict, str, int}
+
+
+def test_a_serializer_of_ones_own_is_not_overruled(manager: AsyncSessionManager) -> None:
+    app = app_of(count)
+    assert SessionMiddleware(app, serializer="json")._manager.settings.serializer == "json"
+    settings = Settings.build()
+    assert SessionMiddleware(app, nodes=settings)._manager.settings is settings
+    assert SessionMiddleware(app, manager)._manager.settings.serializer == "native"
 
 
 def test_its_manager_is_closed_after_the_application_has_shut_down(loop: asyncio.AbstractEventLoop) -> None:
