@@ -6,11 +6,11 @@ import contextlib
 from collections.abc import Mapping
 from typing import Any
 
-from flask import Flask, request, session
+from flask import Flask, got_request_exception, request, session
 
 from msm_fast.errors import ConfigurationError
 from msm_fast.integrations.flask.commands import commands
-from msm_fast.integrations.flask.interface import MsmSessionInterface, close_session, refusal
+from msm_fast.integrations.flask.interface import MsmSessionInterface, close_session, note_unanswered, refusal
 from msm_fast.integrations.flask.session import FlaskSession
 from msm_fast.integrations.flask.tagged_json import SERIALIZERS
 from msm_fast.integrations.session_headers import UNREACHABLE
@@ -50,6 +50,7 @@ class MsmFast:
             app.teardown_request(_close_session)
         for kind in UNREACHABLE:
             app.error_handler_spec[None][None].setdefault(kind, refusal)
+        got_request_exception.connect(note_unanswered, app)
         app.cli.add_command(commands)
         _rotate_at_login(app)
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from functools import partial
+from http import HTTPStatus
 from typing import Any
 
-from flask import Flask, Request, Response
+from flask import Flask, Request, Response, after_this_request, has_request_context, request
 from flask.sessions import SecureCookieSession, SessionInterface, SessionMixin, session_json_serializer
 
 from msm_fast.errors import MsmError
@@ -16,7 +18,7 @@ from msm_fast.integrations.session_headers import REFUSAL, REFUSAL_HEADERS, UNRE
 from msm_fast.manager import SessionManager
 from msm_fast.policies import SaveResult
 
-__all__ = ["MsmSessionInterface", "close_session", "refusal"]
+__all__ = ["MsmSessionInterface", "close_session", "note_unanswered", "refusal"]
 
 _log = logging.getLogger("msm_fast.flask")
 _ENVIRON_KEY = "msm_fast.flask_session"
@@ -43,12 +45,26 @@ class MsmSessionInterface(SessionInterface):
         presented = read_cookie(request.environ.get("HTTP_COOKIE", ""), self.get_cookie_name(app))
         session = FlaskSession(self.manager.request(presented, request.method, path), presented)
         request.environ[_ENVIRON_KEY] = session
+        if has_request_context():
+            after_this_request(partial(self._give_up_if_refused, session))
         return session
+
+    def _give_up_if_refused(self, session: FlaskSession, response: Response) -> Response:
+        """Let no `after_request` function fail for what the application was told of already.
+
+        This is the first of them. Flask-Login's looks at the session of each request.
+        """
+        if session.is_refused:
+            session.give_up(self.manager.create())
+        return response
 
     def save_session(self, app: Flask, session: SessionMixin, response: Response) -> None:
         """Store the session, and tell the client in response what it must know."""
         if not isinstance(session, FlaskSession):
             return  # it could not be opened, and the response says so
+        if session.is_given_up:
+            _answer_without(session, response)
+            return
         told = None
         if not session.engine_session.was_used:
             self._refresh_unused(app, session, response)
@@ -145,13 +161,30 @@ def close_session(request: Request) -> None:
         session.scope.close()
 
 
-def refusal(error: Exception) -> Response:
+def note_unanswered(app: Flask, exception: BaseException, **_: object) -> None:
+    """Take note of an error that no error handler is asked for, so that `save_session` answers it.
+
+    Flask asks for none when an `after_request` function or an error handler has raised it.
+    """
+    session = request.environ.get(_ENVIRON_KEY)
+    if isinstance(exception, UNREACHABLE) and session is not None:
+        session.give_up(app.extensions["msm_fast"].create(), exception)
+
+
+def _answer_without(session: FlaskSession, response: Response) -> None:
+    """Leave response as the application has made it of the refusal, or refuse the request if it has not."""
+    if session.unanswered is not None and response.status_code == HTTPStatus.INTERNAL_SERVER_ERROR:
+        _refuse(response, session.unanswered)
+    _vary(response, sets_cookie=False)
+
+
+def refusal(error: BaseException) -> Response:
     """Return the answer to a request whose session may well exist but is not available."""
     _log.error("a request was refused: %s", error)
     return Response(REFUSAL, 503, REFUSAL_HEADERS)
 
 
-def _refuse(response: Response, error: Exception) -> None:
+def _refuse(response: Response, error: BaseException) -> None:
     """Make response that answer, at a time when no other can be given."""
     refused = refusal(error)
     close = getattr(response.response, "close", None)

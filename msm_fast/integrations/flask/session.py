@@ -7,6 +7,7 @@ from flask.sessions import SessionMixin
 from msm_fast.integrations.session_mapping import SessionMapping
 from msm_fast.policies import SaveResult
 from msm_fast.request_scope import RequestScope
+from msm_fast.session import Session
 
 __all__ = ["FlaskSession"]
 
@@ -26,6 +27,21 @@ class FlaskSession(SessionMapping, SessionMixin):
         self._was_modified = False
         self.has_new_lifetime = False
         """Whether this request has made it permanent, or no longer so."""
+        self.is_given_up = False
+        """Whether the request was told that it is not available, and goes on without it."""
+        self.unanswered: BaseException | None = None
+        """The error that told so, if no error handler has answered it."""
+
+    @property
+    def is_refused(self) -> bool:
+        """Whether it was looked up in vain."""
+        return self.engine_session.was_used and not self.engine_session.is_at_hand
+
+    def give_up(self, stand_in: Session, unanswered: BaseException | None = None) -> None:
+        """Be stand_in from now on, which is not stored: what answers the request may look at it without an error."""
+        self.engine_session = stand_in
+        self.is_given_up = True
+        self.unanswered = unanswered
 
     @property
     def new(self) -> bool:  # type: ignore[override]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta, timezone
 from decimal import Decimal
 from typing import Any
@@ -476,6 +476,101 @@ def test_an_application_may_have_an_error_page_of_its_own(
     monkeypatch.setattr(manager_of(app), "_find", fail)
     response = client.post("/count")
     assert (response.text, response.headers["Vary"], cookies_set(response)) == ("come back soon", "Cookie", [])
+
+
+def be_unavailable(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no session be found any more, in an application that answers errors as in production."""
+
+    def fail(*args: object) -> None:
+        raise SessionUnavailable("every node is down")
+
+    app.config.update(TESTING=False)
+    monkeypatch.setattr(manager_of(app), "_find", fail)
+
+
+def look_after_the_request(app: Flask) -> None:
+    @app.after_request
+    def look(response: flask.Response) -> flask.Response:
+        response.headers["X-User"] = str(session.get("user"))
+        return response
+
+
+def look_in_the_page_for_what_is_not_there(app: Flask) -> None:
+    @app.errorhandler(404)
+    def show(error: Exception) -> tuple[str, int]:
+        return f"{session.get('user')}, there is no such page", 404
+
+
+def look_in_the_page_for_errors_too(app: Flask) -> None:
+    look_in_the_page_for_what_is_not_there(app)
+
+    @app.errorhandler(500)
+    def show_error(error: Exception) -> tuple[str, int]:
+        return f"{session.get('user')}, something went wrong", 500
+
+
+def look_in_the_page_for_sessions_that_are_not_available(app: Flask) -> None:
+    app.add_url_rule("/nowhere", view_func=lambda: str(session.get("user")))
+
+    @app.errorhandler(SessionUnavailable)
+    def show(error: Exception) -> tuple[str, int]:
+        return f"{session.get('user')}, come back soon", 503
+
+
+@pytest.mark.parametrize(
+    "look",
+    [
+        look_after_the_request,
+        look_in_the_page_for_what_is_not_there,
+        look_in_the_page_for_errors_too,
+        look_in_the_page_for_sessions_that_are_not_available,
+    ],
+)
+def test_where_flask_asks_no_error_handler_the_answer_is_503_too(
+    app: Flask, client: FlaskClient, monkeypatch: pytest.MonkeyPatch, look: Callable[[Flask], None]
+) -> None:
+    look(app)
+    client.post("/count")
+    be_unavailable(app, monkeypatch)
+    response = client.get("/nowhere")
+    assert (response.status_code, response.headers.get("Retry-After"), cookies_set(response)) == (503, "1", [])
+    assert b"None" not in response.data
+    assert response.headers["Cache-Control"] == "no-store"
+
+
+def test_an_error_page_of_ones_own_is_shown_though_a_later_function_looks_again(
+    app: Flask, client: FlaskClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    look_after_the_request(app)
+
+    @app.after_request
+    def write(response: flask.Response) -> flask.Response:
+        session["answered"] = response.status_code
+        return response
+
+    @app.errorhandler(SessionUnavailable)
+    def sorry(error: Exception) -> tuple[str, int]:
+        return "come back soon", 503
+
+    assert client.post("/count").text == "1"
+    be_unavailable(app, monkeypatch)
+    response = client.get("/read")
+    assert (response.status_code, response.text, cookies_set(response)) == (503, "come back soon", [])
+    assert response.headers["X-User"] == "None"
+    monkeypatch.undo()
+    assert stored(app, client) == {"n": 1, "answered": 200}
+
+
+def test_an_error_that_has_nothing_to_do_with_sessions_stays_one(app: Flask, client: FlaskClient) -> None:
+    @app.get("/fail")
+    def fail() -> str:
+        session["n"] = 7
+        raise ZeroDivisionError
+
+    client.post("/count")
+    app.config.update(TESTING=False)
+    response = client.get("/fail")
+    assert (response.status_code, "Retry-After" in response.headers) == (500, False)
 
 
 def test_a_streamed_response_that_is_refused_is_closed(
