@@ -21,7 +21,9 @@ __all__ = [
 
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _ATTRIBUTE = re.compile(r"[ -:<-~]*")
-_NEVER_STORED = re.compile(r"\b(no-store|no-cache|private)\b", re.IGNORECASE)
+_QUOTED = re.compile(r'"(?:[^"\\]|\\.)*("|$)')
+_NEVER_STORED = re.compile(r"(?:^|,)\s*(?:no-store|no-cache|private)\s*(?:,|$)", re.IGNORECASE)
+"""These directives without a value: with one, they are about the headers that it names."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,5 +140,8 @@ def never_stored(values: Sequence[str]) -> str | None:
 
 
 def is_never_stored(cache_control: str) -> bool:
-    """Whether a Cache-Control header keeps a response out of shared caches, or from being used there unasked."""
-    return _NEVER_STORED.search(cache_control) is not None
+    """Whether a Cache-Control header keeps a response out of shared caches, or from being used there unasked.
+
+    Source: RFC 9111, 5.2.2.
+    """
+    return _NEVER_STORED.search(_QUOTED.sub('""', cache_control)) is not None

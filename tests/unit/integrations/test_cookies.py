@@ -101,6 +101,15 @@ def test_a_response_varies_by_cookie_once(before: list[tuple[str, str]], after: 
         ([], ["no-store"]),
         ([("Cache-Control", "public, max-age=60")], ["no-store"]),
         ([("cache-control", "private, max-age=60")], ["private, max-age=60"]),
+        ([("cache-control", "max-age=60,No-Cache")], ["max-age=60,No-Cache"]),
+        ([("cache-control", "max-age=60"), ("Cache-Control", "no-store")], ["max-age=60", "no-store"]),
+        ([("cache-control", 'ext="a, b" , private')], ['ext="a, b" , private']),
+        ([("cache-control", 'public, max-age=600, no-cache="x-foo"')], ["no-store"]),
+        ([("cache-control", 'max-age=600, private="x-foo"')], ["no-store"]),
+        ([("cache-control", "public, max-age=60, x-private")], ["no-store"]),
+        ([("cache-control", "public, non-private=1")], ["no-store"]),
+        ([("cache-control", 'public, ext="a, private, b"')], ["no-store"]),
+        ([("cache-control", 'public, ext="a \\", private')], ["no-store"]),
     ],
 )
 def test_a_response_that_sets_the_cookie_is_kept_out_of_shared_caches(
