@@ -87,7 +87,7 @@ class MsmSessionInterface(SessionInterface):
             value = ""
         if value == "":
             self._delete_cookie(app, response)
-        elif value is not None and (value != session.presented or self._must_repeat(app, session, result)):
+        elif value is not None and (value != session.presented or self._must_repeat(app, session, response, result)):
             self._set_cookie(app, session, value, response)
         return value
 
@@ -95,7 +95,7 @@ class MsmSessionInterface(SessionInterface):
         lifetime = self.manager.settings.max_inactive
         return session.save(app.permanent_session_lifetime.total_seconds(), lifetime)
 
-    def _must_repeat(self, app: Flask, session: FlaskSession, result: SaveResult) -> bool:
+    def _must_repeat(self, app: Flask, session: FlaskSession, response: Response, result: SaveResult) -> bool:
         """Whether the client must be sent the cookie that it has.
 
         Its expiry has changed, or is to slide; or another request has changed the session at the same time, and may
@@ -103,7 +103,9 @@ class MsmSessionInterface(SessionInterface):
         """
         if session.has_new_lifetime or result.status == "merged":
             return True
-        return session.permanent and self.should_set_cookie(app, session)
+        if not (session.permanent and self.should_set_cookie(app, session)):
+            return False
+        return session.modified or not _is_for_caches(response)
 
     def _late_save(self, app: Flask, session: FlaskSession, told: str | None) -> Callable[[], None]:
         """Return what stores what a body has written while it was sent."""
@@ -122,6 +124,8 @@ class MsmSessionInterface(SessionInterface):
         """Let the expiry of a permanent session slide although nobody has looked at it, as Flask does."""
         presented = session.presented
         if not presented or not app.config["SESSION_REFRESH_EACH_REQUEST"] or session.scope.is_ignored:
+            return
+        if _is_for_caches(response):
             return
         try:
             found = self.manager.load(presented)
@@ -201,6 +205,18 @@ def _was_emptied(session: FlaskSession) -> bool:
     What stands for a session that cannot be reached is empty, but nobody knows what that one holds.
     """
     return not session and session.modified and session.engine_session.state.local_kind != "provisional"
+
+
+def _is_for_caches(response: Response) -> bool:
+    """Whether caches may hand response out for a while, from which a cookie in it would keep them.
+
+    Assets are such: that an expiry slides is not worth their being sent again with each page.
+    """
+    values = response.headers.getlist("Cache-Control")
+    if not values or never_stored(values) is None:
+        return False
+    control = response.cache_control
+    return bool(control.public) or (control.max_age or 0) > 0 or (control.s_maxage or 0) > 0
 
 
 def _vary(response: Response, *, sets_cookie: bool) -> None:

@@ -306,6 +306,47 @@ def test_the_expiry_of_a_permanent_session_slides_if_flask_says_so(refresh: bool
     assert len(cookies_set(client.get(path))) == n_cookies
 
 
+@pytest.mark.parametrize("is_looked_at", [False, True])
+@pytest.mark.parametrize("control", ["public, max-age=3600", "public", "max-age=60", "s-maxage=60"])
+def test_what_caches_may_keep_is_left_to_them_instead(control: str, is_looked_at: bool) -> None:
+    client = client_for_an_asset(control, is_looked_at)
+    manager = manager_of(client.application)
+    loaded = manager.statistics().loaded
+    response = client.get("/asset")
+    assert (cookies_set(response), response.headers["Cache-Control"]) == ([], control)
+    assert manager.statistics().loaded == loaded + is_looked_at
+    assert len(cookies_set(client.get("/read"))) == 1
+
+
+@pytest.mark.parametrize("is_looked_at", [False, True])
+@pytest.mark.parametrize("control", ["private, max-age=60", "no-cache", "max-age=0", "no-cache='x', must-revalidate"])
+def test_what_they_may_not_keep_lets_it_slide(control: str, is_looked_at: bool) -> None:
+    assert len(cookies_set(client_for_an_asset(control, is_looked_at).get("/asset"))) == 1
+
+
+def test_a_cacheable_response_that_changes_its_session_sends_the_cookie_of_a_permanent_one() -> None:
+    client = client_for_an_asset("public", is_looked_at=True)
+    response = client.get("/asset?write=it")
+    assert (len(cookies_set(response)), response.headers["Cache-Control"]) == (1, "no-store")
+
+
+def client_for_an_asset(control: str, is_looked_at: bool) -> FlaskClient:
+    """Return a client with a permanent session in front of something with that Cache-Control at /asset."""
+    app = make_app()
+
+    @app.get("/asset")
+    def show() -> flask.Response:
+        if is_looked_at:
+            session.get("n")
+        if flask.request.args:
+            session["n"] = 7
+        return flask.Response("body {}", headers={"Cache-Control": control})
+
+    client = app.test_client()
+    client.post("/stay")
+    return client
+
+
 def test_to_say_again_that_it_is_permanent_changes_nothing() -> None:
     app = make_app(SESSION_REFRESH_EACH_REQUEST=False)
 
