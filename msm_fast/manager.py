@@ -108,9 +108,9 @@ class SessionManager(Operations):
     def ask_nodes(self) -> list[NodeStatus]:
         """Ask every node for an answer now, all at once, and return what `nodes` returns then.
 
-        As often as it takes to find a node down that hangs.
+        As often as it takes to find all nodes down that hang: where several do, one may use up the time of a round.
         """
-        for _ in range(self.settings.breaker.timeouts):
+        for _ in range(self.settings.breaker.timeouts * len(self.settings.nodes)):
             if self._driver.run(ask(self._ctx), self._end_of_one_exchange()):
                 break
         return self.nodes()

@@ -296,6 +296,18 @@ def test_status_and_nodes_tell_of_a_node_that_does_not_answer(
     assert [line.split("\t")[3].partition(":")[0] for line in lines] == ["up", "down", "up"]
 
 
+def fail(nodes: Nodes, failure: str, *names: str) -> None:
+    for name in names:
+        nodes[name].kill() if failure == "down" else nodes[name].pause()
+
+
+def test_status_finds_every_node_that_hangs(make: Callable[..., Flask], nodes: Nodes) -> None:
+    run = make(timeouts=HURRIED).test_cli_runner().invoke
+    fail(nodes, "hanging", "n1", "n2", "n3")
+    status = run(args=["msm", "status"])
+    assert (status.exit_code, status.output) == (1, "state: local\nnodes: 3\nnodes_up: 0\n")
+
+
 @pytest.mark.shows("cost")
 def test_what_a_request_costs(nodes: Nodes, record_property: Record) -> None:
     proxy = CountingProxy(nodes["n1"].port)
