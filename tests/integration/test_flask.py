@@ -308,6 +308,44 @@ def test_status_finds_every_node_that_hangs(make: Callable[..., Flask], nodes: N
     assert (status.exit_code, status.output) == (1, "state: local\nnodes: 3\nnodes_up: 0\n")
 
 
+@pytest.mark.parametrize("failure", ["down", "hanging"])
+@pytest.mark.parametrize("command", [["inspect"], ["delete", "--yes"]])
+def test_of_a_session_that_no_node_was_there_to_be_asked_for_nobody_says_that_there_is_none(
+    make: Callable[..., Flask], nodes: Nodes, client: FlaskClient, failure: str, command: list[str]
+) -> None:
+    client.post("/in")
+    run = make(timeouts=HURRIED).test_cli_runner().invoke
+    fail(nodes, failure, "n1", "n2", "n3")
+    result = run(args=["msm", *command, cookie_of(client)])
+    assert (result.exit_code, "no such session" in result.output) == (1, False)
+    assert "no answer from n1, n2, n3" in result.output
+
+
+@pytest.mark.parametrize("failure", ["down", "hanging"])
+def test_nor_of_one_that_a_node_without_an_answer_may_have(
+    make: Callable[..., Flask], nodes: Nodes, failure: str
+) -> None:
+    unknown = str(SessionId.generate("n1"))
+    assert "no such session" in make().test_cli_runner().invoke(args=["msm", "inspect", unknown]).output
+    fail(nodes, failure, "n2")
+    result = make(timeouts=HURRIED).test_cli_runner().invoke(args=["msm", "inspect", unknown])
+    assert (result.exit_code, "no such session" in result.output) == (1, False)
+    assert "no answer from n2" in result.output
+
+
+@pytest.mark.parametrize("failure", ["down", "hanging"])
+def test_delete_says_which_nodes_it_could_not_tell(
+    make: Callable[..., Flask], nodes: Nodes, client: FlaskClient, failure: str
+) -> None:
+    client.post("/in")
+    home = cookie_of(client).partition("-")[2]
+    run = make(timeouts=HURRIED).test_cli_runner().invoke
+    fail(nodes, failure, home)
+    result = run(args=["msm", "delete", "--yes", cookie_of(client)])
+    assert (result.exit_code, "is ended" in result.output) == (1, False)
+    assert f"no answer from {home}" in result.output
+
+
 @pytest.mark.shows("cost")
 def test_what_a_request_costs(nodes: Nodes, record_property: Record) -> None:
     proxy = CountingProxy(nodes["n1"].port)

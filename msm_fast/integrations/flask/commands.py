@@ -15,6 +15,7 @@ from msm_fast.engine.context import digest
 from msm_fast.errors import MsmError
 from msm_fast.manager import SessionManager
 from msm_fast.session import Session
+from msm_fast.statistics import NodeStatus
 
 __all__ = ["commands"]
 
@@ -45,6 +46,8 @@ def show_nodes(as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps([asdict(node) for node in nodes]))
         return
+    if not nodes:
+        click.echo("there are no nodes: sessions are kept on this host")
     for node in nodes:
         role = "failover" if node.is_failover else "primary"
         health = "up" if node.is_up else f"down: {node.last_failure}"
@@ -73,6 +76,12 @@ def delete_session(session_id: str) -> None:
         manager.invalidate(session)
     except MsmError as error:
         raise click.ClickException(str(error)) from error
+    silent = _silent(manager.nodes())
+    if silent:
+        raise click.ClickException(
+            f"session {name} may live on where it could not be deleted: no answer from {silent}. This process ends now "
+            "and tells them nothing later: delete it again when they are back"
+        )
     click.echo(f"session {name} is ended")
 
 
@@ -87,8 +96,21 @@ def _load(manager: SessionManager, session_id: str) -> Session:
     except MsmError as error:
         raise click.ClickException(str(error)) from error
     if session is None or session.state.local_kind == "provisional":
-        raise click.ClickException("no such session was found")
+        raise click.ClickException(_reason(manager, session))
     return session
+
+
+def _reason(manager: SessionManager, stand_in: Session | None) -> str:
+    """Return why there is no session to be shown. stand_in: an empty one that would serve a request in its place."""
+    silent = _silent(manager.ask_nodes())
+    if silent:
+        return f"whether there is such a session cannot be told: no answer from {silent}"
+    return "no such session was found" if stand_in is None else "the session could not be had; try again"
+
+
+def _silent(nodes: list[NodeStatus]) -> str:
+    """Return the names of the nodes that do not answer."""
+    return ", ".join(node.node_id or node.address for node in nodes if not node.is_up)
 
 
 def _digest(session: Session) -> str:

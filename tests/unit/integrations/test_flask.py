@@ -761,4 +761,5 @@ def test_a_session_that_does_not_exist_is_said_to(app: Flask, command: list[str]
 
 def test_status_and_nodes_tell_of_a_local_application(app: Flask) -> None:
     assert run(app, "status").output == "state: local\nnodes: 0\nnodes_up: 0\n"
+    assert run(app, "nodes").output == "there are no nodes: sessions are kept on this host\n"
     assert run(app, "nodes", "--json").output == "[]\n"
