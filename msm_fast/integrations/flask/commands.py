@@ -144,6 +144,11 @@ def _write(facts: dict[str, Any], as_json: bool) -> None:
         if isinstance(value, dict):
             click.echo(f"{name}:")
             for inner, text in value.items():
-                click.echo(f"  {inner}: {text}")
+                click.echo(f"  {_printable(inner)}: {text}")
         else:
             click.echo(f"{name}: {value}")
+
+
+def _printable(name: str) -> str:
+    """Return name as it is, or with escapes if it would do something to a terminal: clients may have chosen it."""
+    return name if name.isprintable() else repr(name)

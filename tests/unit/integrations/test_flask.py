@@ -742,6 +742,20 @@ def test_inspect_shows_names_and_types_and_no_id(app: Flask, client: FlaskClient
     assert "ada" in run(app, "inspect", "--values", cookie_of(client)).output
 
 
+def test_inspect_lets_no_name_write_to_the_terminal(app: Flask, client: FlaskClient) -> None:
+    @app.post("/set")
+    def set_all() -> str:
+        session["a\x1b[2J\nnode: evil"] = "\x1b[31m"
+        session["naïve \\ name"] = 2
+        return "set"
+
+    client.post("/set")
+    output = run(app, "inspect", "--values", cookie_of(client), color=True).output
+    assert "  'a\\x1b[2J\\nnode: evil': str '\\x1b[31m'\n" in output
+    assert "  naïve \\ name: int 2\n" in output
+    assert "\x1b" not in output
+
+
 def test_delete_asks_and_then_ends_the_session(app: Flask, client: FlaskClient) -> None:
     client.post("/count")
     assert run(app, "delete", cookie_of(client), input="n\n").exit_code == 1
