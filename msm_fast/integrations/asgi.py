@@ -112,14 +112,7 @@ class SessionMiddleware:
         partitioned: bool = False,
         **settings: Any,
     ) -> None:
-        if manager is not None and settings:
-            raise ConfigurationError("settings", sorted(settings), "a manager, or settings by name, not both")
-        if max_age is not None and cookie is None:
-            settings.setdefault("max_inactive", max_age)
-        self._app = app
-        self._is_owner = manager is None
-        self._manager = manager or _manager_of(settings)
-        self._cookie = cookie or CookieSettings(
+        described = CookieSettings(
             name=session_cookie,
             path=path,
             domain=domain,
@@ -129,6 +122,16 @@ class SessionMiddleware:
             partitioned=partitioned,
             rolling=max_age is not None,
         )
+        if cookie is not None:
+            _check_cookie(cookie, described)
+        if manager is not None:
+            _check_manager(manager, settings)
+        if max_age is not None:
+            settings.setdefault("max_inactive", max_age)
+        self._app = app
+        self._is_owner = manager is None
+        self._manager = manager or _manager_of(settings)
+        self._cookie = cookie or described
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
@@ -228,6 +231,22 @@ class _Response:
         return [header for header in headers if header not in changed] + _encoded(ours)
 
 
+def _check_cookie(cookie: object, described: CookieSettings) -> None:
+    if not isinstance(cookie, CookieSettings):
+        raise ConfigurationError("cookie", cookie, "a CookieSettings(…)")
+    if described != CookieSettings():
+        raise ConfigurationError(
+            "cookie", cookie, "either cookie, or session_cookie, max_age, path, … by name, not both"
+        )
+
+
+def _check_manager(manager: object, settings: dict[str, Any]) -> None:
+    if not isinstance(manager, AsyncSessionManager):  # and is not shown: it may be the secret key, Starlette's first
+        raise ConfigurationError("manager", type(manager), "an AsyncSessionManager(…), or none and settings by name")
+    if settings:
+        raise ConfigurationError("settings", sorted(settings), "a manager, or settings by name, not both")
+
+
 def _manager_of(settings: dict[str, Any]) -> AsyncSessionManager:
     if not isinstance(settings.get("nodes"), Settings):
         settings.setdefault("serializer", ("native", "json"))
@@ -243,5 +262,8 @@ def _encoded(headers: Iterable[tuple[str, str]]) -> Headers:
     return [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers]
 
 
-def _same_site(value: str) -> Literal["Lax", "Strict", "None"]:
-    return cast('Literal["Lax", "Strict", "None"]', value.capitalize())
+def _same_site(value: object) -> Literal["Lax", "Strict", "None"]:
+    capitalized = value.capitalize() if isinstance(value, str) else None
+    if capitalized not in ("Lax", "Strict", "None"):
+        raise ConfigurationError("same_site", value, "'lax', 'strict' or 'none'")
+    return cast('Literal["Lax", "Strict", "None"]', capitalized)

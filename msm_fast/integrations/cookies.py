@@ -20,7 +20,8 @@ __all__ = [
 ]
 
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
-_ATTRIBUTE = re.compile(r"[ -:<-~]*")
+_PATH = re.compile(r"/[ -:<-~]*")
+_DOMAIN = re.compile(r"[!-:<-~]*")
 _QUOTED = re.compile(r'"(?:[^"\\]|\\.)*("|$)')
 _NEVER_STORED = re.compile(r"(?:^|,)\s*(?:no-store|no-cache|private)\s*(?:,|$)", re.IGNORECASE)
 """These directives without a value: with one, they are about the headers that it names."""
@@ -49,10 +50,17 @@ class CookieSettings:
     def __post_init__(self) -> None:
         if not (isinstance(self.name, str) and _TOKEN.fullmatch(self.name)):
             raise ConfigurationError("cookie name", self.name, "letters, digits and !#$%&'*+-.^_`|~")
-        for setting in ("path", "domain"):
-            value = getattr(self, setting)
-            if value is not None and not (isinstance(value, str) and _ATTRIBUTE.fullmatch(value)):
-                raise ConfigurationError(f"cookie {setting}", value, "printable ASCII without a semicolon")
+        if not (isinstance(self.path, str) and _PATH.fullmatch(self.path)):
+            raise ConfigurationError("cookie path", self.path, "'/' and printable ASCII without a semicolon")
+        if self.domain is not None and not (isinstance(self.domain, str) and _DOMAIN.fullmatch(self.domain)):
+            raise ConfigurationError("cookie domain", self.domain, "a domain, or None: of this host only")
+        if self.max_age is not None and not (type(self.max_age) is int and self.max_age > 0):
+            raise ConfigurationError("cookie max_age", self.max_age, "a whole number of seconds over 0, or None")
+        if self.secure is not None and not isinstance(self.secure, bool):
+            raise ConfigurationError("cookie secure", self.secure, "True or False, or None: as the request came")
+        for setting in ("http_only", "partitioned", "rolling"):
+            if not isinstance(getattr(self, setting), bool):
+                raise ConfigurationError(f"cookie {setting}", getattr(self, setting), "True or False")
         if self.same_site not in ("Lax", "Strict", "None", None):
             raise ConfigurationError("cookie same_site", self.same_site, "'Lax', 'Strict', 'None' or None")
         if self.same_site == "None" and self.secure is False:

@@ -37,6 +37,8 @@ class MsmFast:
     """
 
     def __init__(self, app: Flask | None = None, *, manager: SessionManager | None = None) -> None:
+        if manager is not None and not isinstance(manager, SessionManager):
+            raise ConfigurationError("manager", type(manager), "a SessionManager(…), or None: one by app.config")
         self._manager = manager
         if app is not None:
             self.init_app(app)

@@ -18,6 +18,7 @@ from msm_fast import (
     LockTimeout,
     SaveResult,
     SessionId,
+    SessionManager,
     SessionUnavailable,
     Settings,
 )
@@ -195,6 +196,34 @@ def test_or_all_in_one(browse: Callable[..., Browser]) -> None:
     browser = browse(app_of(count), cookie=CookieSettings(name="sid"))
     browser.send()
     assert (browser.header("set-cookie") or "").startswith("sid=")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "accepted"),
+    [
+        ({"manager": SessionManager()}, "an AsyncSessionManager"),
+        ({"manager": "n1:10.0.0.1:11211"}, "an AsyncSessionManager"),
+        ({"cookie": {"name": "sid"}}, "a CookieSettings"),
+        ({"cookie": CookieSettings(), "session_cookie": "sid", "max_age": 60}, "either cookie, or"),
+        ({"cookie": CookieSettings(), "domain": "example.org"}, "either cookie, or"),
+        ({"same_site": None}, "'lax', 'strict' or 'none'"),
+        ({"same_site": "laxx"}, "'lax', 'strict' or 'none'"),
+        ({"same_site": True}, "'lax', 'strict' or 'none'"),
+        ({"max_age": "600"}, "cookie max_age"),
+        ({"max_age": 1.5}, "cookie max_age"),
+        ({"https_only": "yes"}, "True or False"),
+        ({"path": None}, "cookie path"),
+    ],
+)
+def test_a_wrong_argument_is_refused_at_once(wrong: dict[str, Any], accepted: str) -> None:
+    with pytest.raises(ConfigurationError, match=accepted):
+        SessionMiddleware(app_of(count), **wrong)
+
+
+def test_a_secret_where_the_manager_belongs_is_refused_and_not_shown() -> None:
+    with pytest.raises(ConfigurationError, match="an AsyncSessionManager") as raised:
+        SessionMiddleware(app_of(count), "correct-horse")  # type: ignore[arg-type]
+    assert "correct-horse" not in str(raised.value)
 
 
 def test_without_a_manager_it_makes_one_of_settings() -> None:

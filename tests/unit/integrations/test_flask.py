@@ -18,6 +18,7 @@ from markupsafe import Markup
 from werkzeug.test import TestResponse
 
 from msm_fast import (
+    AsyncSessionManager,
     ConfigurationError,
     CorruptRecord,
     LockTimeout,
@@ -469,6 +470,12 @@ def test_or_with_one_manager_for_all() -> None:
 def test_wrong_settings_are_refused_by_name(wrong: object) -> None:
     with pytest.raises(ConfigurationError):
         make_app(MSM_FAST=wrong)
+
+
+@pytest.mark.parametrize("wrong", [AsyncSessionManager(), "n1:localhost:11211", Settings()])
+def test_what_is_no_manager_for_threads_is_refused(wrong: Any) -> None:
+    with pytest.raises(ConfigurationError, match="a SessionManager"):
+        MsmFast(manager=wrong)
 
 
 def test_settings_may_be_nested_dicts_or_a_settings_object() -> None:
