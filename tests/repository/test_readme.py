@@ -9,7 +9,7 @@ from typing import Any
 from django.conf import settings as django_settings
 from starlette.testclient import TestClient
 
-from msm_fast import Settings, Tls
+from msm_fast import Session, SessionId, SessionManager, Settings, Tls
 from tests.django_site import serve
 from tests.unit.integrations.test_wsgi import Browser
 
@@ -17,7 +17,7 @@ README = (Path(__file__).parents[2] / "README.md").read_text()
 
 
 NODES = '"n1:10.0.0.1:11211,n2:10.0.0.2:11211"'
-EXAMPLE, ASYNC_EXAMPLE, DJANGO_EXAMPLE, FLASK_EXAMPLE, ASGI_EXAMPLE = re.findall(
+EXAMPLE, SCOPE_EXAMPLE, ASYNC_EXAMPLE, DJANGO_EXAMPLE, FLASK_EXAMPLE, ASGI_EXAMPLE = re.findall(
     r"```python\n(.*?)```", README, re.DOTALL
 )
 
@@ -30,6 +30,58 @@ def test_the_example_counts_visits() -> None:
     application: Callable[..., Any] = namespace["application"]
     browser = Browser(application)
     assert [browser.send().body for _ in range(3)] == [b"visit 1", b"visit 2", b"visit 3"]
+
+
+class Visitor:
+    """Keeps the cookie as the README says, of requests that do something else in its place."""
+
+    def __init__(self, manager: SessionManager) -> None:
+        self.manager = manager
+        self.cookie: str | None = None
+        self.told: str | None = None
+
+    def visit(self, act: str = "") -> Session:
+        code = SCOPE_EXAMPLE
+        if act:
+            code, n_replaced = re.subn(r"session\[.*", act, code)
+            assert n_replaced == 1
+        namespace: dict[str, Any] = {"manager": self.manager, "cookie": self.cookie}
+        exec(code, namespace)
+        self.told = namespace["set_cookie"]
+        if self.told is not None:
+            self.cookie = self.told or None
+        session: Session = namespace["session"]
+        return session
+
+
+def test_the_example_without_a_framework_counts_visits_by_the_cookie_it_says() -> None:
+    with SessionManager() as manager:
+        visitor = Visitor(manager)
+        assert [visitor.visit()["visits"] for _ in range(3)] == [1, 2, 3]
+
+
+def test_it_gives_no_cookie_for_a_session_that_is_stored_nowhere() -> None:
+    with SessionManager() as manager:
+        visitor = Visitor(manager)
+        visitor.visit("session.get('user')")
+        assert visitor.told is None
+        visitor.cookie = dead = str(SessionId.generate())
+        visitor.visit("session.get('user')")
+        assert (visitor.told, visitor.cookie) == (None, dead)
+        assert visitor.visit()["visits"] == 1
+        assert visitor.cookie not in (None, dead)
+
+
+def test_it_changes_the_cookie_at_login_and_takes_it_away_at_logout() -> None:
+    with SessionManager() as manager:
+        visitor = Visitor(manager)
+        visitor.visit()
+        before = visitor.cookie
+        assert visitor.visit("session.rotate_id()")["visits"] == 1
+        assert visitor.cookie not in (None, before)
+        assert visitor.visit()["visits"] == 2
+        visitor.visit("session.invalidate()")
+        assert visitor.told == ""
 
 
 def test_the_asyncio_example_stores_a_session() -> None:
