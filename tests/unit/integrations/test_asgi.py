@@ -12,11 +12,13 @@ from typing import Any, NamedTuple
 import pytest
 
 from msm_fast import (
+    ApplicationStopped,
     AsyncSessionManager,
     ConfigurationError,
     CorruptRecord,
     LockTimeout,
     SaveResult,
+    SerializationError,
     SessionId,
     SessionManager,
     SessionUnavailable,
@@ -335,6 +337,25 @@ def test_a_logout_deletes_the_cookie(browse: Callable[..., Browser], end: Callab
     assert browser.cookie is None
     browser.cookie = old
     assert browser.send()[1]["body"] == b"1", "the id is dead"
+
+
+def test_a_session_that_was_emptied_key_by_key_keeps_its_cookie(browse: Callable[..., Browser]) -> None:
+    browser = browse(app_of(lambda session, scope: session.pop("n") if scope["path"] == "/pop" else count(session, 0)))
+    browser.send()
+    before = browser.cookie
+    browser.send(path="/pop")
+    assert browser.header("set-cookie") is None
+    assert browser.send()[1]["body"] == b"1"
+    assert browser.cookie == before
+
+
+def test_after_a_value_that_stopped_the_application_every_request_fails(browse: Callable[..., Browser]) -> None:
+    browser = browse(app_of(lambda session, scope: scope["path"] == "/bad" and session.update(bad=object())))
+    browser.send()
+    with pytest.raises(SerializationError):
+        browser.send(path="/bad")
+    with pytest.raises(ApplicationStopped):
+        browser.send()
 
 
 def test_the_session_is_a_dict_in_every_way(browse: Callable[..., Browser]) -> None:
