@@ -55,7 +55,10 @@ cdef object checked_name(object name):
     if not isinstance(name, str):
         raise TypeError(f"a session attribute's name must be str, not {type(name).__name__}")
     name = PyUnicode_FromObject(name)
-    PyUnicode_AsUTF8AndSize(name, &n_bytes)
+    try:
+        PyUnicode_AsUTF8AndSize(name, &n_bytes)
+    except UnicodeEncodeError:
+        raise ValueError("a session attribute's name has a lone surrogate, which UTF-8 does not have") from None
     if n_bytes > NAME_SIZE_MAX:
         raise ValueError(f"a session attribute's name takes {n_bytes} bytes, more than {NAME_SIZE_MAX}")
     return name

@@ -61,7 +61,12 @@ class _Json:
     name = "json"
 
     def dumps(self, value: object) -> bytes:
-        return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+        text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+        try:
+            return text.encode()
+        except UnicodeEncodeError:
+            # A lone surrogate, which a visitor can send as JSON, has no UTF-8: with it everything is escaped.
+            return json.dumps(value, separators=(",", ":")).encode()
 
     def loads(self, data: bytes) -> object:
         value: object = json.loads(data)

@@ -98,6 +98,31 @@ def test_each_frame_carries_the_tag_of_its_serializer():
     assert encode(AttributeMap({"a": "xy"}, Reversing())) == encode_frame("a", 3, b"\x09reversing" + b"yx")
 
 
+LONE_SURROGATES = {"q": "\ud800", "\udfff": ["ü", "\ude00\ud83d"]}
+
+
+def test_json_carries_lone_surrogates_as_visitors_can_send_them():
+    sent = json.loads('{"q": "\\ud800", "\\udfff": ["ü", "\\ude00\\ud83d"]}')
+    assert sent == LONE_SURROGATES
+    body = encode(AttributeMap({"form": sent, "next": "ü"}, "json"))
+    assert body == (
+        encode_frame("form", 1, b'{"q":"\\ud800","\\udfff":["\\u00fc","\\ude00\\ud83d"]}')
+        + encode_frame("next", 1, '"ü"'.encode())
+    )
+    back = AttributeMap.decode(body, "json")
+    assert back == {"form": sent, "next": "ü"}
+    assert not back.is_changed
+    back["form"]["q"] += "!"
+    assert back.changed_names() == ({"form"}, set())
+
+
+def test_native_refuses_lone_surrogates_and_a_chain_leaves_them_to_json():
+    body, failures = AttributeMap({"form": LONE_SURROGATES, "next": 1}).encode()
+    assert tags(body) == [0]
+    assert [(failure.name, failure.type_name) for failure in failures] == [("form", "builtins.dict")]
+    assert tags(encode(AttributeMap({"form": LONE_SURROGATES, "next": 1}, ("native", "json")))) == [1, 0]
+
+
 def test_the_first_of_a_chain_that_can_encode_a_value_does():
     ordered = OrderedDict(a=[1])
     attributes = AttributeMap({"plain": [1], "own": ordered}, ("native", "pickle"))
