@@ -44,7 +44,7 @@ def dumps(value: object) -> bytes:
 
     Raises:  TypeError for a type that is neither built in nor registered (a subclass is neither); ValueError
              for more than 64 levels of nesting, text with a lone surrogate, a part beyond 4 GiB, more than 256
-             keys of one hash; whatever a registered encoder raises.
+             keys of one hash, a Fraction with a part of more than 4096 bits; whatever a registered encoder raises.
     Source:  https://github.com/msgpack/msgpack/blob/master/spec.md; extension codes in the module's docstring.
     Thread-safety: a container another thread changes meanwhile is written as it stood at one moment.
     """

@@ -185,6 +185,8 @@ cdef object read_nested(Reader *reader, int code, int depth):
             return decoders[first](second)
         raise CorruptRecord("no type is registered under the name of a value", start)
     if type(first) is int and type(second) is int and second > 0:
+        if max(first.bit_length(), second.bit_length()) > FRACTION_BITS_MAX:
+            raise CorruptRecord(f"a Fraction has a part of more than {FRACTION_BITS_MAX} bits", start)
         fraction = Fraction(first, second)
         if fraction.denominator == second:
             return fraction

@@ -254,6 +254,8 @@ cdef int write_extension(Writer out, object value, object kind, int depth) excep
         return write_complex(out, value)
     cdef Py_ssize_t payload = open_extension(out)
     if kind is Fraction:
+        if max(value.numerator.bit_length(), value.denominator.bit_length()) > FRACTION_BITS_MAX:
+            raise ValueError(f"a Fraction has a part of more than {FRACTION_BITS_MAX} bits")
         write_array(out, (value.numerator, value.denominator), depth)
         return close_extension(out, EXT_FRACTION, payload)
     registered = encoders.get(kind)

@@ -10,6 +10,7 @@ from uuid import UUID
 from zoneinfo import ZoneInfo
 
 DEPTH_LIMIT = 64
+FRACTION_LIMIT = 2**4096
 
 REGISTERED: dict[type, tuple[str, Callable[[Any], object], Callable[[Any], Any]]] = {}
 
@@ -88,6 +89,8 @@ def dump_extension(value, kind, depth):
     if kind is Decimal:
         return 11, str(value).encode()
     if kind is Fraction:
+        if abs(value.numerator) >= FRACTION_LIMIT or value.denominator >= FRACTION_LIMIT:
+            raise ValueError("too large")
         return 12, dump_array([dump_int(value.numerator), dump_int(value.denominator)])
     if kind is UUID:
         return 13, value.bytes
@@ -265,6 +268,8 @@ def load_nested(code, payload, depth):
     first, second = items
     if code == 12:
         if type(first) is not int or type(second) is not int or second <= 0:
+            raise FormatError
+        if abs(first) >= FRACTION_LIMIT or second >= FRACTION_LIMIT:
             raise FormatError
         if Fraction(first, second).denominator != second:
             raise FormatError

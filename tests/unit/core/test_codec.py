@@ -197,6 +197,24 @@ def test_the_refusal_names_the_type():
         dumps(OwnStr("a"))
 
 
+LARGEST_PART = 2**4096 - 1
+
+
+@pytest.mark.parametrize(
+    "fraction", [Fraction(LARGEST_PART, 2), Fraction(-LARGEST_PART, LARGEST_PART - 1), Fraction(1, LARGEST_PART)]
+)
+def test_a_fraction_of_4096_bits_comes_back(fraction):
+    assert loads(dumps(fraction)) == fraction
+
+
+@pytest.mark.parametrize(
+    "fraction", [Fraction(2**4096), Fraction(-(2**4096), 3), Fraction(1, 2**4096)], ids=["over", "below", "under"]
+)
+def test_a_larger_fraction_is_refused(fraction):
+    with pytest.raises(ValueError, match="more than 4096 bits"):
+        dumps([fraction])
+
+
 def test_a_foreign_zone_is_refused():
     with pytest.raises(TypeError, match="OwnZone"):
         dumps(datetime.datetime(2024, 1, 1, tzinfo=OwnZone()))
@@ -250,6 +268,16 @@ def test_deep_input_is_corrupt(prefix):
     with pytest.raises(CorruptRecord, match="64 levels"):
         loads(prefix * 65 + b"\x00")
     loads(prefix * 64 + b"\x00")
+
+
+def test_reducing_a_fraction_that_is_too_large_is_not_even_tried(monkeypatch):
+    def integer(n_bytes):
+        return b"\xc9" + n_bytes.to_bytes(4, "big") + b"\x01" + b"\x5b" * n_bytes
+
+    monkeypatch.setattr(Fraction, "__new__", lambda *_: pytest.fail("this would take seconds"))
+    array = b"\x92" + integer(500_000) + integer(499_999)
+    with pytest.raises(CorruptRecord, match="more than 4096 bits"):
+        loads(b"\xc9" + len(array).to_bytes(4, "big") + b"\x0c" + array)
 
 
 def test_deep_extensions_are_corrupt():
@@ -306,6 +334,8 @@ MALFORMED = {
     "timedelta of a day in seconds": b"\xc7\x0c\x0a" + struct.pack(">iII", 0, 86_400, 0),
     "timedelta of a second in microseconds": b"\xc7\x0c\x0a" + struct.pack(">iII", 0, 0, 1_000_000),
     "fraction of floats": b"\xc7\x13\x0c\x92" + 2 * (b"\xcb" + bytes(8)),
+    "fraction over the limit": b"\xc8\x02\x07\x0c\x92\xc8\x02\x01\x01\x01" + bytes(512) + b"\x01",
+    "fraction under the limit": b"\xc8\x02\x07\x0c\x92\x01\xc8\x02\x01\x01\x01" + bytes(512),
     "fraction of one": b"\xd5\x0c\x91\x01",
     "short UUID": b"\xd7\x0d" + bytes(8),
     "unregistered name": b"\xc7\x04\x0e\x92\xa1?\x00",
