@@ -159,3 +159,47 @@ msm_status msm_frames_find(const uint8_t *buf, size_t len, const uint8_t *name, 
     }
     return status;
 }
+
+/* Give a number that two names hardly ever share, and never 0; it need not resist who looks for such names. */
+static msm_status name_digest(const uint8_t *name, size_t size, uint32_t *out)
+{
+    uint64_t digest = size;
+    uint8_t all = 0;
+    for (size_t i = 0; i < size; i++) {
+        all |= name[i];
+        digest = (digest ^ name[i]) * 0x9E3779B97F4A7C15u;
+    }
+    if (all >= 0x80)
+        return MSM_ERR_SYNTAX;
+    *out = (uint32_t)(digest >> 32) | 1;
+    return MSM_OK;
+}
+
+msm_status msm_names_check(const uint8_t *buf, size_t len, uint32_t n_frames)
+{
+    enum { NAMES_MAX = 256 };
+    /* A hash table with room for twice as many, of which no more is used than it takes; 0: free. */
+    uint32_t seen[2 * NAMES_MAX];
+    size_t n_slots = 16;
+    msm_frame_t frame = {0};
+    msm_status status;
+    uint32_t digest = 0;
+    if (n_frames > NAMES_MAX)
+        return MSM_ERR_LIMIT;
+    while (n_slots < 2 * (size_t)n_frames)
+        n_slots *= 2;
+    memset(seen, 0, n_slots * sizeof seen[0]);
+    while ((status = msm_frame_read(buf, len, frame.end, &frame)) == MSM_OK) {
+        if (n_frames-- == 0)
+            return MSM_ERR_LIMIT;
+        if ((status = name_digest(buf + frame.name, frame.value - frame.name, &digest)) != MSM_OK)
+            return status;
+        size_t slot = (digest >> 1) & (n_slots - 1);
+        while (seen[slot] != 0 && seen[slot] != digest)
+            slot = (slot + 1) & (n_slots - 1);
+        if (seen[slot] == digest)
+            return MSM_ERR_DUPLICATE;
+        seen[slot] = digest;
+    }
+    return status == MSM_END ? MSM_OK : status;
+}

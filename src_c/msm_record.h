@@ -83,6 +83,13 @@ msm_status msm_frames_count(const uint8_t *buf, size_t len, uint32_t *out);
 msm_status msm_frames_find(const uint8_t *buf, size_t len, const uint8_t *name, size_t name_size,
                            msm_frame_t *out);
 
+/* Check that every name is ASCII and that none stands twice, as far as that can be seen without an object.
+ *
+ * n_frames: what msm_frames_count said. Only MSM_OK is the last word. Else each name needs a closer look: one is not
+ * ASCII (MSM_ERR_SYNTAX), two are alike, or nearly (MSM_ERR_DUPLICATE), or they are many (MSM_ERR_LIMIT).
+ */
+msm_status msm_names_check(const uint8_t *buf, size_t len, uint32_t n_frames);
+
 uint64_t msm_load_u64(const uint8_t *at);
 void msm_store_u64(uint64_t number, uint8_t *at);
 

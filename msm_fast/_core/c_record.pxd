@@ -47,6 +47,7 @@ cdef extern from "msm_record.h":
     msm_status msm_frame_read(const uint8_t *buf, size_t len, size_t start, msm_frame_t *out) nogil
     void msm_frame_head_write(uint16_t name_size, uint8_t tag, uint32_t value_size, uint8_t *out) nogil
     msm_status msm_frames_count(const uint8_t *buf, size_t len, uint32_t *out) nogil
+    msm_status msm_names_check(const uint8_t *buf, size_t len, uint32_t n_frames) nogil
     msm_status msm_frames_find(
         const uint8_t *buf, size_t len, const uint8_t *name, size_t name_size, msm_frame_t *out
     ) nogil

@@ -151,6 +151,7 @@ def decode_record(bytes data not None, bytes storage_key not None, *, keyring: K
         body = expand(body, head.flags & MSM_RECORD_ZSTD != 0)
     if count_frames(body, MSM_RECORD_HEAD_SIZE) != head.n_attributes:
         raise CorruptRecord("the number of attributes does not match", 40)
+    check_names(body, head.n_attributes)
     cdef Record record = Record.__new__(Record)
     record.generation = head.generation
     record.created_ms = head.created_ms
@@ -212,6 +213,13 @@ cdef uint32_t count_frames(bytes body, Py_ssize_t at) except? 0xFFFFFFFF:
     raise CorruptRecord("a frame is cut", at + frame.end)
 
 
+cdef int check_names(bytes body, uint32_t n_frames) except -1:
+    """Refuse a body in which a name stands twice or is not UTF-8: not all of it could be read later."""
+    if msm_names_check(<const uint8_t *> PyBytes_AS_STRING(body), PyBytes_GET_SIZE(body), n_frames) != MSM_OK:
+        index_names(body, MSM_RECORD_HEAD_SIZE)
+    return 0
+
+
 cdef int check_body_size(Py_ssize_t n_bytes) except -1:
     if n_bytes > 0xFFFFFFFF:
         raise ValueError("the attributes take more than 4 GiB")
@@ -234,8 +242,8 @@ cdef bint find_frame(bytes body, dict index, object name, msm_frame_t *frame) ex
     return msm_frames_find(buf, PyBytes_GET_SIZE(body), <const uint8_t *> utf8, n_name, frame) == MSM_OK
 
 
-cdef dict index_names(bytes body):
-    """Return where the frame of each name starts, in the order of the frames."""
+cdef dict index_names(bytes body, Py_ssize_t at=0):
+    """Return where the frame of each name starts, in the order of the frames. at: as for `count_frames`."""
     cdef dict index = {}
     cdef msm_frame_t frame
     cdef const char *buf = PyBytes_AS_STRING(body)
@@ -244,9 +252,9 @@ cdef dict index_names(bytes body):
         try:
             name = buf[frame.name:frame.value].decode("utf-8")
         except UnicodeDecodeError as error:
-            raise CorruptRecord("a name is not UTF-8", frame.name) from error
+            raise CorruptRecord("a name is not UTF-8", at + frame.name) from error
         if name in index:
-            raise CorruptRecord("a name stands twice", frame.start)
+            raise CorruptRecord("a name stands twice", at + frame.start)
         index[name] = frame.start
     return index
 

@@ -41,6 +41,35 @@ static void check_find(const uint8_t *body, size_t size, const uint8_t *name, si
     check_untouched(&found, sizeof found);
 }
 
+static int is_ascii(const uint8_t *name, size_t size)
+{
+    while (size > 0 && name[size - 1] < 0x80)
+        size--;
+    return size == 0;
+}
+
+/* Names that are passed are ASCII and differ; one that is not ASCII is told only where there is one. */
+static void check_names(const uint8_t *body, size_t size, uint32_t n_frames)
+{
+    msm_frame_t frame = {0};
+    msm_frame_t first;
+    int are_ascii = 1;
+    const msm_status status = msm_names_check(body, size, n_frames);
+    for (int i = 0; i < FINDS_MAX && msm_frame_read(body, size, frame.end, &frame) == MSM_OK; i++) {
+        const int is_plain = is_ascii(body + frame.name, frame.value - frame.name);
+        are_ascii &= is_plain;
+        if (status != MSM_OK)
+            continue;
+        CHECK(is_plain);
+        CHECK(msm_frames_find(body, size, body + frame.name, frame.value - frame.name, &first) == MSM_OK);
+        CHECK(first.start == frame.start);
+    }
+    CHECK(status != MSM_ERR_SYNTAX || !are_ascii || n_frames > FINDS_MAX);
+    CHECK(status != MSM_ERR_LIMIT || n_frames > FINDS_MAX);
+    if (status == MSM_OK && n_frames > 0)
+        CHECK(msm_names_check(body, size, n_frames - 1) == MSM_ERR_LIMIT);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     msm_frame_t frame = {0};
@@ -57,10 +86,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 
     mark_untouched(&count, sizeof count);
     CHECK(msm_frames_count(data, size, &count) == (at == size ? MSM_OK : MSM_ERR_BOUNDS));
-    if (at == size)
+    if (at == size) {
         CHECK(count == n_frames);
-    else
+        check_names(data, size, n_frames);
+    } else {
         check_untouched(&count, sizeof count);
+        CHECK(msm_names_check(data, size, n_frames) != MSM_OK);
+    }
 
     mark_untouched(&frame, sizeof frame);
     CHECK(msm_frame_read(data, size, size + 1, &frame) == MSM_ERR_BOUNDS);

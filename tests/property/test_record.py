@@ -65,6 +65,17 @@ def type_name(value):
     return f"{type(value).__module__}.{type(value).__qualname__}"
 
 
+@given(st.lists(st.one_of(st.binary(max_size=3), st.sampled_from([b"user", b"cart"])), max_size=9))
+def test_a_record_is_read_if_its_names_are_utf_8_and_each_another(names):
+    body = b"".join(reference.FRAME.pack(len(name), 0, 1) + name + b"\x01" for name in names)
+    data = encode_record(b"key", body, generation=1, created_ms=0, accessed_ms=0)
+    if reference.has_good_names(body):
+        assert decode_record(data, b"key").body == body
+    else:
+        with pytest.raises(CorruptRecord, match="a name"):
+            decode_record(data, b"key")
+
+
 lineages = st.lists(st.integers(1, 2**32 - 1), max_size=8).map(tuple)
 
 

@@ -44,7 +44,7 @@ def decode_record(data, storage_key):
         raise FormatError
     if struct.pack("<Q", digest(data[:-8], storage_key)) != data[-8:]:
         raise FormatError
-    if len(split_frames(body)) != n_attributes:
+    if len(split_frames(body)) != n_attributes or not has_good_names(body):
         raise FormatError
     return (*times, flags == 1, tuple(nonce for nonce in nonces if nonce), home, body)
 
@@ -69,6 +69,14 @@ def split_frames(body):
             raise FormatError
         frames.append((frame[:n_name], tag, frame[n_name:]))
     return frames
+
+
+def has_good_names(body):
+    names = [name for name, _, _ in split_frames(body)]
+    try:
+        return len({name.decode() for name in names}) == len(names)
+    except UnicodeDecodeError:
+        return False
 
 
 def decode_values(body):

@@ -1,10 +1,13 @@
 """Finding a session, with all nodes up and without."""
 
+import struct
 from collections.abc import Callable
 
 import pytest
 
 from msm_fast import CorruptRecord, SessionId, SessionUnavailable
+from tests.reference import record as reference
+from tests.reference.record import encode_frame
 from tests.simulation.clock import VirtualClock
 from tests.simulation.driver import SimulatedDriver
 from tests.simulation.worker import Worker, make_settings
@@ -315,6 +318,34 @@ def test_a_corrupt_copy_is_counted_and_the_backup_serves(driver: SimulatedDriver
     worker.save(session)
     assert worker.load(session_id)["user"] == "ada"  # type: ignore[index]
     assert worker.ctx.counters.snapshot().corrupt == 1, "the corrupt copy was replaced"
+
+
+TWICE = encode_frame("user", 0, b"\x01") * 2
+NOT_UTF_8 = encode_frame("x", 0, b"\x01").replace(b"x", b"\xff")
+
+
+def replace_body(driver: SimulatedDriver, node: str, session_id: str, body: bytes, n_attributes: int) -> None:
+    """Give a node's copy another body, and a trailer that fits."""
+    item = driver.nodes[node].server.peek(key_of(session_id))
+    assert item is not None
+    data = item.value[:40] + struct.pack("<II", n_attributes, len(body)) + item.value[48:84] + body
+    item.value = data + struct.pack("<Q", reference.digest(data, key_of(session_id)))
+
+
+@pytest.mark.parametrize(("body", "n_attributes"), [(TWICE, 2), (NOT_UTF_8, 1)], ids=["twice", "not UTF-8"])
+def test_a_copy_of_which_not_all_names_can_be_read_is_corrupt_whatever_its_trailer_says(
+    driver: SimulatedDriver, worker: Worker, make_worker: MakeWorker, body: bytes, n_attributes: int
+) -> None:
+    session_id = worker.store(user="ada")
+    replace_body(driver, home_of(session_id), session_id, body, n_attributes)
+    session = worker.load(session_id)
+    assert session is not None
+    assert dict(session) == {"user": "ada"}
+    assert worker.ctx.counters.snapshot().corrupt == 1
+    replace_body(driver, backup_of(driver, session_id), session_id, body, n_attributes)
+    with pytest.raises(CorruptRecord):
+        make_worker().load(session_id)
+    assert make_worker(on_corrupt="local").load(session_id) is None
 
 
 def test_when_every_copy_is_corrupt_it_is_said_and_nothing_is_deleted(driver: SimulatedDriver, worker: Worker) -> None:

@@ -117,6 +117,56 @@ def test_a_frame_that_is_cut_is_corrupt_and_the_offset_tells_where():
     assert caught.value.offset == 84
 
 
+def named(*names):
+    """Return the record of as many frames with these names, as bytes."""
+    body = b"".join(reference.FRAME.pack(len(name), 0, 1) + name + b"\x01" for name in names)
+    return encode_record(KEY, body, **FIELDS)
+
+
+MANY = [b"name-%d" % i for i in range(300)]
+
+
+@pytest.mark.parametrize(
+    ("names", "offset"),
+    [
+        ([b"user", b"cart", b"user"], 84 + 2 * 12),
+        ([b"", b""], 84 + 8),
+        ([b"\xc3\xbc", b"a", b"\xc3\xbc"], 84 + 10 + 9),
+        ([*MANY[:200], MANY[0]], None),
+        ([*MANY, MANY[299]], None),
+    ],
+    ids=["", "empty", "not ASCII", "two hundred", "three hundred"],
+)
+def test_a_name_that_stands_twice_is_corrupt(names, offset):
+    with pytest.raises(CorruptRecord, match="stands twice") as caught:
+        decode_record(named(*names), KEY)
+    assert offset in (None, caught.value.offset)
+
+
+@pytest.mark.parametrize("name", [b"\xff", b"ab\xc3", b"\xed\xa0\x80", b"\xc0\xaf", b"x" * 300 + b"\x80"])
+def test_a_name_that_is_not_utf_8_is_corrupt(name):
+    with pytest.raises(CorruptRecord, match="not UTF-8") as caught:
+        decode_record(named(b"a", name, b"b"), KEY)
+    assert caught.value.offset == 84 + 9 + 7
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        [b""],
+        [b"a", b"A", b"aa", b""],
+        ["ü".encode(), "ü".encode() * 2, b"u"],
+        MANY[:256],
+        MANY,
+        [b"x" * 65535, b"x" * 65534],
+    ],
+    ids=["empty", "alike", "not ASCII", "many", "more", "long"],
+)
+def test_names_that_differ_are_read_however_many_and_long(names):
+    body = decode_record(named(*names), KEY).body
+    assert list(AttributeMap.decode(body)) == [name.decode() for name in names]
+
+
 def test_a_body_that_is_no_frames_is_not_encoded():
     with pytest.raises(CorruptRecord):
         encode_record(KEY, b"x", **FIELDS)
