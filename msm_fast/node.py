@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from msm_fast.errors import ConfigurationError
 
-__all__ = ["Node", "parse_failover_nodes", "parse_nodes"]
+__all__ = ["Node", "harmless", "parse_failover_nodes", "parse_nodes"]
 
 _NODE_ID = re.compile(r"[A-Za-z0-9_]{1,32}")
 _ENTRY = re.compile(
@@ -65,6 +65,11 @@ class Node:
         return f"{self.node_id} ({self.address})" if self.node_id else self.address
 
 
+def harmless(value: object) -> object:
+    """Return value as an error may show it: not at all, if a password may stand in it as in "user:password@host"."""
+    return "…" if "@" in str(value) else value
+
+
 def parse_nodes(nodes: str | Iterable[str | Node] | None) -> tuple[Node, ...]:
     """Return the nodes that text, or a sequence of texts and Node objects, names; nothing gives none.
 
@@ -74,7 +79,8 @@ def parse_nodes(nodes: str | Iterable[str | Node] | None) -> tuple[Node, ...]:
     if nodes is None:
         return ()
     entries = [e for e in _SEPARATOR.split(nodes) if e] if isinstance(nodes, str) else list(nodes)
-    parsed = tuple(entry if isinstance(entry, Node) else _parse_entry(entry) for entry in entries)
+    is_shown = harmless(entries) is entries  # a password may have been taken apart
+    parsed = tuple(entry if isinstance(entry, Node) else _parse_entry(entry, is_shown) for entry in entries)
     if len(parsed) > 1 and not all(node.node_id for node in parsed):
         raise ConfigurationError("nodes", nodes, "an id for each node when there are several")
     for what, values in (
@@ -86,10 +92,10 @@ def parse_nodes(nodes: str | Iterable[str | Node] | None) -> tuple[Node, ...]:
     return parsed
 
 
-def _parse_entry(entry: object) -> Node:
+def _parse_entry(entry: object, is_shown: bool) -> Node:
     match = _ENTRY.fullmatch(entry) if isinstance(entry, str) else None
     if match is None:
-        raise ConfigurationError("nodes", entry, _GRAMMAR)
+        raise ConfigurationError("nodes", entry if is_shown else "…", _GRAMMAR)
     node_id = match["node_id"] or ""
     if match["path"]:
         return Node(node_id, match["path"])
@@ -108,7 +114,8 @@ def parse_failover_nodes(failover_nodes: str | Iterable[str] | None, nodes: tupl
     known = {node.node_id for node in nodes}
     for node_id in ids:
         if node_id not in known:
-            raise ConfigurationError("failover_nodes", failover_nodes, f"ids of configured nodes; {node_id!r} is none")
+            accepted = f"ids of configured nodes: {', '.join(sorted(known)) or 'there is none'}"
+            raise ConfigurationError("failover_nodes", harmless(failover_nodes), accepted)
     if ids and known <= set(ids):
         raise ConfigurationError("failover_nodes", failover_nodes, "at least one node that is not a failover node")
     return tuple(dict.fromkeys(ids))

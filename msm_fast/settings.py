@@ -13,7 +13,7 @@ from typing import Any, Literal
 from msm_fast._core.record_format import RecordFormat
 from msm_fast._core.serializers import resolve_serializers
 from msm_fast.errors import ConfigurationError
-from msm_fast.node import Node, parse_failover_nodes, parse_nodes
+from msm_fast.node import Node, harmless, parse_failover_nodes, parse_nodes
 from msm_fast.policies import PARTS, Breaker, NearCacheSettings, Reconnect, Retry, Timeouts, Tls, require_positive
 
 __all__ = ["Settings"]
@@ -94,7 +94,9 @@ class Settings:
         if isinstance(self.tls, bool):
             object.__setattr__(self, "tls", Tls() if self.tls else None)
         if self.tls is not None and not isinstance(self.tls, (Tls, ssl.SSLContext)):
-            raise ConfigurationError("tls", self.tls, "True, a Tls(…), an ssl.SSLContext, or None: no TLS")
+            # A mapping may hold the password of a key.
+            shown = "…" if isinstance(self.tls, Mapping) else self.tls
+            raise ConfigurationError("tls", shown, "True, a Tls(…), an ssl.SSLContext, or None: no TLS")
         _check_credentials(self.credentials)
         for name, kind in PARTS.items():
             if name != "tls" and not isinstance(getattr(self, name), kind):
@@ -104,7 +106,9 @@ class Settings:
         if not (isinstance(self.key_prefix, str) and _KEY_PREFIX.fullmatch(self.key_prefix)):
             raise ConfigurationError("key_prefix", self.key_prefix, _KEY_PREFIX_WORDS)
         if not (isinstance(self.local_store, str) and _LOCAL_STORE.fullmatch(self.local_store)):
-            raise ConfigurationError("local_store", self.local_store, "'memory' or 'sqlite:///path/of/a/file'")
+            raise ConfigurationError(
+                "local_store", harmless(self.local_store), "'memory' or 'sqlite:///path/of/a/file'"
+            )
         if self.blacklist_path is not None and not _is_path(self.blacklist_path):
             raise ConfigurationError("blacklist_path", self.blacklist_path, "the path of a file, or None")
         for name in ("attribute_filter", "ignore_requests"):
@@ -139,9 +143,10 @@ class Settings:
     ) -> Settings:
         """Return settings, with nodes and failover_nodes also taken as text ("n1:10.0.0.1:11211,n2:…")."""
         known = {f.name for f in dataclasses.fields(cls)}
-        for name, value in settings.items():
+        for name in settings:
             if name not in known:
-                raise ConfigurationError(name, value, f"one of the settings {', '.join(sorted(known))}")
+                # Not with its value: it may be meant for secrets or credentials.
+                raise ConfigurationError(name, "…", f"one of the settings {', '.join(sorted(known))}")
         parsed = parse_nodes(nodes)
         return cls(nodes=parsed, failover_nodes=parse_failover_nodes(failover_nodes, parsed), **settings)
 

@@ -49,7 +49,7 @@ def settings_of_environment(environ: Mapping[str, str], prefix: str) -> dict[str
     for part, values in nested.items():
         switch = whole.get(part, True)
         if not isinstance(switch, bool) or (part != "tls" and part in whole):
-            raise ConfigurationError(part, switch, f"nothing beside {', '.join(f'{part}_{name}' for name in values)}")
+            raise ConfigurationError(part, "…", f"nothing beside {', '.join(f'{part}_{name}' for name in values)}")
         if switch:
             whole[part] = values
     return settings_of_mapping(whole)
@@ -96,9 +96,9 @@ def settings_of_mapping(settings: Mapping[str, Any]) -> dict[str, Any]:
         if not isinstance(values, Mapping):
             continue
         known = {f.name for f in dataclasses.fields(kind)}
-        for key, value in values.items():
+        for key in values:
             if key not in known:
-                raise ConfigurationError(f"{name}.{key}", value, f"one of {', '.join(sorted(known))}")
+                raise ConfigurationError(f"{name}.{key}", "…", f"one of {', '.join(sorted(known))}")
         built[name] = kind(**values)
     return built
 
@@ -124,7 +124,7 @@ def settings_of_msm(attributes: Mapping[str, object]) -> dict[str, Any]:
         if name in _WITHOUT_MEANING:
             continue
         if name not in _MSM_ATTRIBUTES:
-            raise ConfigurationError(name, text, "an attribute of memcached-session-manager's Manager element")
+            raise ConfigurationError(name, "…", "an attribute of memcached-session-manager's Manager element")
         setting, convert = _MSM_ATTRIBUTES[name]
         settings[setting] = convert(name, text)
     if not settings.pop("enabled", True):

@@ -48,7 +48,6 @@ def test_settings_are_frozen() -> None:
         ("attribute_filter", ""),
         ("attribute_filter", "(cart"),
         ("attribute_filter", b"cart"),
-        ("nodez", "n1:a:1"),
         ("encrypt", True),
         ("encrypt", "yes"),
         ("compress_over", -1),
@@ -78,6 +77,38 @@ def test_secrets_that_cannot_be_used_are_refused_and_stand_in_no_error(secrets: 
         Settings.build(secrets=secrets)
     assert "hunter2" not in str(caught.value)
     assert SECRET not in str(caught.value)
+
+
+PASSWORD = "correct-horse-battery"
+
+
+@pytest.mark.parametrize(
+    ("build", "setting"),
+    [
+        (lambda: Settings.build(secret=PASSWORD), "secret"),
+        (lambda: Settings.from_env({"MSM_FAST_SECRET": PASSWORD}), "secret"),
+        (lambda: Settings.from_env({"MSM_FAST_TLS_PASSWORD": PASSWORD}), r"tls\.password"),
+        (
+            lambda: Settings.from_env({"MSM_FAST_TLS": f'{{"password": "{PASSWORD}"}}', "MSM_FAST_TLS_CA_FILE": "x"}),
+            "tls",
+        ),
+        (lambda: Settings.from_mapping({"tls": {"ca_file": "x", "password": PASSWORD}}), r"tls\.password"),
+        (lambda: Settings.build(tls={"password": PASSWORD}), "tls"),
+        (lambda: Settings.from_msm({**JAVA, "password": PASSWORD}), "password"),
+        (lambda: Settings.build(local_store=f"postgresql://ada:{PASSWORD}@db/shop"), "local_store"),
+        (lambda: Settings.build(f"n1:ada:{PASSWORD}@10.0.0.1:11211"), "nodes"),
+        (lambda: Settings.build([f"n1:ada:{PASSWORD}@10.0.0.1:11211"]), "nodes"),
+        (lambda: Settings.build("n1:ada:two,n2:parts@10.0.0.1:11211"), "nodes"),
+        (lambda: Settings.build("n1:a:1,n2:b:2", failover_nodes=f"n2:ada:{PASSWORD}@b"), "failover_nodes"),
+    ],
+)
+def test_what_may_be_a_secret_in_a_wrong_place_stands_in_no_error(build: Any, setting: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"^{setting}=") as caught:
+        build()
+    for shown in (str(caught.value), repr(caught.value.value)):
+        assert PASSWORD not in shown
+        assert "two" not in shown
+        assert "parts" not in shown
 
 
 def test_secrets_are_not_shown() -> None:
@@ -235,6 +266,12 @@ def test_what_cannot_be_stored_has_its_settings_everywhere(tmp_path: Path) -> No
 @pytest.mark.parametrize("policy", ["stop_application", "local_session", "stop_distribution", "blacklist"])
 def test_each_policy_for_what_cannot_be_stored_is_accepted(policy: str) -> None:
     assert Settings.build(on_unserializable=policy).on_unserializable == policy
+
+
+def test_an_unknown_setting_is_refused_with_those_that_are_known() -> None:
+    with pytest.raises(ConfigurationError, match=r"nodez.*absolute_lifetime.*nodes") as caught:
+        Settings.build(nodez="n1:a:1")
+    assert caught.value.setting == "nodez"
 
 
 def test_an_unknown_variable_is_refused() -> None:
