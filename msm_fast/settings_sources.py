@@ -34,8 +34,9 @@ _TEXTS = {
 def settings_of_environment(environ: Mapping[str, str], prefix: str) -> dict[str, Any]:
     """Return the settings that variables name: NODES, MAX_INACTIVE, TIMEOUTS_REQUEST… after the prefix.
 
-    A value is read as JSON where it is JSON (1800, true, null) and as text otherwise. TLS is on if a part of it
-    is there, such as TLS_CA_FILE, unless TLS itself is false.
+    A value is read as JSON where it is JSON (1800, true, null) and as text otherwise. SECRETS is one of them, digits
+    perhaps, or a JSON list of them. TLS is on if a part of it is there, such as TLS_CA_FILE, unless TLS itself is
+    false.
     """
     flat = {name[len(prefix) :].lower(): value for name, value in environ.items() if name.startswith(prefix)}
     whole: dict[str, Any] = {}
@@ -43,7 +44,7 @@ def settings_of_environment(environ: Mapping[str, str], prefix: str) -> dict[str
     for name, text in flat.items():
         part = next((p for p in PARTS if name.startswith(p + "_")), None)
         if part is None:
-            whole[name] = text if name in _TEXTS or _is_one_secret(name, text) else _json_or_text(text)
+            whole[name] = _value(name, text)
         else:
             nested.setdefault(part, {})[name[len(part) + 1 :]] = _json_or_text(text)
     for part, values in nested.items():
@@ -55,9 +56,24 @@ def settings_of_environment(environ: Mapping[str, str], prefix: str) -> dict[str
     return settings_of_mapping(whole)
 
 
-def _is_one_secret(name: str, text: str) -> bool:
-    """Whether it is a secret itself, digits perhaps, and not a list of them."""
-    return name == "secrets" and not text.startswith("[")
+def _value(name: str, text: str) -> Any:
+    if name in _TEXTS:
+        return text
+    return _secrets(text.strip()) if name == "secrets" else _json_or_text(text)
+
+
+def _secrets(text: str) -> str | list[str]:
+    """Return one secret, or those of a list.
+
+    What begins as a list must be one: without its quotes, which a shell takes, it would work as one secret, until
+    somebody relies on its parts to rotate them.
+    """
+    if not text.startswith("["):
+        return text
+    secrets = _json_or_text(text)
+    if not isinstance(secrets, list) or not all(isinstance(secret, str) for secret in secrets):
+        raise ConfigurationError("secrets", "…", 'one secret, or a JSON list of texts such as ["…", "…"]')
+    return secrets
 
 
 def _json_or_text(text: str) -> Any:

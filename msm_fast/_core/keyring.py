@@ -20,8 +20,8 @@ __all__ = ["Keyring"]
 
 _SECRET_SIZE_MIN = 16
 _SECRETS = (
-    f"texts or bytes of at least {_SECRET_SIZE_MIN} bytes, the first to write with, all to read with; make one with "
-    'python -c "import secrets; print(secrets.token_urlsafe(32))"'
+    f"texts or bytes of at least {_SECRET_SIZE_MIN} bytes, not of blanks alone, the first to write with, all to read "
+    'with; make one with python -c "import secrets; print(secrets.token_urlsafe(32))"'
 )
 _HASH = "sha256"
 _SALT = b"msm_fast"
@@ -101,9 +101,10 @@ class Keyring:
 
 
 def _checked(secret: object) -> bytes:
+    is_blank = isinstance(secret, (str, bytes)) and secret.isspace()
     if isinstance(secret, str):
         secret = secret.encode("utf-8", "surrogatepass")
-    if not isinstance(secret, bytes) or len(secret) < _SECRET_SIZE_MIN:
+    if is_blank or not isinstance(secret, bytes) or len(secret) < _SECRET_SIZE_MIN:
         raise ConfigurationError("secrets", "…", _SECRETS)
     return secret
 
