@@ -6,6 +6,7 @@ import dataclasses
 import json
 import logging
 import os
+import re
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -31,14 +32,20 @@ _TEXTS = {
 }
 
 
+_OF_A_SERVICE = re.compile(r"SERVICE_(HOST|PORT(_[A-Z0-9_]+)?)|PORT_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?")
+"""The variables, without PORT, that Kubernetes sets in each pod for a Service called msm-fast."""
+
+
 def settings_of_environment(environ: Mapping[str, str], prefix: str) -> dict[str, Any]:
     """Return the settings that variables name: NODES, MAX_INACTIVE, TIMEOUTS_REQUEST… after the prefix.
 
     A value is read as JSON where it is JSON (1800, true, null) and as text otherwise. SECRETS is one of them, digits
     perhaps, or a JSON list of them. TLS is on if a part of it is there, such as TLS_CA_FILE, unless TLS itself is
-    false.
+    false. BUILD, which setup.py reads, is left out, and so is what Kubernetes sets for a Service called msm-fast:
+    SERVICE_HOST, SERVICE_PORT, PORT_11211_TCP… and PORT, if it is a URL.
     """
-    flat = {name[len(prefix) :].lower(): value for name, value in environ.items() if name.startswith(prefix)}
+    given = {name[len(prefix) :]: value for name, value in environ.items() if name.startswith(prefix)}
+    flat = {name.lower(): value for name, value in given.items() if not _is_foreign(name, value)}
     whole: dict[str, Any] = {}
     nested: dict[str, dict[str, Any]] = {}
     for name, text in flat.items():
@@ -54,6 +61,10 @@ def settings_of_environment(environ: Mapping[str, str], prefix: str) -> dict[str
         if switch:
             whole[part] = values
     return settings_of_mapping(whole)
+
+
+def _is_foreign(name: str, value: str) -> bool:
+    return name == "BUILD" or (name == "PORT" and "://" in value) or _OF_A_SERVICE.fullmatch(name) is not None
 
 
 def _value(name: str, text: str) -> Any:

@@ -142,28 +142,6 @@ def test_how_records_are_written_is_set_everywhere(tmp_path: Path) -> None:
     assert Settings.from_toml(path) == expected
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        f"[{PASSWORD},{PASSWORD}2]",  # the shell has taken the quotes
-        f'["{PASSWORD}","{PASSWORD}2"',
-        f' ["{PASSWORD}",]',
-        f'["{PASSWORD}", 7]',
-        f'[["{PASSWORD}"]]',
-        f"[{PASSWORD}",
-    ],
-)
-def test_a_list_of_secrets_that_is_none_is_not_taken_for_one_secret(text: str) -> None:
-    with pytest.raises(ConfigurationError, match=r"secrets=.*JSON") as caught:
-        Settings.from_env({"MSM_FAST_SECRETS": text})
-    assert PASSWORD not in str(caught.value)
-
-
-def test_blanks_around_secrets_in_the_environment_are_none_of_theirs() -> None:
-    for text in (PASSWORD, f" {PASSWORD}\n", f'\n ["{PASSWORD}"] '):
-        assert Settings.from_env({"MSM_FAST_SECRETS": text}).secrets == (PASSWORD,)
-
-
 @pytest.mark.parametrize("secret", [" " * 20, "\t\n\r " * 10, b" " * 20, "\u3000" * 20])
 def test_a_secret_of_blanks_alone_is_refused(secret: Any) -> None:
     with pytest.raises(ConfigurationError, match="secrets"):
