@@ -17,7 +17,12 @@ _ENTRY = re.compile(
     r"(?:(?P<path>/[^\s,:]+)|(?P<host>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):(?P<port>[0-9]{1,5}))"
 )
 _SEPARATOR = re.compile(r"[\s,]+")
-_GRAMMAR = 'entries "id:host:port" (or "id:/path/of/a/socket"), separated by commas or blanks'
+_ID_WORDS = "1-32 letters, digits or underscores, no dash"
+_PORT_WORDS = "1 to 65535"
+_GRAMMAR = (
+    f'entries "id:host:port" (or "id:/path/of/a/socket"), separated by commas or blanks, or Node objects; an id is '
+    f"{_ID_WORDS}, a port {_PORT_WORDS}"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,15 +41,15 @@ class Node:
     weight: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.node_id and not _NODE_ID.fullmatch(self.node_id):
-            raise ConfigurationError("node_id", self.node_id, "1-32 letters, digits or underscores")
-        if not self.host:
+        if not isinstance(self.node_id, str) or (self.node_id and not _NODE_ID.fullmatch(self.node_id)):
+            raise ConfigurationError("node_id", self.node_id, _ID_WORDS)
+        if not isinstance(self.host, str) or not self.host:
             raise ConfigurationError("host", self.host, "a host name, an address or the path of a unix socket")
         if self.is_unix:
             object.__setattr__(self, "port", 0)
-        elif not 0 < self.port < 65536:
-            raise ConfigurationError("port", self.port, "1 to 65535")
-        if not (math.isfinite(self.weight) and self.weight > 0):
+        elif isinstance(self.port, bool) or not isinstance(self.port, int) or not _is_port(self.port):
+            raise ConfigurationError("port", self.port, _PORT_WORDS)
+        if not (isinstance(self.weight, (int, float)) and math.isfinite(self.weight) and self.weight > 0):
             raise ConfigurationError("weight", self.weight, "a number over 0")
 
     @property
@@ -65,6 +70,10 @@ class Node:
         return f"{self.node_id} ({self.address})" if self.node_id else self.address
 
 
+def _is_port(number: int) -> bool:
+    return 0 < number < 65536
+
+
 def harmless(value: object) -> object:
     """Return value as an error may show it: not at all, if a password may stand in it as in "user:password@host"."""
     return "…" if "@" in str(value) else value
@@ -78,6 +87,8 @@ def parse_nodes(nodes: str | Iterable[str | Node] | None) -> tuple[Node, ...]:
     """
     if nodes is None:
         return ()
+    if isinstance(nodes, bytes) or not isinstance(nodes, Iterable):
+        raise ConfigurationError("nodes", nodes, _GRAMMAR)
     entries = [e for e in _SEPARATOR.split(nodes) if e] if isinstance(nodes, str) else list(nodes)
     is_shown = harmless(entries) is entries  # a password may have been taken apart
     parsed = tuple(entry if isinstance(entry, Node) else _parse_entry(entry, is_shown) for entry in entries)
@@ -94,7 +105,7 @@ def parse_nodes(nodes: str | Iterable[str | Node] | None) -> tuple[Node, ...]:
 
 def _parse_entry(entry: object, is_shown: bool) -> Node:
     match = _ENTRY.fullmatch(entry) if isinstance(entry, str) else None
-    if match is None:
+    if match is None or (match["port"] and not _is_port(int(match["port"]))):
         raise ConfigurationError("nodes", entry if is_shown else "…", _GRAMMAR)
     node_id = match["node_id"] or ""
     if match["path"]:
@@ -109,13 +120,14 @@ def parse_failover_nodes(failover_nodes: str | Iterable[str] | None, nodes: tupl
     """
     if failover_nodes is None:
         return ()
-    ids = _SEPARATOR.split(failover_nodes.strip()) if isinstance(failover_nodes, str) else list(failover_nodes)
-    ids = [node_id for node_id in ids if node_id]
     known = {node.node_id for node in nodes}
-    for node_id in ids:
-        if node_id not in known:
-            accepted = f"ids of configured nodes: {', '.join(sorted(known)) or 'there is none'}"
-            raise ConfigurationError("failover_nodes", harmless(failover_nodes), accepted)
+    accepted = f"ids of configured nodes: {', '.join(sorted(known)) or 'there is none'}"
+    if isinstance(failover_nodes, bytes) or not isinstance(failover_nodes, Iterable):
+        raise ConfigurationError("failover_nodes", failover_nodes, accepted)
+    ids = _SEPARATOR.split(failover_nodes) if isinstance(failover_nodes, str) else list(failover_nodes)
+    ids = [node_id for node_id in ids if node_id != ""]
+    if not all(isinstance(node_id, str) and node_id in known for node_id in ids):
+        raise ConfigurationError("failover_nodes", harmless(failover_nodes), accepted)
     if ids and known <= set(ids):
         raise ConfigurationError("failover_nodes", failover_nodes, "at least one node that is not a failover node")
     return tuple(dict.fromkeys(ids))

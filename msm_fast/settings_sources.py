@@ -39,10 +39,10 @@ _OF_A_SERVICE = re.compile(r"SERVICE_(HOST|PORT(_[A-Z0-9_]+)?)|PORT_[0-9]+_(TCP|
 def settings_of_environment(environ: Mapping[str, str], prefix: str) -> dict[str, Any]:
     """Return the settings that variables name: NODES, MAX_INACTIVE, TIMEOUTS_REQUEST… after the prefix.
 
-    A value is read as JSON where it is JSON (1800, true, null) and as text otherwise. SECRETS is one of them, digits
-    perhaps, or a JSON list of them. TLS is on if a part of it is there, such as TLS_CA_FILE, unless TLS itself is
-    false. BUILD, which setup.py reads, is left out, and so is what Kubernetes sets for a Service called msm-fast:
-    SERVICE_HOST, SERVICE_PORT, PORT_11211_TCP… and PORT, if it is a URL.
+    A value is read as JSON where it is JSON (1800, null; true and false in any case) and as text otherwise. SECRETS is
+    one of them, digits perhaps, or a JSON list of them. TLS is on if a part of it is there, such as TLS_CA_FILE, unless
+    TLS itself is false. BUILD, which setup.py reads, is left out, and so is what Kubernetes sets for a Service called
+    msm-fast: SERVICE_HOST, SERVICE_PORT, PORT_11211_TCP… and PORT, if it is a URL.
     """
     given = {name[len(prefix) :]: value for name, value in environ.items() if name.startswith(prefix)}
     flat = {name.lower(): value for name, value in given.items() if not _is_foreign(name, value)}
@@ -88,6 +88,8 @@ def _secrets(text: str) -> str | list[str]:
 
 
 def _json_or_text(text: str) -> Any:
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
     try:
         return json.loads(text)
     except ValueError:

@@ -1,3 +1,6 @@
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 
 from msm_fast import ConfigurationError, Node
@@ -41,8 +44,47 @@ def test_text_names_nodes(text: str, nodes: list[Node]) -> None:
 def test_text_outside_the_grammar_is_refused(text: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
         parse_nodes(text)
-    assert caught.value.setting in ("nodes", "port")
+    assert caught.value.setting == "nodes"
     assert caught.value.accepted
+
+
+def test_what_is_wrong_with_an_entry_is_said() -> None:
+    with pytest.raises(ConfigurationError, match=r"nodes='memcached-0:10.0.0.1:11211'.*id.*letters.*no dash"):
+        parse_nodes("memcached-0:10.0.0.1:11211")
+    with pytest.raises(ConfigurationError, match=r"nodes='n2:b:70000'.*port.*1 to 65535"):
+        parse_nodes("n1:a:11211,n2:b:70000")
+
+
+@pytest.mark.parametrize("nodes", [123, 1.5, True, b"n1:a:1", [b"n1:a:1"], [None], Node("n1", "a")])
+def test_nodes_of_another_type_are_refused(nodes: Any) -> None:
+    with pytest.raises(ConfigurationError, match=r"^nodes=.*id:host:port"):
+        parse_nodes(nodes)
+
+
+@pytest.mark.parametrize("failover_nodes", [123, True, b"n1", [1], [["n1"]], [None, "n1"]])
+def test_failover_nodes_of_another_type_are_refused(failover_nodes: Any) -> None:
+    with pytest.raises(ConfigurationError, match=r"^failover_nodes=.*n1, n2"):
+        parse_failover_nodes(failover_nodes, parse_nodes("n1:a:1,n2:b:2"))
+
+
+@pytest.mark.parametrize(
+    ("setting", "build"),
+    [
+        ("node_id", lambda: Node(1, "a")),  # type: ignore[arg-type]
+        ("node_id", lambda: Node(None, "a")),  # type: ignore[arg-type]
+        ("node_id", lambda: Node("n-1", "a")),
+        ("host", lambda: Node("n1", 1)),  # type: ignore[arg-type]
+        ("host", lambda: Node("n1", "")),
+        ("port", lambda: Node("n1", "a", "11211")),  # type: ignore[arg-type]
+        ("port", lambda: Node("n1", "a", True)),
+        ("port", lambda: Node("n1", "a", 65536)),
+        ("weight", lambda: Node("n1", "a", weight="2")),  # type: ignore[arg-type]
+    ],
+)
+def test_a_node_checks_its_own_values(setting: str, build: Callable[[], Node]) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        build()
+    assert caught.value.setting == setting
 
 
 def test_nodes_may_be_objects_with_weights() -> None:

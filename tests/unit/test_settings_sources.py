@@ -2,7 +2,7 @@
 
 import pytest
 
-from msm_fast import ConfigurationError, Settings
+from msm_fast import ConfigurationError, Settings, Tls
 
 SECRET = "correct-horse-battery"
 
@@ -48,3 +48,12 @@ def test_variables_that_kubernetes_sets_for_a_service_of_our_name_are_no_setting
             Settings.from_env({f"MSM_FAST_{name}": "10.0.0.1"})
     with pytest.raises(ConfigurationError, match=r"^port="):
         Settings.from_env({"MSM_FAST_PORT": "11211"})
+
+
+@pytest.mark.parametrize(("text", "value"), [("True", True), ("TRUE", True), ("False", False), ("fAlSe", False)])
+def test_true_and_false_may_be_written_in_any_case(text: str, value: bool) -> None:
+    environ = {"MSM_FAST_STICKY": text, "MSM_FAST_TLS": "True", "MSM_FAST_TLS_CHECK_HOSTNAME": text}
+    assert Settings.from_env(environ) == Settings.build(sticky=value, tls=Tls(check_hostname=value))
+    with pytest.raises(ConfigurationError, match="sticky"):
+        Settings.from_env({"MSM_FAST_STICKY": "yes"})
+    assert Settings.from_env({"MSM_FAST_KEY_PREFIX": text}).key_prefix == text
