@@ -33,6 +33,10 @@ class Credentials:
         """
         return b"set msm_fast:auth: 0 -1 %d\r\n%b\r\n" % (len(self._said), self._said)
 
+    def left_out_of(self, answer: bytes) -> bytes:
+        """Return an answer without the password, which a server may repeat."""
+        return answer.replace(self._said.partition(b" ")[2], b"...")
+
 
 @dataclass(frozen=True, slots=True)
 class Access:

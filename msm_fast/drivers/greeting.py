@@ -42,6 +42,9 @@ _REFUSALS: dict[str, tuple[FailureKind, str]] = {
 _SETTINGS_END = re.compile(rb"^(END|ERROR|CLIENT_ERROR.*|SERVER_ERROR.*)\r\n\Z", re.MULTILINE)
 _ITEM_LIMIT = re.compile(rb"^STAT item_size_max ([0-9]{1,18})\r\n", re.MULTILINE)
 _MOST_SETTINGS = 1 << 16
+_MOST_SAID = 200
+_NOT_PRINTABLE = re.compile(r"[^ -~]")
+"""As for all that a server says and a log shows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +82,8 @@ def _authenticate(credentials: Credentials) -> Dialogue[None]:
     while not heard.endswith(b"\n") and len(heard) < _MOST_SETTINGS:
         heard += yield b""
     if heard != b"STORED\r\n":
-        raise _refused(heard[:200].decode("ascii", "replace").strip())
+        said = credentials.left_out_of(heard).strip()[:_MOST_SAID]
+        raise _refused(_NOT_PRINTABLE.sub("?", said.decode("latin-1")))
 
 
 def _refused(said: str) -> ConnectionFailed:
