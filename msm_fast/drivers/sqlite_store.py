@@ -9,6 +9,7 @@ import contextlib
 import logging
 import os
 import sqlite3
+import stat
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -43,8 +44,9 @@ _SWAPS_PER_TIDYING = 100
 class SqliteStore:
     """Records in an SQLite file in WAL mode. A value that cannot be encoded stays with the process that has it.
 
-    path: of the file; made, readable by its owner alone, if it is not there. bounds: of the whole file, kept to from
-    time to time: the least recently used records go first. wall_clock: seconds since the epoch.
+    path: of the file; made, readable by its owner alone, if it is not there. One that another user owns or can write is
+    refused: what it says of a session is believed. bounds: of the whole file, kept to from time to time: the least
+    recently used records go first. wall_clock: seconds since the epoch.
     Raises: ConfigurationError if the file cannot be used at the start, SessionUnavailable if it cannot later.
     Thread-safety: one connection, used under a lock; processes wait for each other at most a tenth of a second.
     """
@@ -60,7 +62,7 @@ class SqliteStore:
         self._is_failing = False
         self._abandoned: list[sqlite3.Connection] = []
         try:
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+            _make(path)
             self._db = self._connect()
         except (OSError, sqlite3.Error) as error:
             raise ConfigurationError(
@@ -186,3 +188,17 @@ class SqliteStore:
                 (max(int(n * share), 1),),
             )
             self._dropped += cursor.rowcount
+
+
+def _make(path: str) -> None:
+    """Make the file if it is not there. Raises: OSError, ConfigurationError for one that another user can change."""
+    fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        found = os.fstat(fd)
+    finally:
+        os.close(fd)
+    user = os.geteuid()
+    is_ours = user in (0, found.st_uid) or found.st_uid == 0
+    if not is_ours or found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        accepted = "a file that belongs to this user or root, and that nobody else can write: chmod 600 makes it so"
+        raise ConfigurationError("local_store", f"sqlite:///{path}", accepted)

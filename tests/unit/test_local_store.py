@@ -1,6 +1,8 @@
 """Both local stores: in memory, and in a file that processes share."""
 
+import os
 import sqlite3
+import stat
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -132,6 +134,39 @@ def test_a_file_that_is_no_store_is_refused_and_left_as_it_is(tmp_path: Path) ->
     assert path.read_text().startswith("Dear Ada")
     with pytest.raises(ConfigurationError):
         SqliteStore(str(tmp_path / "no" / "such" / "folder"), NearCacheSettings())
+
+
+@pytest.mark.parametrize("mode", [0o666, 0o602, 0o620])
+def test_a_file_that_others_can_write_is_refused_and_left_as_it_is(tmp_path: Path, mode: int) -> None:
+    path = tmp_path / "sessions.db"
+    path.touch()
+    path.chmod(mode)
+    with pytest.raises(ConfigurationError, match=r"local_store=.*nobody else can write"):
+        SqliteStore(str(path), NearCacheSettings())
+    assert path.read_bytes() == b""
+    path.chmod(0o600)
+    SqliteStore(str(path), NearCacheSettings()).close()
+
+
+@pytest.mark.parametrize(("owner", "user", "is_taken"), [(7, 7, True), (0, 7, True), (8, 7, False), (8, 0, True)])
+def test_a_file_is_ours_or_that_of_root_or_we_are_root(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, owner: int, user: int, is_taken: bool
+) -> None:
+    fstat = os.fstat
+
+    def fstat_of_another(fd: int) -> os.stat_result:
+        values = list(fstat(fd))
+        values[stat.ST_UID] = owner
+        return os.stat_result(values)
+
+    monkeypatch.setattr("os.fstat", fstat_of_another)
+    monkeypatch.setattr("os.geteuid", lambda: user)
+    path = str(tmp_path / "sessions.db")
+    if is_taken:
+        SqliteStore(path, NearCacheSettings()).close()
+    else:
+        with pytest.raises(ConfigurationError, match=r"belongs to this user"):
+            SqliteStore(path, NearCacheSettings())
 
 
 def test_a_file_that_is_held_by_another_too_long_is_said_to_be_unavailable(tmp_path: Path) -> None:
