@@ -48,7 +48,8 @@ if build not in BUILDS:
     sys.exit(f"MSM_FAST_BUILD={build!r}: choose one of {', '.join(BUILDS)}")
 
 compile_args = {
-    "release": ["-O3", "-std=c11"],
+    # Python's own flags ask for debug information, which is most of a wheel, and names the folder that it was built in.
+    "release": ["-O3", "-std=c11", "-g0"],
     "trace": ["-O1", "-std=c11"],
     "sanitize": ["-O1", "-g", "-std=c11", "-fno-omit-frame-pointer", *SANITIZERS],
 }[build]

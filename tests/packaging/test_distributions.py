@@ -101,13 +101,13 @@ def install_and_use(interpreter, package, directory):
 
 
 def through_wheel(interpreter, directory):
-    """Build a wheel of the tree; return what installing it requires, and the names in it."""
+    """Build a wheel of the tree; return what installing it requires, and the files in it, by name."""
     tree = copy_tree(directory / "tree")
     run(interpreter, "-m", "pip", "wheel", "--no-deps", "--wheel-dir", directory / "wheels", tree, cwd=directory)
     (wheel,) = (directory / "wheels").glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
-        names = archive.namelist()
-    return install_and_use(interpreter, wheel, directory), names
+        files = {name: archive.read(name) for name in archive.namelist()}
+    return install_and_use(interpreter, wheel, directory), files
 
 
 @pytest.fixture(scope="module")
@@ -153,6 +153,13 @@ def test_a_wheel_has_stubs_and_modules_and_no_sources(jobs):
         assert "msm_fast/py.typed" in names
         assert not [name for name in names if name.endswith((".c", ".h", ".pyx", ".pxd"))]
         assert not [name for name in names if not name.startswith(("msm_fast/", "msm_fast-"))]
+
+
+def test_a_wheel_does_not_depend_on_where_it_was_built(jobs):
+    for minor in INTERPRETERS:
+        _, files = jobs["wheel", minor].result()
+        modules = {name: data for name, data in files.items() if name.endswith(".so")}
+        assert not [name for name, data in modules.items() if b"/tree/" in data or b".debug_info" in data]
 
 
 def test_the_sdist_has_all_that_a_build_needs_and_nothing_built(sdist):
