@@ -110,14 +110,33 @@ def through_wheel(interpreter, directory):
     return install_and_use(interpreter, wheel, directory), files
 
 
-@pytest.fixture(scope="module")
-def sdist(tmp_path_factory):
-    directory = tmp_path_factory.mktemp("sdist")
-    tree = copy_tree(directory / "tree")
+def build_sdist(tree):
+    """Make an sdist of a tree beside it."""
     build = "import setuptools.build_meta; setuptools.build_meta.build_sdist('..')"
     run(sys.executable, "-c", build, cwd=tree)
-    (path,) = directory.glob("*.tar.gz")
+    (path,) = tree.parent.glob("*.tar.gz")
     return path
+
+
+@pytest.fixture(scope="module")
+def sdist(tmp_path_factory):
+    return build_sdist(copy_tree(tmp_path_factory.mktemp("sdist") / "tree"))
+
+
+@pytest.fixture(scope="module")
+def sdist_without_git(sdist, tmp_path_factory):
+    """Made of the same tree, in which something was built meanwhile."""
+    tree = tmp_path_factory.mktemp("archive") / "tree"
+    shutil.copytree(sdist.parent / "tree", tree, ignore=shutil.ignore_patterns(".git", "*.egg-info"))
+    assert list(tree.glob("msm_fast/*/*.c"))
+    (tree / "msm_fast/_core/codec.cpython-310-x86_64-linux-gnu.so").touch()
+    return build_sdist(tree)
+
+
+def names_in(sdist):
+    with tarfile.open(sdist) as archive:
+        names = {member.name.partition("/")[2] for member in archive.getmembers() if member.isfile()}
+    return {name for name in names if not name.startswith("msm_fast.egg-info/")}  # what setuptools adds
 
 
 @pytest.fixture(scope="module")
@@ -163,8 +182,7 @@ def test_a_wheel_does_not_depend_on_where_it_was_built(jobs):
 
 
 def test_the_sdist_has_all_that_a_build_needs_and_nothing_built(sdist):
-    with tarfile.open(sdist) as archive:
-        names = {name.partition("/")[2] for name in archive.getnames()}
+    names = names_in(sdist)
     needed = [
         *(ROOT / "msm_fast").glob("*/*.py[xdi]*"),
         *(ROOT / "src_c").glob("*.[ch]"),
@@ -174,3 +192,8 @@ def test_the_sdist_has_all_that_a_build_needs_and_nothing_built(sdist):
     missing = {str(path.relative_to(ROOT)) for path in needed if path.exists()} - names
     assert not missing
     assert not [name for name in names if name.endswith(".so")]
+    assert not [name for name in names if name.startswith("msm_fast/") and name.endswith(".c")]
+
+
+def test_an_sdist_that_is_made_without_git_has_the_same_files(sdist, sdist_without_git):
+    assert names_in(sdist_without_git) == names_in(sdist)
