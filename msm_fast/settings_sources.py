@@ -32,8 +32,10 @@ _TEXTS = {
 }
 
 
-_OF_A_SERVICE = re.compile(r"SERVICE_(HOST|PORT(_[A-Z0-9_]+)?)|PORT_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?")
-"""The variables, without PORT, that Kubernetes sets in each pod for a Service called msm-fast."""
+_OF_A_SERVICE = re.compile(
+    r"([A-Z0-9_]+_)?(SERVICE_(HOST|PORT(_[A-Z0-9_]+)?)|PORT_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)"
+)
+"""The variables, without PORT, that Kubernetes sets in each pod for a Service called msm-fast or msm-fast-memcached."""
 
 
 def settings_of_environment(environ: Mapping[str, str], prefix: str) -> dict[str, Any]:
@@ -42,7 +44,7 @@ def settings_of_environment(environ: Mapping[str, str], prefix: str) -> dict[str
     A value is read as JSON where it is JSON (1800, null; true and false in any case) and as text otherwise. SECRETS is
     one of them, digits perhaps, or a JSON list of them. TLS is on if a part of it is there, such as TLS_CA_FILE, unless
     TLS itself is false. BUILD, which setup.py reads, is left out, and so is what Kubernetes sets for a Service called
-    msm-fast: SERVICE_HOST, SERVICE_PORT, PORT_11211_TCP… and PORT, if it is a URL.
+    msm-fast or msm-fast-something: SERVICE_HOST, SERVICE_PORT, PORT_11211_TCP… and PORT, if it is a URL.
     """
     given = {name[len(prefix) :]: value for name, value in environ.items() if name.startswith(prefix)}
     flat = {name.lower(): value for name, value in given.items() if not _is_foreign(name, value)}
@@ -64,7 +66,11 @@ def settings_of_environment(environ: Mapping[str, str], prefix: str) -> dict[str
 
 
 def _is_foreign(name: str, value: str) -> bool:
-    return name == "BUILD" or (name == "PORT" and "://" in value) or _OF_A_SERVICE.fullmatch(name) is not None
+    return (
+        name == "BUILD"
+        or (f"_{name}".endswith("_PORT") and "://" in value)
+        or _OF_A_SERVICE.fullmatch(name) is not None
+    )
 
 
 def _value(name: str, text: str) -> Any:

@@ -40,6 +40,9 @@ def test_variables_that_kubernetes_sets_for_a_service_of_our_name_are_no_setting
         "MSM_FAST_PORT_11211_TCP_PORT": "11211",
         "MSM_FAST_PORT_11211_TCP_ADDR": "10.0.0.1",
         "MSM_FAST_PORT_53_UDP_ADDR": "10.0.0.1",
+        "MSM_FAST_MEMCACHED_SERVICE_HOST": "10.0.0.1",
+        "MSM_FAST_MEMCACHED_PORT": "tcp://10.0.0.1:11211",
+        "MSM_FAST_MEMCACHED_PORT_11211_TCP_ADDR": "10.0.0.1",
         "MSM_FAST_BUILD": "release",  # of setup.py
     }
     assert Settings.from_env({**environ, "MSM_FAST_STICKY": "true"}) == Settings.build(sticky=True)
