@@ -10,11 +10,12 @@ import logging
 import os
 import sqlite3
 import stat
-import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 
 from msm_fast._core.attributes import AttributeMap
+from msm_fast.drivers.sqlite_file import SqliteFile
 from msm_fast.errors import ConfigurationError, SessionUnavailable
 from msm_fast.local_store import LocalRecord
 from msm_fast.policies import NearCacheSettings
@@ -37,7 +38,6 @@ CREATE TABLE IF NOT EXISTS msm_fast_sessions (
 CREATE INDEX IF NOT EXISTS msm_fast_sessions_accessed ON msm_fast_sessions (accessed_ms);
 """
 _IS_LIVE = "(expires_at IS NULL OR expires_at > ?)"
-_BUSY_TIMEOUT_S = 0.1
 _SWAPS_PER_TIDYING = 100
 
 
@@ -46,24 +46,32 @@ class SqliteStore:
 
     path: of the file; made, readable by its owner alone, if it is not there. One that another user owns or can write is
     refused: what it says of a session is believed. bounds: of the whole file, kept to from time to time: the least
-    recently used records go first. wall_clock: seconds since the epoch.
+    recently used records go first. wall_clock: seconds since the epoch. clock: monotonic ones.
+
+    What only looks waits for nobody who holds the file, to write or to back it up. What changes something waits two
+    tenths of a second at most, and not at all while another request has just waited in vain: see SqliteFile.
     Raises: ConfigurationError if the file cannot be used at the start, SessionUnavailable if it cannot later.
-    Thread-safety: one connection, used under a lock; processes wait for each other at most a tenth of a second.
+    Thread-safety: shared by all threads and processes of a host.
     """
 
-    def __init__(self, path: str, bounds: NearCacheSettings, wall_clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        path: str,
+        bounds: NearCacheSettings,
+        wall_clock: Callable[[], float] = time.time,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._path = path
         self._bounds = bounds
         self._wall_clock = wall_clock
-        self._lock = threading.Lock()
         self._live: dict[bytes, AttributeMap] = {}
         self._n_swaps = 0
         self._dropped = 0
-        self._is_failing = False
-        self._abandoned: list[sqlite3.Connection] = []
+        self._failing: set[str] = set()
+        self._file = SqliteFile(path, partial(_make, path), _LAYOUT, clock)
         try:
-            _make(path)
-            self._db = self._connect()
+            with self._file.reading():
+                pass
         except (OSError, sqlite3.Error) as error:
             raise ConfigurationError(
                 "local_store", f"sqlite:///{path}", f"a file that SQLite can open ({error})"
@@ -76,7 +84,7 @@ class SqliteStore:
 
     def touch(self, key: bytes, ttl_s: int, accessed_ms: int) -> None:
         """Let the record under key, if any, live ttl_s seconds from now (0: for ever)."""
-        with self._use() as db:
+        with self._use(writes=True) as db:
             db.execute(
                 "UPDATE msm_fast_sessions SET accessed_ms = ?, expires_at = ? WHERE key = ?",
                 (accessed_ms, self._expiry(ttl_s), key),
@@ -84,7 +92,7 @@ class SqliteStore:
 
     def swap(self, key: bytes, expected: int, record: LocalRecord, ttl_s: int) -> bool:
         """Store record if the generation there now is expected (0: nothing there); return whether it was."""
-        with self._use() as db:
+        with self._use(writes=True) as db:
             current = self._load(db, key)
             if (current.generation if current else 0) != expected:
                 return False
@@ -100,7 +108,7 @@ class SqliteStore:
 
     def delete(self, key: bytes, expected: int | None = None) -> None:
         """Remove what is under key, if its generation is expected (None: whatever it is)."""
-        with self._use() as db:
+        with self._use(writes=True) as db:
             db.execute(
                 "DELETE FROM msm_fast_sessions WHERE key = :key AND generation = coalesce(:expected, generation)",
                 {"key": key, "expected": expected},
@@ -124,43 +132,29 @@ class SqliteStore:
         return self._dropped
 
     def renew_after_fork(self) -> None:
-        """Give a forked child a lock and a connection of its own; that of its parent is neither used nor closed."""
-        self._lock = threading.Lock()
+        """Give a forked child locks of its own; it opens the file when it is first needed."""
         self._live.clear()
-        self._abandoned.append(self._db)
-        self._db = self._connect()
+        self._file.renew_after_fork()
 
     def close(self) -> None:
         """Close the file."""
-        with self._lock:
-            self._db.close()
-
-    def _connect(self) -> sqlite3.Connection:
-        db = sqlite3.connect(self._path, timeout=_BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
-        try:
-            db.execute("PRAGMA journal_mode = WAL")
-            db.execute("PRAGMA synchronous = OFF")  # an outage store: it need not outlive the host's own crash
-            db.executescript(_LAYOUT)
-        except sqlite3.Error:
-            db.close()
-            raise
-        return db
+        self._file.close()
 
     @contextlib.contextmanager
-    def _use(self) -> Iterator[sqlite3.Connection]:
-        """Lend the connection for one transaction. Raises: SessionUnavailable."""
+    def _use(self, *, writes: bool = False) -> Iterator[sqlite3.Connection]:
+        """Lend a connection to look, or one transaction to write. Raises: SessionUnavailable."""
+        lent, use = (self._file.writing(), "written") if writes else (self._file.reading(), "read")
         try:
-            with self._lock, self._db:
-                self._db.execute("BEGIN IMMEDIATE")
-                yield self._db
-        except sqlite3.Error as error:
-            if not self._is_failing:
-                _log.error("the local store %s cannot be used: %s", self._path, error)
-            self._is_failing = True
-            raise SessionUnavailable(f"the local store {self._path} cannot be used: {error}") from error
-        if self._is_failing:
-            _log.warning("the local store %s can be used again", self._path)
-        self._is_failing = False
+            with lent as db:
+                yield db
+        except (OSError, sqlite3.Error, ConfigurationError) as error:
+            if use not in self._failing:
+                _log.error("the local store %s cannot be %s: %s", self._path, use, error)
+            self._failing.add(use)
+            raise SessionUnavailable(f"the local store {self._path} cannot be {use}: {error}") from error
+        if use in self._failing:
+            _log.warning("the local store %s can be %s again", self._path, use)
+            self._failing.discard(use)
 
     def _load(self, db: sqlite3.Connection, key: bytes) -> LocalRecord | None:
         row = db.execute(
@@ -191,12 +185,13 @@ class SqliteStore:
 
 
 def _make(path: str) -> None:
-    """Make the file if it is not there. Raises: OSError, ConfigurationError for one that another user can change."""
-    fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        found = os.fstat(fd)
-    finally:
-        os.close(fd)
+    """Make the file if it is not there. Raises: OSError, ConfigurationError for one that another user can change.
+
+    One that is there is not opened: closing it here would let go the locks of this process's connections to it.
+    """
+    with contextlib.suppress(FileExistsError):
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+    found = os.stat(path)
     user = os.geteuid()
     is_ours = user in (0, found.st_uid) or found.st_uid == 0
     if not is_ours or found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):

@@ -5,6 +5,7 @@ Nothing here waits for a network, so these are plain functions, not flows.
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import replace
 
 from msm_fast._core.attributes import AttributeMap
@@ -80,7 +81,9 @@ def state_of_record(ctx: Context, session_id: SessionId, found: LocalRecord) -> 
         return None
     if is_over(ctx.essentials, record):
         return None
-    ctx.local.touch(key, ctx.ttl_s(record.max_inactive_s, record.created_ms, record.absolute_lifetime_s), ctx.now_ms())
+    ttl_s = ctx.ttl_s(record.max_inactive_s, record.created_ms, record.absolute_lifetime_s)
+    with contextlib.suppress(SessionUnavailable):  # a file that can be read only, for now: the next request extends it
+        ctx.local.touch(key, ttl_s, ctx.now_ms())
     state = _state(ctx, session_id, record, found.accessed_ms, found.kind)
     state.local_generation = found.generation
     state.attributes = found.live if found.live is not None else state.attributes

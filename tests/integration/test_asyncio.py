@@ -246,16 +246,17 @@ def test_a_local_store_in_a_file_holds_the_loop_up_nowhere(nodes: Nodes, run: Ru
             cookie = await put(manager, cookie, n=2)
             rival = sqlite3.connect(path, isolation_level=None)
             rival.execute("BEGIN EXCLUSIVE")
-            waiting, n_turns = asyncio.ensure_future(seen(manager, cookie)), 0
+            waiting, n_turns = asyncio.ensure_future(put(manager, cookie, n=3)), 0
             while not waiting.done():  # for a tenth of a second
                 await asyncio.sleep(0.001)
                 n_turns += 1
             with pytest.raises(SessionUnavailable, match="local store"):
                 await waiting
             assert n_turns > 3
+            assert await seen(manager, cookie) == {"n": 2}  # what cannot be written can be read
             rival.execute("ROLLBACK")
             rival.close()
-            assert await seen(manager, cookie) == {"n": 2}
+            assert await seen(manager, await put(manager, cookie, n=4)) == {"n": 4}
 
     run(test())
 

@@ -152,14 +152,14 @@ def test_a_file_that_others_can_write_is_refused_and_left_as_it_is(tmp_path: Pat
 def test_a_file_is_ours_or_that_of_root_or_we_are_root(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, owner: int, user: int, is_taken: bool
 ) -> None:
-    fstat = os.fstat
+    look = os.stat
 
-    def fstat_of_another(fd: int) -> os.stat_result:
-        values = list(fstat(fd))
+    def stat_of_another(path: str) -> os.stat_result:
+        values = list(look(path))
         values[stat.ST_UID] = owner
         return os.stat_result(values)
 
-    monkeypatch.setattr("os.fstat", fstat_of_another)
+    monkeypatch.setattr("os.stat", stat_of_another)
     monkeypatch.setattr("os.geteuid", lambda: user)
     path = str(tmp_path / "sessions.db")
     if is_taken:
@@ -175,8 +175,8 @@ def test_a_file_that_is_held_by_another_too_long_is_said_to_be_unavailable(tmp_p
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("BEGIN EXCLUSIVE")
     with pytest.raises(SessionUnavailable, match="the local store"):
-        store.load(b"key")
+        store.swap(b"key", 0, record(1, b"data", 0), ttl_s=0)
     other.execute("ROLLBACK")
-    assert store.load(b"key") is None
+    assert store.swap(b"key", 0, record(1, b"data", 0), ttl_s=0)
     other.close()
     store.close()

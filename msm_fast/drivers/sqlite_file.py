@@ -1,0 +1,157 @@
+"""A file of SQLite in WAL mode that threads and processes share, none of which waits long for another."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+__all__ = ["SqliteFile"]
+
+_PATIENCE_S = 0.1
+_PAUSE_S = 0.001
+_LEFT_ALONE_S = 1.0
+
+
+class SqliteFile:
+    """Two connections to a file: what only reads has its own, since no process that writes holds it up.
+
+    make: makes the file, unless it is there. layout: what makes the tables, likewise. clock: monotonic seconds.
+
+    An operation waits at most a tenth of a second for other threads, and what writes about as long for other processes.
+    Who has waited in vain for those is the last one to do so for a second, or until the file can be written again: the
+    others try once, so that many at a time are kept no longer than one is.
+    Raises: sqlite3.Error, and what make raises.
+    Thread-safety: shared by all threads. A forked child opens the file when it first uses it.
+    """
+
+    def __init__(self, path: str, make: Callable[[], None], layout: str, clock: Callable[[], float]) -> None:
+        self._path = path
+        self._make = make
+        self._layout = layout
+        self._is_closed = False
+        self._reader, self._writer = _Connection(self._connect, clock), _Connection(self._connect_to_write, clock)
+
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[sqlite3.Connection]:
+        """Lend a connection to read with, while no thread of this process writes."""
+        with self._reader.lent() as db:
+            yield db
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[sqlite3.Connection]:
+        """Lend a connection for one transaction, while no other thread reads."""
+        with self._writer.lent() as db:
+            self._begin(db)
+            with self._reader.turn():  # not before: those who read do not wait for the process that this waited for
+                yield db
+                db.commit()
+
+    def renew_after_fork(self) -> None:
+        """Give a forked child locks of its own; the connections of its parent are neither used nor closed."""
+        self._reader.renew_after_fork()
+        self._writer.renew_after_fork()
+
+    def close(self) -> None:
+        """Close the file for good."""
+        self._is_closed = True
+        for connection in (self._writer, self._reader):
+            with contextlib.suppress(sqlite3.OperationalError), connection.turn():  # unless a thread hangs in it
+                connection.close()
+
+    def _begin(self, db: sqlite3.Connection) -> None:
+        """Begin to write. SQLite's own way to wait has ever longer pauses, in which others are quicker every time."""
+        n_tries = 1 if self._writer.is_left_alone else round(_PATIENCE_S / _PAUSE_S)
+        for n_left in reversed(range(n_tries)):
+            try:
+                db.execute("BEGIN IMMEDIATE")
+                return
+            except sqlite3.OperationalError:
+                if not n_left:
+                    raise
+                time.sleep(_PAUSE_S)
+
+    def _connect(self, patience_s: float) -> sqlite3.Connection:
+        if self._is_closed:
+            raise sqlite3.ProgrammingError("it is closed")
+        self._make()
+        db = sqlite3.connect(self._path, timeout=patience_s, isolation_level=None, check_same_thread=False)
+        try:
+            db.execute("PRAGMA journal_mode = WAL")
+            db.execute("PRAGMA synchronous = OFF")  # an outage store: it need not outlive the host's own crash
+            db.executescript(self._layout)
+        except sqlite3.Error:
+            db.close()
+            raise
+        return db
+
+    def _connect_to_write(self, patience_s: float) -> sqlite3.Connection:
+        db = self._connect(patience_s)
+        db.execute("PRAGMA busy_timeout = 0")  # `_begin` waits
+        return db
+
+
+class _Connection:
+    """A connection that is made when it is first used, and used by one thread at a time.
+
+    connect: makes it, and waits so many seconds for other processes.
+    """
+
+    def __init__(self, connect: Callable[[float], sqlite3.Connection], clock: Callable[[], float]) -> None:
+        self._connect = connect
+        self._clock = clock
+        self._lock = threading.RLock()
+        self._db: sqlite3.Connection | None = None
+        self._failed_at = -math.inf
+        self._abandoned: list[sqlite3.Connection] = []
+
+    @property
+    def is_left_alone(self) -> bool:
+        """Whether somebody has just waited in vain."""
+        return self._clock() - self._failed_at < _LEFT_ALONE_S
+
+    @contextlib.contextmanager
+    def lent(self) -> Iterator[sqlite3.Connection]:
+        """Lend the connection; a transaction that is begun on it ends with this."""
+        with self.turn():
+            try:
+                if self._db is None:
+                    self._db = self._connect(0.0 if self.is_left_alone else _PATIENCE_S)
+                if self._db.in_transaction:
+                    raise sqlite3.ProgrammingError("a signal has interrupted what uses it")
+                with self._db as db:
+                    yield db
+            except sqlite3.OperationalError:
+                self._failed_at = self._clock()
+                raise
+            self._failed_at = -math.inf
+
+    @contextlib.contextmanager
+    def turn(self) -> Iterator[None]:
+        """Keep other threads from the connection."""
+        try:
+            if not self._lock.acquire(timeout=_PATIENCE_S):
+                raise sqlite3.OperationalError("other threads use it for too long")
+            yield
+        finally:
+            # Ctrl-C may come in any Python function. This calls none, and the lock knows whether it was taken at all.
+            try:  # noqa: SIM105
+                self._lock.release()
+            except RuntimeError:
+                pass
+
+    def close(self) -> None:
+        """Close the connection; the next use makes another one."""
+        db, self._db = self._db, None
+        if db is not None:
+            db.close()
+
+    def renew_after_fork(self) -> None:
+        """Forget a connection that is a parent's, and the lock that another thread may have held."""
+        self._lock = threading.RLock()
+        if self._db is not None:
+            self._abandoned.append(self._db)
+            self._db = None

@@ -1,0 +1,180 @@
+"""The local store in a file while another process holds that file, as a backup, a shell or a stopped worker does."""
+
+import contextlib
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from msm_fast import NearCacheSettings, SessionUnavailable
+from msm_fast.drivers.sqlite_store import SqliteStore
+from msm_fast.local_store import LocalRecord
+from tests.simulation.clock import VirtualClock
+
+PATIENCE_S = 0.1
+LEFT_ALONE_S = 1.0
+
+MakeStore = Callable[[], SqliteStore]
+record = partial(LocalRecord, plain="0123")
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "sessions.db"
+
+
+@pytest.fixture
+def clock() -> VirtualClock:
+    return VirtualClock()
+
+
+@pytest.fixture
+def store(path: Path, clock: VirtualClock) -> Iterator[SqliteStore]:
+    store = SqliteStore(str(path), NearCacheSettings(), clock.wall, clock.monotonic)
+    yield store
+    store.close()
+
+
+@pytest.fixture
+def other(path: Path, store: SqliteStore) -> Iterator[sqlite3.Connection]:
+    """Another process's connection to the file: it has a transaction open that writes."""
+    assert store.swap(b"key", 0, record(1, b"data", 0), ttl_s=0)
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    yield other
+    other.close()
+
+
+def change(store: SqliteStore) -> float:
+    """Try in vain to store something; return how long that took."""
+    started = time.monotonic()
+    with pytest.raises(SessionUnavailable, match="cannot be written: database is locked"):
+        store.swap(b"key", 1, record(2, b"", 0), ttl_s=0)
+    return time.monotonic() - started
+
+
+def test_what_only_looks_does_not_wait_for_who_writes(store: SqliteStore, other: sqlite3.Connection) -> None:
+    for _ in range(20):
+        assert store.load(b"key") == record(1, b"data", 0)
+        assert len(store) == 1
+        assert store.all_keys() == [b"key"]
+
+
+def test_only_the_first_to_write_waits_for_another_process_in_vain(
+    store: SqliteStore, other: sqlite3.Connection, clock: VirtualClock
+) -> None:
+    assert change(store) >= PATIENCE_S
+    assert sum(change(store) for _ in range(20)) < 10 * PATIENCE_S
+    clock.advance(LEFT_ALONE_S)
+    assert change(store) >= PATIENCE_S
+
+
+def test_once_the_file_can_be_written_it_is_waited_for_again(store: SqliteStore, other: sqlite3.Connection) -> None:
+    change(store)
+    other.execute("ROLLBACK")
+    assert store.swap(b"key", 1, record(2, b"", 0), ttl_s=0)
+    other.execute("BEGIN IMMEDIATE")
+    assert change(store) >= PATIENCE_S
+
+
+def test_what_many_threads_cannot_write_keeps_none_of_them_longer_than_one(
+    store: SqliteStore, other: sqlite3.Connection
+) -> None:
+    failures: list[SessionUnavailable] = []
+
+    def write() -> None:
+        try:
+            store.swap(b"key", 1, record(2, b"", 0), ttl_s=0)
+        except SessionUnavailable as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=write) for _ in range(20)]
+    started = time.monotonic()
+    for thread in threads:
+        thread.start()
+    while any(thread.is_alive() for thread in threads):
+        assert store.load(b"key") == record(1, b"data", 0)
+    for thread in threads:
+        thread.join()
+    assert time.monotonic() - started < 10 * PATIENCE_S
+    assert len(failures) == 20
+
+
+def test_it_is_told_once_that_a_file_cannot_be_written_and_once_that_it_can_again(
+    store: SqliteStore, other: sqlite3.Connection, caplog: pytest.LogCaptureFixture
+) -> None:
+    for _ in range(3):
+        change(store)
+        store.load(b"key")
+    other.execute("ROLLBACK")
+    for n in (1, 2):
+        store.swap(b"key", n, record(n + 1, b"", 0), ttl_s=0)
+    assert [message.partition("sessions.db ")[2] for message in caplog.messages] == [
+        "cannot be written: database is locked",
+        "can be written again",
+    ]
+
+
+def test_a_file_that_is_taken_away_is_made_again_for_its_owner_alone(store: SqliteStore, path: Path) -> None:
+    for file in path.parent.iterdir():
+        file.unlink()
+    store.renew_after_fork()
+    assert store.swap(b"key", 0, record(1, b"data", 0), ttl_s=0)
+    assert {file.stat().st_mode & 0o077 for file in path.parent.iterdir()} == {0}
+
+
+def test_a_file_that_others_can_write_by_now_is_not_opened_in_a_child(store: SqliteStore, path: Path) -> None:
+    path.chmod(0o666)
+    store.renew_after_fork()
+    with pytest.raises(SessionUnavailable, match="nobody else can write"):
+        store.load(b"key")
+
+
+def test_two_stores_of_a_process_keep_others_from_taking_it_for_gone(store: SqliteStore, path: Path) -> None:
+    assert store.swap(b"key", 0, record(1, b"data", 0), ttl_s=0)
+    second = SqliteStore(str(path), NearCacheSettings())
+    look = "import sqlite3, sys; db = sqlite3.connect(sys.argv[1]); db.execute('PRAGMA user_version'); db.close()"
+    subprocess.run([sys.executable, "-c", look, path], check=True)
+    assert path.with_name("sessions.db-wal").exists()  # who closes a file last takes that away
+    second.close()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_ctrl_c_leaves_no_lock_behind_wherever_it_comes(store: SqliteStore) -> None:
+    class CtrlC(BaseException):
+        pass
+
+    def interrupt(*_: object) -> None:
+        raise CtrlC
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        for n in range(500):
+            with contextlib.suppress(CtrlC):
+                signal.setitimer(signal.ITIMER_REAL, 1e-6 * (n + 1))
+                for _ in range(50):  # more than there is time for; but it may come where nothing can be raised
+                    found = store.load(b"key")
+                    generation = found.generation if found else 0
+                    assert store.swap(b"key", generation, record(generation + 1, b"", 0), ttl_s=0)
+                signal.setitimer(signal.ITIMER_REAL, 0)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    with ThreadPoolExecutor(1) as other_thread:
+        found = other_thread.submit(store.load, b"key").result()
+        assert found is not None
+        assert other_thread.submit(store.swap, b"key", found.generation, record(0, b"", 0), 0).result()
+
+
+def test_a_closed_store_is_not_opened_again(store: SqliteStore) -> None:
+    store.close()
+    with pytest.raises(SessionUnavailable, match="closed"):
+        store.load(b"key")
