@@ -9,6 +9,7 @@ import time
 import weakref
 from collections.abc import Iterable
 from contextlib import closing
+from functools import partial
 from typing import Any, ParamSpec, TypeVar
 
 from msm_fast._core.session_id import SessionId
@@ -25,6 +26,7 @@ from msm_fast.engine.loading import Asked
 from msm_fast.engine.locking import SessionLock, release, wait_for_lock
 from msm_fast.engine.reconnecting import reconnect
 from msm_fast.engine.saving import Begun
+from msm_fast.forks import take_each
 from msm_fast.node import Node
 from msm_fast.operations import Operations
 from msm_fast.policies import SaveResult
@@ -247,11 +249,15 @@ class AsyncSessionManager(Operations):
         self._lock_keeper.start_anew(after_fork=False)
 
     def _renew_after_fork(self) -> None:
-        self._renew_locks_after_fork()
-        self._home.leave()
-        self._driver.start_anew(after_fork=True)
-        self._lock_keeper.start_anew(after_fork=True)
-        self._threads.start_anew()
+        take_each(
+            partial(
+                self._driver.start_anew, after_fork=True
+            ),  # first: whatever becomes of the rest, its parent's are not used
+            self._home.leave,
+            self._renew_locks_after_fork,
+            partial(self._lock_keeper.start_anew, after_fork=True),
+            self._threads.start_anew,
+        )
 
     def _write_at_exit(self) -> None:
         """Write what is left in the queue when the loop is gone, as a manager of threads would."""

@@ -21,6 +21,7 @@ from msm_fast.engine.loading import Asked
 from msm_fast.engine.locking import SessionLock, release, wait_for_lock
 from msm_fast.engine.reconnecting import reconnect
 from msm_fast.engine.saving import Begun
+from msm_fast.forks import take_each
 from msm_fast.node import Node
 from msm_fast.operations import Distribution, Operations
 from msm_fast.policies import SaveResult
@@ -212,11 +213,13 @@ class SessionManager(Operations):
         self._writer.wake()
 
     def _renew_after_fork(self) -> None:
-        self._renew_locks_after_fork()
-        self._driver.abandon_connections()
-        self._prober.renew()
-        self._writer.renew()
-        self._lock_keeper.renew_after_fork()
+        take_each(
+            self._driver.abandon_connections,  # first: whatever becomes of the rest, its parent's are not used
+            self._renew_locks_after_fork,
+            self._prober.renew,
+            self._writer.renew,
+            self._lock_keeper.renew_after_fork,
+        )
 
 
 _managers: weakref.WeakSet[SessionManager] = weakref.WeakSet()

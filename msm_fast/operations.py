@@ -28,6 +28,7 @@ from msm_fast.engine.saving import Begun
 from msm_fast.engine.serving import find, store
 from msm_fast.engine.sticky import StickySessions
 from msm_fast.errors import ApplicationStopped, ConfigurationError
+from msm_fast.forks import take_each
 from msm_fast.local_store import LocalStore
 from msm_fast.node import Node, parse_failover_nodes, parse_nodes
 from msm_fast.policies import DistributionState, SaveResult
@@ -283,9 +284,7 @@ class Operations:
 
     def _renew_locks_after_fork(self) -> None:
         self._stop_lock, self._change_lock = threading.Lock(), threading.Lock()
-        self._ctx.renew_locks()
-        if self._sticky is not None:
-            self._sticky.renew_after_fork()
+        take_each(self._ctx.renew_locks, *([] if self._sticky is None else [self._sticky.renew_after_fork]))
 
 
 def _open_local_store(settings: Settings) -> LocalStore | None:

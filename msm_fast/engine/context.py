@@ -25,6 +25,7 @@ from msm_fast.engine.limits import ItemLimits
 from msm_fast.engine.missed import MissedCommands
 from msm_fast.engine.retries import RetryBudget
 from msm_fast.engine.topology import Topology
+from msm_fast.forks import take_each
 from msm_fast.local_store import LocalStore, MemoryStore
 from msm_fast.policies import DistributionState
 from msm_fast.settings import Settings
@@ -170,14 +171,16 @@ class Context:
 
         Its writes get nonces of its own.
         """
-        self.essentials.forget_nonces()
-        self.blacklist.renew_lock()
-        self.health.renew_lock()
-        self.retry_budget.renew_lock()
-        self.missed.renew_lock()
-        self.distribution.renew_lock()
-        self.behind.renew_after_fork()
-        self.local.renew_after_fork()
+        take_each(
+            self.essentials.forget_nonces,
+            self.blacklist.renew_lock,
+            self.health.renew_lock,
+            self.retry_budget.renew_lock,
+            self.missed.renew_lock,
+            self.distribution.renew_lock,
+            self.behind.renew_after_fork,
+            self.local.renew_after_fork,
+        )
 
     def change_topology(self, settings: Settings, draining: Collection[str]) -> None:
         """Use other nodes from now on; what is under way with the old ones may end there.

@@ -7,6 +7,7 @@ import http.client
 import json
 import multiprocessing
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import threading
 import time
 from collections.abc import Iterator
 from http.cookies import SimpleCookie
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -129,6 +131,30 @@ def _wait_for(child: int) -> int:
     os.kill(child, 9)
     os.waitpid(child, 0)
     raise AssertionError("the child hangs")
+
+
+def test_row_45_a_child_makes_connections_of_its_own_also_when_its_local_store_is_gone(
+    proxies: dict[str, CountingProxy], tmp_path: Path
+) -> None:
+    folder = tmp_path / "gone"
+    folder.mkdir()
+    settings: dict[str, Any] = {"timeouts": UNHURRIED, "on_cluster_lost": "error", "on_corrupt": "error"}
+    with (
+        SessionManager(as_text(proxies), local_store=f"sqlite:///{folder / 'sessions.db'}", **settings) as one,
+        SessionManager(as_text(proxies), **settings) as other,
+    ):
+        assert use(one, "warm", 2)
+        assert use(other, "warm", 2)
+        shutil.rmtree(folder)
+        before = sum(proxy.n_connections for proxy in proxies.values())
+        child = os.fork()
+        if child == 0:
+            with contextlib.suppress(BaseException):
+                exit_with(use(one, "child") and use(other, "other child"))
+            os._exit(2)
+        assert os.waitstatus_to_exitcode(_wait_for(child)) == 0
+        assert sum(proxy.n_connections for proxy in proxies.values()) - before >= 2 * 2  # two managers, to two nodes
+        assert use(one, "parent")
 
 
 @pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="this system cannot fork")

@@ -9,6 +9,7 @@ PACKAGE = Path(msm_fast.__file__).parent
 
 PLAIN_VALUES = {
     "blacklist",
+    "forks",
     "local_store",
     "node",
     "policies",

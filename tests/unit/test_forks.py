@@ -1,0 +1,47 @@
+"""What managers do in a forked child, of which one part may fail."""
+
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from msm_fast import AsyncSessionManager, SessionManager, async_manager, manager
+from msm_fast.forks import take_each
+
+NODES = "n1:127.0.0.1:1,n2:127.0.0.1:2"  # nobody is asked
+
+
+def fail() -> None:
+    raise OSError("the disk is gone")
+
+
+def test_a_step_that_fails_is_told_and_keeps_no_other_from_being_taken(caplog: pytest.LogCaptureFixture) -> None:
+    taken: list[int] = []
+    take_each(lambda: taken.append(1), fail, lambda: taken.append(2))
+    assert taken == [1, 2]
+    assert "the disk is gone" in caplog.text
+
+
+def connections_of(made: Any) -> object:
+    """Return what is made anew together with the driver's connections."""
+    return made._driver._links if isinstance(made, AsyncSessionManager) else made._driver._lock
+
+
+@pytest.mark.parametrize(("module", "make"), [(manager, SessionManager), (async_manager, AsyncSessionManager)])
+def test_no_manager_of_a_child_uses_its_parents_connections_whatever_of_another_cannot_be_renewed(
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    module: ModuleType,
+    make: Callable[[str], Any],
+) -> None:
+    managers = [make(NODES) for _ in range(3)]
+    monkeypatch.setattr(module, "_managers", managers)
+    before = [connections_of(made) for made in managers]
+    monkeypatch.setattr(managers[1], "_renew_locks_after_fork", fail)
+    monkeypatch.setattr(managers[2]._ctx.health, "renew_lock", fail)
+    lock_before = managers[2]._ctx.missed._lock
+    module._after_fork_in_child()
+    assert all(connections_of(made) is not old for made, old in zip(managers, before, strict=True))
+    assert managers[2]._ctx.missed._lock is not lock_before
+    assert len(caplog.records) == 2
