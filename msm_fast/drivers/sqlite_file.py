@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 import sqlite3
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
+
+from msm_fast.forks import take_each
 
 __all__ = ["SqliteFile"]
 
 _PATIENCE_S = 0.1
 _PAUSE_S = 0.001
 _LEFT_ALONE_S = 1.0
+_PATIENCE_BEFORE_FORK_S = 1.0
 
 
 class SqliteFile:
@@ -25,7 +30,7 @@ class SqliteFile:
     Who has waited in vain for those is the last one to do so for a second, or until the file can be written again: the
     others try once, so that many at a time are kept no longer than one is.
     Raises: sqlite3.Error, and what make raises.
-    Thread-safety: shared by all threads. A forked child opens the file when it first uses it.
+    Thread-safety: shared by all threads. It is closed before a fork; parent and child open it when they next use it.
     """
 
     def __init__(self, path: str, make: Callable[[], None], layout: str, clock: Callable[[], float]) -> None:
@@ -34,6 +39,7 @@ class SqliteFile:
         self._layout = layout
         self._is_closed = False
         self._reader, self._writer = _Connection(self._connect, clock), _Connection(self._connect_to_write, clock)
+        _files.add(self)
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
@@ -51,9 +57,21 @@ class SqliteFile:
                 db.commit()
 
     def renew_after_fork(self) -> None:
-        """Give a forked child locks of its own; the connections of its parent are neither used nor closed."""
+        """Give a forked child locks of its own; what could not be closed in time is neither used nor closed there."""
         self._reader.renew_after_fork()
         self._writer.renew_after_fork()
+
+    def close_before_fork(self) -> None:
+        """Close the file as soon as no thread uses it, and let none use it until `go_on`.
+
+        SQLite keeps the locks of a process in its memory. A child would inherit those of a transaction that a thread
+        has open, and nobody there would ever let them go.
+        """
+        take_each(self._writer.close_before_fork, self._reader.close_before_fork)
+
+    def go_on(self) -> None:
+        """Let the threads use the file again, after the fork."""
+        take_each(self._reader.go_on, self._writer.go_on)
 
     def close(self) -> None:
         """Close the file for good."""
@@ -143,6 +161,16 @@ class _Connection:
             except RuntimeError:
                 pass
 
+    def close_before_fork(self) -> None:
+        """Take the turn, and close the connection."""
+        if self._lock.acquire(timeout=_PATIENCE_BEFORE_FORK_S):
+            self.close()
+
+    def go_on(self) -> None:
+        """Give the turn back that was taken before a fork, if it was."""
+        with contextlib.suppress(RuntimeError):
+            self._lock.release()
+
     def close(self) -> None:
         """Close the connection; the next use makes another one."""
         db, self._db = self._db, None
@@ -155,3 +183,17 @@ class _Connection:
         if self._db is not None:
             self._abandoned.append(self._db)
             self._db = None
+
+
+_files: weakref.WeakSet[SqliteFile] = weakref.WeakSet()
+
+
+def _before_fork() -> None:
+    take_each(*(file.close_before_fork for file in list(_files)))
+
+
+def _after_fork_in_parent() -> None:
+    take_each(*(file.go_on for file in list(_files)))
+
+
+os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent)

@@ -1,6 +1,7 @@
 """The local store in a file while another process holds that file, as a backup, a shell or a stopped worker does."""
 
 import contextlib
+import os
 import signal
 import sqlite3
 import subprocess
@@ -136,6 +137,36 @@ def test_a_file_that_others_can_write_by_now_is_not_opened_in_a_child(store: Sql
     store.renew_after_fork()
     with pytest.raises(SessionUnavailable, match="nobody else can write"):
         store.load(b"key")
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
+def test_a_child_that_is_forked_in_the_middle_of_a_transaction_can_write_and_so_can_its_parent(
+    path: Path, clock: VirtualClock
+) -> None:
+    is_inside = threading.Event()
+
+    def linger() -> float:
+        """Keep a transaction open for a while: whether a record has expired is looked at within it."""
+        if threading.current_thread() is thread:
+            is_inside.set()
+            time.sleep(0.05)
+        return clock.wall()
+
+    store = SqliteStore(str(path), NearCacheSettings(), linger)
+    thread = threading.Thread(target=store.swap, args=(b"thread", 0, record(1, b"", 0), 60))
+    thread.start()
+    assert is_inside.wait(5)
+    child = os.fork()
+    if child == 0:
+        with contextlib.suppress(BaseException):
+            store.renew_after_fork()
+            os._exit(0 if store.swap(b"child", 0, record(1, b"", 0), ttl_s=60) else 1)
+        os._exit(2)
+    thread.join()
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert store.swap(b"parent", 0, record(1, b"", 0), ttl_s=60)
+    assert sorted(store.all_keys()) == [b"child", b"parent", b"thread"]
+    store.close()
 
 
 def test_two_stores_of_a_process_keep_others_from_taking_it_for_gone(store: SqliteStore, path: Path) -> None:
