@@ -69,11 +69,18 @@ msm_status msm_record_head_read(const uint8_t *buf, size_t len, msm_record_head_
     const uint32_t body_size = load_u32(buf + 44);
     if (len < around || body_size != len - around)
         return MSM_ERR_BOUNDS;
+    const uint64_t generation = msm_load_u64(buf + 8);
+    const uint64_t created_ms = msm_load_u64(buf + 16);
+    const uint64_t accessed_ms = msm_load_u64(buf + 24);
+    const int is_tombstone = (buf[5] & MSM_RECORD_TOMBSTONE) != 0;
+    if ((generation >= MSM_RECORD_NUMBER_LIMIT && !is_tombstone) || created_ms >= MSM_RECORD_NUMBER_LIMIT ||
+        accessed_ms >= MSM_RECORD_NUMBER_LIMIT)
+        return MSM_ERR_LIMIT;
     out->flags = buf[5];
     out->key_id = load_u16(buf + 6);
-    out->generation = msm_load_u64(buf + 8);
-    out->created_ms = msm_load_u64(buf + 16);
-    out->accessed_ms = msm_load_u64(buf + 24);
+    out->generation = generation;
+    out->created_ms = created_ms;
+    out->accessed_ms = accessed_ms;
     out->max_inactive_s = load_u32(buf + 32);
     out->absolute_lifetime_s = load_u32(buf + 36);
     out->n_attributes = load_u32(buf + 40);

@@ -48,11 +48,15 @@ typedef struct {
     uint8_t flags;
 } msm_record_head_t;
 
+/* The generation of a session, and every time, is below: one can be added to them, and 64 bits with a sign hold them. */
+#define MSM_RECORD_NUMBER_LIMIT (UINT64_C(1) << 62)
+
 /* Read the head and check it against the whole record's length; the trailer and the frames are not looked at.
  *
  * MSM_ERR_SYNTAX: no record; MSM_ERR_VERSION: a version or flags that this version does not know, or a key id without
  * the trailer that needs one, or the reverse;
- * MSM_ERR_BOUNDS: the body length does not fit len.
+ * MSM_ERR_BOUNDS: the body length does not fit len;
+ * MSM_ERR_LIMIT: a time, or the generation of what is no tombstone, is over MSM_RECORD_NUMBER_LIMIT.
  */
 msm_status msm_record_head_read(const uint8_t *buf, size_t len, msm_record_head_t *out);
 

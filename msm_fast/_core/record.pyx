@@ -132,6 +132,8 @@ def decode_record(bytes data not None, bytes storage_key not None, *, keyring: K
     cdef msm_status status = msm_record_head_read(buf, n_bytes, &head)
     if status == MSM_ERR_VERSION:
         raise UnknownFormat("a record of another version", 4)
+    if status == MSM_ERR_LIMIT:
+        raise CorruptRecord("a generation or a time that no session has", 8)
     if status != MSM_OK:
         raise CorruptRecord("no record" if status == MSM_ERR_SYNTAX else "a record of a wrong length", 0)
     cdef bytes body

@@ -13,6 +13,12 @@ static void check_known(const msm_record_head_t *head)
     CHECK(msm_record_trailer_size(head->flags) == (is_signed ? 32u : is_encrypted ? 28u : 8u));
 }
 
+static int is_within_limits(const msm_record_head_t *head)
+{
+    const int is_tombstone = (head->flags & MSM_RECORD_TOMBSTONE) != 0;
+    return (is_tombstone || head->generation >> 62 == 0) && head->created_ms >> 62 == 0 && head->accessed_ms >> 62 == 0;
+}
+
 static void check_read(const uint8_t *data, size_t size)
 {
     msm_record_head_t head;
@@ -20,11 +26,13 @@ static void check_read(const uint8_t *data, size_t size)
     const msm_status status = msm_record_head_read(data, size, &head);
     if (status != MSM_OK) {
         check_untouched(&head, sizeof head);
-        CHECK(status == MSM_ERR_SYNTAX || status == MSM_ERR_VERSION || status == MSM_ERR_BOUNDS);
+        CHECK(status == MSM_ERR_SYNTAX || status == MSM_ERR_VERSION || status == MSM_ERR_BOUNDS ||
+              status == MSM_ERR_LIMIT);
         CHECK((status == MSM_ERR_SYNTAX) == (size < 5 || memcmp(data, "\x89MSM", 4) != 0));
         return;
     }
     check_known(&head);
+    CHECK(is_within_limits(&head));
     CHECK(MSM_RECORD_HEAD_SIZE + (size_t)head.body_size + msm_record_trailer_size(head.flags) == size);
     uint8_t *again = malloc(MSM_RECORD_HEAD_SIZE);
     CHECK(again != NULL);
@@ -58,7 +66,7 @@ static msm_record_head_t drawn_head(const uint8_t *data, size_t size)
     return head;
 }
 
-/* Whatever fields are written come back, from a record of that length and of no other. */
+/* Whatever fields are written come back, from a record of that length and of no other, unless one is over its limit. */
 static void check_written(const uint8_t *data, size_t size)
 {
     const msm_record_head_t head = drawn_head(data, size);
@@ -69,7 +77,12 @@ static void check_written(const uint8_t *data, size_t size)
     msm_record_head_write(&head, record);
     CHECK(msm_record_head_read(record, whole + 1, &back) == MSM_ERR_BOUNDS);
     memset(&back, 0, sizeof back);
-    CHECK(msm_record_head_read(record, whole, &back) == MSM_OK);
+    const msm_status status = msm_record_head_read(record, whole, &back);
+    CHECK(status == (is_within_limits(&head) ? MSM_OK : MSM_ERR_LIMIT));
+    if (status != MSM_OK) {
+        free(record);
+        return;
+    }
     CHECK(back.flags == head.flags && back.key_id == head.key_id && back.body_size == head.body_size);
     CHECK(back.generation == head.generation && back.created_ms == head.created_ms);
     CHECK(back.accessed_ms == head.accessed_ms && back.max_inactive_s == head.max_inactive_s);

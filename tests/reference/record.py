@@ -9,6 +9,7 @@ from tests.reference import codec
 HEAD = struct.Struct("<4sBBHQQQIIII8II")
 FRAME = struct.Struct("<HBI")
 MAGIC = b"\x89MSM"
+LIMIT = 2**62  # of a session's generation and of all times
 
 
 class FormatError(Exception):
@@ -39,6 +40,8 @@ def decode_record(data, storage_key):
         raise FormatError
     magic, version, flags, key_id, *times, n_attributes, n_body = HEAD.unpack_from(data)[:11]
     *nonces, home = HEAD.unpack_from(data)[11:]
+    if max(times[1:3]) >= LIMIT or (times[0] >= LIMIT and flags != 1):
+        raise FormatError
     body = data[HEAD.size : -8]
     if magic != MAGIC or version != 1 or flags not in (0, 1) or key_id != 0 or n_body != len(body):
         raise FormatError

@@ -179,6 +179,18 @@ def test_a_number_outside_its_field_is_refused(field):
             record(**{field: number})
 
 
+@pytest.mark.parametrize("field", ["generation", "created_ms", "accessed_ms"])
+def test_a_number_that_no_session_has_is_corrupt(field):
+    assert getattr(decode_record(record(**{field: 2**62 - 1}), KEY), field) == 2**62 - 1
+    for number in (2**62, 2**63, 2**64 - 1):
+        with pytest.raises(CorruptRecord, match="no session has"):
+            decode_record(record(**{field: number}), KEY)
+
+
+def test_a_tombstone_has_the_largest_generation_of_all():
+    assert decode_record(record(generation=2**64 - 1, is_tombstone=True), KEY).generation == 2**64 - 1
+
+
 def test_only_bytes_are_taken():
     with pytest.raises(TypeError):
         decode_record(bytearray(record()), KEY)
