@@ -24,19 +24,20 @@ def end_copies(ctx: Context, session_ids: Sequence[SessionId], max_inactive_s: i
     anything is read from it. max_inactive_s: the sessions' own; a tombstone lives as long as such a copy may.
     Raises: SessionUnavailable if not one node took them.
     """
-    exptime = ctx.exptime(ctx.tombstone_ttl_s(max_inactive_s))
+    ttl_s = ctx.tombstone_ttl_s(max_inactive_s)
+    exptime, until = ctx.exptime(ttl_s), ctx.clock.monotonic() + ttl_s
     commands: dict[str, list[wire.Command]] = {}
     for session_id in session_ids:
         key = ctx.storage_key(session_id)
         tombstone = wire.store(key, encode_tombstone(ctx, key, session_id, max_inactive_s), ctx.nonce(), exptime)
         for node in ctx.health.down():  # first: one that comes back meanwhile is then among the sites
-            ctx.missed.add(node, [tombstone])
+            ctx.missed.add(node, [tombstone], until)
         for node in _sites(ctx, session_id):
             commands.setdefault(node, []).append(tombstone)
         ctx.forget(key)
     failures = yield from _tell(ctx, [Batch(node, todo) for node, todo in commands.items()])
     for node, failure in failures.items():
-        ctx.missed.add(node, commands[node])
+        ctx.missed.add(node, commands[node], until)
         now = ctx.clock.monotonic()
         ctx.health.failed(node, failure.kind, f"missed a logout: {failure.detail}", now, opens_at_once=True)
     if len(failures) == len(commands):

@@ -18,6 +18,8 @@ _SILENCE_S = 1.0
 """For how long a node may not be heard of before it may have been away without this process noticing: as long as it
 takes until another one, which noticed, has told the node what it missed meanwhile."""
 
+_NOT_TOLD = "it had missed a logout when it was taken out of the configuration"
+
 _SILENT: frozenset[FailureKind] = frozenset({"timeout", "unreachable", "deadline"})
 
 
@@ -223,13 +225,19 @@ class ClusterHealth:
         """Return when the next probe is due, or None if every node is up."""
         return min((h.probe_at for h in self.healths.values() if not h.is_up), default=None)
 
-    def change_nodes(self, nodes: Iterable[str], fresh: Collection[str]) -> None:
-        """Have these nodes from now on; new ones, and those that are at another address (fresh), are taken to be up."""
+    def change_nodes(self, nodes: Iterable[str], fresh: Collection[str], has_missed: Callable[[str], bool]) -> None:
+        """Have these nodes from now on; fresh are those that are at another address.
+
+        New and fresh ones are taken to be up, unless there is something that they have missed: they are told by a
+        probe, and used after that.
+        """
         with self._lock:
-            before = self.healths
-            self.healths = {node: before.get(node) or NodeHealth() for node in nodes if node not in fresh}
-            self.healths.update((node, NodeHealth()) for node in fresh)
+            kept = {node: health for node, health in self.healths.items() if node not in fresh}
+            self.healths = {node: kept.get(node) or self._begun(not has_missed(node)) for node in nodes}
             self._take_stock()
+
+    def _begun(self, is_up: bool) -> NodeHealth:
+        return NodeHealth(is_up=is_up, probe_wait=self._reconnect.first, last_failure="" if is_up else _NOT_TOLD)
 
     def renew_lock(self) -> None:
         """Replace the lock in a forked child, where another thread may have held it."""

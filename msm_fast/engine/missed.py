@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from msm_fast._core.wire import Command
 
@@ -19,11 +19,17 @@ class MissedCommands:
 
     def __init__(self) -> None:
         self._queues: dict[str, deque[Command]] = {}
+        self._until: dict[str, float] = {}
+        """By node, when the last of the sessions that its tombstones end would be over in any case."""
         self._lock = threading.Lock()
 
-    def add(self, node: str, commands: Iterable[Command]) -> None:
-        """Note commands that the node must be sent when it is back."""
+    def add(self, node: str, commands: Iterable[Command], until: float) -> None:
+        """Note commands that the node must be sent when it is back; after until (monotonic seconds) nobody needs them.
+
+        It keeps them also while it is not configured: it may be put back.
+        """
         with self._lock:
+            self._until[node] = max(until, self._until.get(node, until))
             self._queues.setdefault(node, deque(maxlen=_MOST_PER_NODE)).extend(commands)
 
     def take(self, node: str, n: int) -> list[Command]:
@@ -35,6 +41,13 @@ class MissedCommands:
     def has_any(self, node: str) -> bool:
         """Whether there is something that the node must be told."""
         return bool(self._queues.get(node))
+
+    def forget_gone(self, nodes: Collection[str], now: float) -> None:
+        """Drop what is of no use any more to nodes that are none of these."""
+        with self._lock:
+            for node in [node for node, until in self._until.items() if node not in nodes and until <= now]:
+                del self._until[node]
+                self._queues.pop(node, None)
 
     def put_back(self, node: str, commands: Iterable[Command]) -> None:
         """Note commands again that could not be sent after all."""

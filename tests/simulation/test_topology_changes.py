@@ -56,6 +56,61 @@ def test_an_id_from_before_the_move_leads_to_what_was_written_since(driver: Simu
     assert read(worker, session_id)["page"] == 2
 
 
+def out_of_use(driver: SimulatedDriver, worker: Worker, home: str) -> list[str]:
+    """Return ids of sessions that a node has, which has missed that they ended and is configured no more."""
+    session_ids = [store_on(worker, home) for _ in range(3)]
+    sessions = [loaded(worker, session_id) for session_id in session_ids]
+    driver.nodes[home].fault = "refused"
+    for session in sessions:
+        session.invalidate()
+        worker.save(session)
+    change(worker, *({"n1", "n2", "n3"} - {home}))
+    driver.nodes[home].fault = None
+    return session_ids
+
+
+def test_a_node_that_is_put_back_is_told_first_what_ended_while_it_was_away(
+    driver: SimulatedDriver, worker: Worker
+) -> None:
+    session_ids = out_of_use(driver, worker, "n2")
+    change(worker, "n1", "n2", "n3")
+    assert worker.ctx.health.down() == ["n2"]
+    assert worker.ctx.health.due_probes(driver.clock.monotonic()) == ["n2"]
+    assert worker.probe("n2")
+    assert worker.ctx.state() is DistributionState.DISTRIBUTED
+    change(worker, "n2")
+    assert [worker.load(session_id) for session_id in session_ids] == [None] * 3
+
+
+def test_what_a_node_has_missed_is_forgotten_when_it_is_gone_for_longer_than_a_session_lives(
+    driver: SimulatedDriver, worker: Worker
+) -> None:
+    out_of_use(driver, worker, "n2")
+    driver.clock.advance(worker.ctx.tombstone_ttl_s(worker.ctx.default_max_inactive_s) - 1)
+    change(worker, "n1", "n3")
+    assert worker.ctx.missed.has_any("n2")
+    driver.clock.advance(2)
+    change(worker, "n1", "n3")
+    assert not worker.ctx.missed.has_any("n2")
+    change(worker, "n1", "n2", "n3")
+    assert worker.ctx.state() is DistributionState.DISTRIBUTED
+
+
+def test_a_node_that_is_put_back_but_does_not_answer_is_probed_ever_less_often(
+    driver: SimulatedDriver, worker: Worker
+) -> None:
+    out_of_use(driver, worker, "n2")
+    driver.nodes["n2"].fault = "refused"
+    change(worker, "n1", "n2", "n3")
+    n_probes = 0
+    for _ in range(600):
+        for node in worker.ctx.health.due_probes(driver.clock.monotonic()):
+            worker.probe(node)
+            n_probes += 1
+        driver.clock.advance(0.1)
+    assert 3 < n_probes < 30
+
+
 def test_a_session_of_a_node_that_was_removed_is_found_by_its_backup(driver: SimulatedDriver, worker: Worker) -> None:
     session_id = store_on(worker, "n2")
     change(worker, "n1", "n3")
