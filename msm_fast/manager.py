@@ -117,7 +117,11 @@ class SessionManager(Operations):
         return self.nodes()
 
     def close(self, timeout: float = 5.0) -> None:
-        """Write what is still to be written, waiting at most timeout seconds for it, and close all connections."""
+        """Write what is still to be written, waiting at most timeout seconds for it, and close all connections.
+
+        Not for a signal handler: what the signal has interrupted may hold a lock that this waits for. A handler that
+        calls sys.exit() is enough: what is still to be written then is, at the end of the interpreter.
+        """
         self._writer.close(timeout)
         self._ctx.is_closed = True
         self._prober.close(timeout)
