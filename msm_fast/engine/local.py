@@ -21,6 +21,7 @@ from msm_fast.policies import SaveResult
 from msm_fast.session import LocalKind, SessionState, Stored
 
 __all__ = [
+    "drop_kept",
     "end_locally",
     "find_locally",
     "keep_locally",
@@ -47,6 +48,12 @@ def kept_record(ctx: Context, session_id: SessionId) -> LocalRecord | None:
         if ctx.distribution.is_on:
             return None
         raise
+
+
+def drop_kept(ctx: Context, session_id: SessionId, generation: int) -> None:
+    """Drop a record that is of no use any more; while that cannot be done, who finds it next will do it."""
+    with contextlib.suppress(SessionUnavailable):
+        ctx.local.delete(ctx.storage_key(session_id), generation)
 
 
 def find_locally(ctx: Context, session_id: SessionId, *, may_be_in_cluster: bool = True) -> SessionState | None:

@@ -10,7 +10,7 @@ from msm_fast.engine.effects import Flow, Sleep
 from msm_fast.engine.ending import end_copies
 from msm_fast.engine.exchanging import probe
 from msm_fast.engine.loading import load
-from msm_fast.engine.local import move_base, state_of_record
+from msm_fast.engine.local import drop_kept, move_base, state_of_record
 from msm_fast.engine.saving import save
 from msm_fast.engine.serialization import StaysLocal
 from msm_fast.errors import CorruptRecord, MsmError, SessionUnavailable
@@ -163,15 +163,14 @@ def catch_up(ctx: Context, session_id: SessionId, state: SessionState | None, ke
     provisional session goes now that the one it stood for can be asked for; one that was changed here and is gone
     from the cluster has ended there.
     """
-    key = ctx.storage_key(session_id)
     if kept.kind == "ended":
         return None
     if kept.kind == "provisional" or (state is None and kept.base):
-        ctx.local.delete(key, kept.generation)
+        drop_kept(ctx, session_id, kept.generation)
         return state
     mine = state_of_record(ctx, session_id, kept)
     if mine is None:
-        ctx.local.delete(key, kept.generation)
+        drop_kept(ctx, session_id, kept.generation)
         return state
     if state is None:
         mine.local_kind = None

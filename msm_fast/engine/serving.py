@@ -8,7 +8,7 @@ from msm_fast._core.session_id import SessionId
 from msm_fast.engine.context import Context, digest
 from msm_fast.engine.effects import Flow
 from msm_fast.engine.loading import Asked, load, was_ended
-from msm_fast.engine.local import end_locally, find_locally, keep_locally, keep_unless_back, kept_record
+from msm_fast.engine.local import drop_kept, end_locally, find_locally, keep_locally, keep_unless_back, kept_record
 from msm_fast.engine.reconnecting import catch_up, told_by
 from msm_fast.engine.saving import Begun, end_retired, save
 from msm_fast.engine.serialization import StaysLocal
@@ -53,7 +53,7 @@ def _forget_ended(ctx: Context, session_id: SessionId, kept: LocalRecord) -> Flo
     """Drop what says here that a session has ended, if the cluster says so too."""
     ctx.counters.add("not_found")
     if (yield from _was_ended(ctx, session_id)):
-        ctx.local.delete(ctx.storage_key(session_id), kept.generation)
+        drop_kept(ctx, session_id, kept.generation)
 
 
 def _find_tagged(ctx: Context, session_id: SessionId, kept: LocalRecord) -> Flow[SessionState | None]:
@@ -123,7 +123,7 @@ def _store_in_cluster(ctx: Context, state: SessionState, epoch: int, begun: Begu
     for session_id in ended:
         _end_tagged(ctx, session_id, state.max_inactive_s)
     if state.local_generation:
-        ctx.local.delete(ctx.storage_key(state.session_id), state.local_generation)
+        drop_kept(ctx, state.session_id, state.local_generation)
         state.local_generation = 0
     return result
 

@@ -1,0 +1,87 @@
+"""Somebody holds the file in which sessions live without the cluster: who is served by the cluster does not notice."""
+
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from msm_fast import NearCacheSettings, SessionId, SessionUnavailable
+from msm_fast.drivers.sqlite_store import SqliteStore
+from msm_fast.engine.local import end_locally
+from msm_fast.local_store import LocalRecord
+from msm_fast.session import LocalKind
+from tests.simulation.driver import SimulatedDriver
+from tests.simulation.test_falling_back import LOCAL, lose
+from tests.simulation.test_loading import key_of
+from tests.simulation.test_saving import loaded, read
+from tests.simulation.worker import Worker, make_settings
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "sessions.db"
+
+
+@pytest.fixture
+def worker(driver: SimulatedDriver, path: Path) -> Iterator[Worker]:
+    store = SqliteStore(str(path), NearCacheSettings(), driver.clock.wall, driver.clock.monotonic)
+    yield Worker(driver, make_settings(**LOCAL), local_store=store)
+    store.close()
+
+
+def hold(path: Path) -> sqlite3.Connection:
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    return other
+
+
+def leave_behind(worker: Worker, session_id: str, kind: LocalKind) -> None:
+    """Let the file have a record of a session from an outage."""
+    plain = session_id.partition("-")[0]
+    assert worker.ctx.local.swap(key_of(session_id), 0, LocalRecord(1, b"", 0, kind, plain=plain), ttl_s=0)
+
+
+def test_a_session_is_found_and_stored_whatever_the_file_has_of_it(worker: Worker, path: Path) -> None:
+    session_id = worker.store(user="ada")
+    leave_behind(worker, session_id, "provisional")
+    held = hold(path)
+    session = loaded(worker, session_id)
+    assert dict(session) == {"user": "ada"}
+    session["page"] = 2
+    session.state.local_generation = 1  # as if what is in the file had been laid over it
+    assert worker.save(session).status == "stored"
+    assert read(worker, session_id) == {"user": "ada", "page": 2}
+    held.close()
+    assert read(worker, session_id) == {"user": "ada", "page": 2}
+    assert len(worker.ctx.local) == 0
+
+
+def test_a_session_that_has_ended_is_none(worker: Worker, path: Path) -> None:
+    session_id = worker.store(user="ada")
+    session = loaded(worker, session_id)
+    session.invalidate()
+    worker.save(session)
+    parsed = SessionId.parse(session_id)
+    assert parsed is not None
+    end_locally(worker.ctx, parsed, max_inactive_s=60)
+    held = hold(path)
+    assert worker.load(session_id) is None
+    held.close()
+
+
+def test_in_an_outage_sessions_are_served_and_only_changes_are_refused(
+    driver: SimulatedDriver, worker: Worker, path: Path
+) -> None:
+    lose(driver, worker)
+    session = worker.create(user="ada")
+    assert worker.save(session).status == "local"
+    held = hold(path)
+    session = loaded(worker, session.id)
+    assert dict(session) == {"user": "ada"}
+    session["page"] = 2
+    with pytest.raises(SessionUnavailable, match="cannot be written"):
+        worker.save(session)
+    held.close()
+    assert worker.save(session).status == "local"
+    assert read(worker, session.id) == {"user": "ada", "page": 2}
