@@ -250,9 +250,8 @@ class AsyncSessionManager(Operations):
 
     def _renew_after_fork(self) -> None:
         take_each(
-            partial(
-                self._driver.start_anew, after_fork=True
-            ),  # first: whatever becomes of the rest, its parent's are not used
+            # First: whatever becomes of the rest, its parent's connections are not used.
+            partial(self._driver.start_anew, after_fork=True),
             self._home.leave,
             self._renew_locks_after_fork,
             partial(self._lock_keeper.start_anew, after_fork=True),

@@ -218,7 +218,8 @@ class SessionManager(Operations):
 
     def _renew_after_fork(self) -> None:
         take_each(
-            self._driver.abandon_connections,  # first: whatever becomes of the rest, its parent's are not used
+            # First: whatever becomes of the rest, its parent's connections are not used.
+            self._driver.abandon_connections,
             self._renew_locks_after_fork,
             self._prober.renew,
             self._writer.renew,
