@@ -8,7 +8,7 @@ import pytest
 from msm_fast import DistributionState, Node, SessionUnavailable
 from tests.simulation.driver import SimulatedDriver
 from tests.simulation.sticky_worker import StickyWorker
-from tests.simulation.test_loading import backup_of, holders, home_of
+from tests.simulation.test_loading import backup_of, holders, home_of, key_of
 from tests.simulation.test_saving import loaded, read
 from tests.simulation.worker import Worker, make_settings
 
@@ -109,6 +109,19 @@ def test_a_node_that_is_put_back_but_does_not_answer_is_probed_ever_less_often(
             n_probes += 1
         driver.clock.advance(0.1)
     assert 3 < n_probes < 30
+
+
+def test_what_ended_while_a_node_was_not_configured_is_not_served_by_it_when_it_is_put_back(
+    driver: SimulatedDriver, worker: Worker
+) -> None:
+    session_id = store_on(worker, "n2")
+    change(worker, "n1", "n3")
+    session = loaded(worker, session_id)
+    session.invalidate()
+    worker.save(session)
+    change(worker, "n1", "n2", "n3")
+    assert driver.nodes["n2"].server.peek(key_of(session_id)), "its copy is alive"
+    assert worker.load(session_id) is None
 
 
 def test_a_session_of_a_node_that_was_removed_is_found_by_its_backup(driver: SimulatedDriver, worker: Worker) -> None:
