@@ -154,8 +154,8 @@ def _store(ctx: Context, state: SessionState, body: bytes, begun: Begun | None) 
         if verdict == "ended":
             yield from end_copies(ctx, [state.session_id], state.max_inactive_s)  # also where it was not yet known
         _learn(progress, write)
-        if verdict == "home_lost" and write.is_out_of_time:
-            raise _out_of_time(ctx, state, progress)
+        if verdict == "home_lost" and write.is_out_of_time and progress.n_conflicts:
+            raise _outrun(ctx, state, progress)  # no node is at fault
         if verdict == "gone" and (progress.lost or progress.away):
             raise _unavailable(ctx, state, progress)  # those that cannot be asked may have it
         if verdict == "gone" and state.is_live:
@@ -294,17 +294,12 @@ def _unavailable(ctx: Context, state: SessionState, progress: _Progress) -> Sess
     )
 
 
-def _out_of_time(ctx: Context, state: SessionState, progress: _Progress) -> SessionUnavailable:
+def _outrun(ctx: Context, state: SessionState, progress: _Progress) -> SessionUnavailable:
     ctx.counters.add("unavailable")
-    others = ""
-    if progress.n_conflicts:
-        others = (
-            f"; other requests had changed it {progress.n_conflicts} times meanwhile. Let fewer requests of one "
-            "session write at once, or set locking"
-        )
     return SessionUnavailable(
-        f"session {digest(state.session_id)} could not be saved in the request's time (timeouts.request); what is "
-        f"stored may be as it was, or as it is now{others}",
+        f"session {digest(state.session_id)} could not be saved in the request's time (timeouts.request): others had "
+        f"changed it {progress.n_conflicts} times meanwhile; what is stored may be as it was, or as it is now. Let "
+        "fewer requests of one session write at once, or set locking",
         session=digest(state.session_id),
         nodes=tuple(sorted(progress.lost)),
     )
