@@ -5,11 +5,11 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TypeVar
+from typing import TypeVar, cast
 
 from msm_fast.drivers.access import OPEN_ACCESS, Access, Credentials
 from msm_fast.drivers.addresses import AddressBook
-from msm_fast.drivers.connection import Connection
+from msm_fast.drivers.connection import Connection, finish
 from msm_fast.drivers.exchange import IdleConnections
 from msm_fast.drivers.failures import NOT_CONFIGURED, OUT_OF_TIME, RESTARTED, ConnectionFailed
 from msm_fast.drivers.greeting import Greeting, greet
@@ -156,24 +156,22 @@ class BlockingDriver:
         deadline: float,
     ) -> list[Outcome]:
         """Wait for the replies that outcomes do not have yet. in_use: the connections on which they come, by index."""
-        complete: list[Outcome] = []
+        complete = list(outcomes)
+        waiting = {connection: i for i, connection in in_use.items() if outcomes[i] is None}
         try:
-            for i, (batch, outcome) in enumerate(zip(batches, outcomes, strict=True)):
-                connection = in_use.get(i)
-                if outcome is None:
-                    assert connection is not None
-                    try:
-                        outcome = connection.finish(until)
-                    except ConnectionFailed as failure:
-                        outcome = self._fail(batch, connection, failure, deadline)
-                        connection = None
-                complete.append(outcome)
-                if connection is not None:
-                    self._release(batch.node, connection)
-                in_use.pop(i, None)
+            for i in [i for i in in_use if outcomes[i] is not None]:
+                self._release(batches[i].node, in_use.pop(i))
+            for connection, answer in finish(waiting, until):
+                i = waiting[connection]
+                if isinstance(answer, ConnectionFailed):
+                    complete[i] = self._fail(batches[i], connection, answer, deadline)
+                    del in_use[i]
+                else:
+                    complete[i] = answer
+                    self._release(batches[i].node, in_use.pop(i))
         finally:
             _close(in_use.values())  # only after an exception of any kind is something left; replies may still come
-        return complete
+        return cast("list[Outcome]", complete)
 
     def _acquire(self, node: str, deadline: float) -> Connection:
         while True:

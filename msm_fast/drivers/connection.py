@@ -1,4 +1,4 @@
-"""One blocking connection to one node."""
+"""A blocking connection to one node, and how several are waited for at once."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import math
 import select
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from pymemcache.client.base import Client
@@ -25,7 +25,7 @@ from msm_fast.drivers.tls_records import lengths_of_writes
 from msm_fast.engine.effects import Replies
 from msm_fast.node import Node
 
-__all__ = ["Connection"]
+__all__ = ["Connection", "finish"]
 
 _CHUNK = 65536
 _READABLE = select.POLLIN | select.POLLHUP | select.POLLERR
@@ -97,7 +97,7 @@ class Connection(PlainConnection):
         self.write(data)
 
     def write(self, data: bytes) -> None:
-        """Write as much of data as the socket takes, and keep the rest for `read`. Raises: ConnectionFailed."""
+        """Write as much of data as the socket takes, and keep the rest for later. Raises: ConnectionFailed."""
         try:
             n = self._sock.send(data, socket.MSG_DONTWAIT)
         except BlockingIOError:
@@ -107,46 +107,71 @@ class Connection(PlainConnection):
         if n < len(data):
             self.unsent = memoryview(data)[n:]
 
-    def finish(self, deadline: float) -> Replies:
-        """Wait for the batch's replies, writing what is left of it meanwhile. Raises: ConnectionFailed.
+    def go_on(self) -> Replies | None:
+        """Write what is left and read what is there; return the batch's replies once they are complete.
 
-        Replies that are there already are taken even after the deadline: another node may have used up the time.
+        Raises: ConnectionFailed.
         """
-        parser = self.parser
-        assert parser is not None
-        data = b""  # something may be read already, and make no sense
-        while True:
-            try:
-                is_complete = parser.feed(data)
-            except ProtocolError as error:
-                raise ConnectionFailed("protocol", True, f"the answer makes no sense: {error.reason}") from error
-            if is_complete:
-                self.parser = None
-                return Replies(parser.replies, self.life, self.compares)
-            data = self.read(deadline)
+        return self._take(self._write_and_read())
+
+    def look_back(self) -> Replies | None:
+        """Do what `go_on` does, for what was read already: it may make no sense. Raises: ConnectionFailed."""
+        return self._take(b"")
 
     def read(self, deadline: float) -> bytes:
         """Wait for what the server says next, writing what is left meanwhile; at least one byte.
 
         Raises: ConnectionFailed.
         """
-        while True:
+        while (wait_s := deadline - time.monotonic()) > 0:
+            data = self._write_and_read() if self.wait(math.ceil(wait_s * 1000)) else b""
+            if data:
+                return data
+        raise ConnectionFailed("timeout", True, "no answer in time")
+
+    def wait(self, timeout_ms: int) -> bool:
+        """Wait until it can be gone on with; False: not in time."""
+        if self.unsent is not None:
+            self._poller.modify(self._sock, _READABLE | select.POLLOUT)
+        return bool(self._poller.poll(timeout_ms))
+
+    def be_waited_for(self, poller: select.poll) -> bool:
+        """Have poller wait until it can be gone on with; return whether it can be now, whatever poller finds."""
+        events = _READABLE if self.unsent is None else _READABLE | select.POLLOUT
+        if isinstance(self._sock, SecureSocket):
+            return self._sock.be_waited_for(poller, events)
+        poller.register(self._sock, events)
+        return False
+
+    def fileno(self) -> int:
+        """Return the descriptor."""
+        return self._sock.fileno()
+
+    def _take(self, data: bytes) -> Replies | None:
+        parser = self.parser
+        assert parser is not None
+        try:
+            is_complete = parser.feed(data)
+        except ProtocolError as error:
+            raise ConnectionFailed("protocol", True, f"the answer makes no sense: {error.reason}") from error
+        if not is_complete:
+            return None
+        self.parser = None
+        return Replies(parser.replies, self.life, self.compares)
+
+    def _write_and_read(self) -> bytes:
+        """Write and read what can be at once; b"": there is nothing to read yet."""
+        try:
             if self.unsent is not None:
-                self._poller.modify(self._sock, _READABLE | select.POLLOUT)
-            wait_s = max(deadline - time.monotonic(), 0)
-            if not self._poller.poll(math.ceil(wait_s * 1000)):
-                raise ConnectionFailed("timeout", True, "no answer in time")
-            try:
-                if self.unsent is not None:
-                    self._send_rest(self.unsent)
-                data = self._sock.recv(_CHUNK, socket.MSG_DONTWAIT)
-            except BlockingIOError:
-                continue
-            except OSError as error:
-                raise ConnectionFailed("reset", True, f"connection lost: {error}") from error
-            if not data:
-                raise ConnectionFailed("reset", True, "the server closed the connection")
-            return data
+                self._send_rest(self.unsent)
+            data = self._sock.recv(_CHUNK, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return b""
+        except OSError as error:
+            raise ConnectionFailed("reset", True, f"connection lost: {error}") from error
+        if not data:
+            raise ConnectionFailed("reset", True, "the server closed the connection")
+        return data
 
     def _send_rest(self, unsent: memoryview) -> None:
         try:
@@ -165,6 +190,48 @@ class Connection(PlainConnection):
         """Close the socket; may be called again."""
         self.fd = -1
         self._client.close()
+
+
+def finish(
+    connections: Iterable[Connection], deadline: float
+) -> Iterator[tuple[Connection, Replies | ConnectionFailed]]:
+    """Wait for the replies on all connections, writing what is left meanwhile; yield them as they are complete.
+
+    All are waited for at once: a node that reads and says nothing does not keep another one waiting, which would be
+    late then. What is there at the deadline is still read, once: a node that goes on and on would never let it end.
+    """
+    unfinished = list(connections)
+    ready = unfinished.copy()
+    step: Callable[[Connection], Replies | None] = Connection.look_back
+    is_over = False
+    while True:
+        for connection in ready:
+            answer: Replies | ConnectionFailed | None
+            try:
+                answer = step(connection)
+            except ConnectionFailed as failure:
+                answer = failure
+            if answer is not None:
+                unfinished.remove(connection)
+                yield connection, answer
+        if is_over or not unfinished:
+            break
+        wait_s = deadline - time.monotonic()
+        is_over = wait_s <= 0
+        ready, step = _wait_for_any(unfinished, max(wait_s, 0)), Connection.go_on
+    for connection in unfinished:
+        yield connection, ConnectionFailed("timeout", True, "no answer in time")
+
+
+def _wait_for_any(connections: Sequence[Connection], seconds: float) -> list[Connection]:
+    """Wait until some of the connections can be gone on with, and return those; none: not in time."""
+    timeout_ms = math.ceil(seconds * 1000)
+    if len(connections) == 1:
+        return list(connections) if connections[0].wait(timeout_ms) else []
+    poller = select.poll()
+    ready = {connection.fileno() for connection in connections if connection.be_waited_for(poller)}
+    ready.update(fd for fd, _ in poller.poll(0 if ready else timeout_ms))
+    return [connection for connection in connections if connection.fileno() in ready]
 
 
 def _poller_of(sock: socket.socket) -> select.poll:

@@ -12,8 +12,8 @@ from libc.math cimport ceil
 from libc.stdint cimport uint8_t
 from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 
-from msm_fast._core.replies cimport ReplyParser, new_parser, new_replies
-from msm_fast._core.wire cimport Batch, encode_checked
+from msm_fast._core.replies cimport Replies, ReplyParser, new_parser, new_replies
+from msm_fast._core.wire cimport MG, Batch, Command, encode_checked
 
 from os import set_blocking
 from time import monotonic
@@ -53,6 +53,11 @@ cdef enum:
     MISSES = 4              # round trips in a row that were awake in vain, after which some sleep at once
     REST = 16               # how many; twice as many after each further one, up to
     DOUBLINGS = 6
+
+cdef enum Progress:
+    INCOMPLETE      # more is to come
+    COMPLETE
+    BROKEN          # no more will, or it makes no sense: `Connection` says what is wrong
 
 # A socket that may wait for less than this does not: kernels count in steps of a few milliseconds.
 cdef double LEAST_PATIENCE_S = 0.05
@@ -240,6 +245,8 @@ cdef struct Writing:
 cdef list _write_and_read(list connections, batches, double until_s):
     """Write each batch as far as its socket takes it, and read the answers, as long as all is well.
 
+    Where a socket does not take all of its batch nothing is read: nobody may wait for one node while another one waits
+    for the rest.
     The GIL is let go of once, before anything is written: what other threads do then they do while the answers are on
     their way, and are done with it, most likely, when those come.
     Returns: as `IdleConnections.exchange`.
@@ -253,7 +260,8 @@ cdef list _write_and_read(list connections, batches, double until_s):
     cdef Batch batch
     cdef bytes data
     cdef list texts = []
-    cdef list outcomes = []
+    cdef bint is_written = True
+    cdef bint is_large = False
     cdef bint was_interrupted = False
     cdef double started_s = seconds()
     cdef double left_s = until_s - <double>monotonic()
@@ -269,15 +277,17 @@ cdef list _write_and_read(list connections, batches, double until_s):
         writings[i].n_read = 0
         connection.parser = new_parser(batch.commands, connection.opaque)
         connection.opaque += <size_t>len(batch.commands)
+        is_large = is_large or (n > 1 and _ask_for_a_value(batch.commands))
     with nogil:
         for i in range(n):
             writings[i].n = c_send(writings[i].fd, writings[i].at, writings[i].size, MSG_DONTWAIT)
-        for i in range(n):
-            if writings[i].n < <ssize_t>writings[i].size:
-                break
+            is_written = is_written and writings[i].n == <ssize_t>writings[i].size
+        for i in range(n if is_written else 0):
             writings[i].n_read = _read_awake(&writings[i], room + <size_t>i * share, share, started_s)
             if writings[i].n_read > 0:
                 continue
+            if is_large:
+                break
             writings[i].n_read = _read(
                 &writings[i], room + <size_t>i * share, share, left_s - (seconds() - started_s)
             )
@@ -291,8 +301,18 @@ cdef list _write_and_read(list connections, batches, double until_s):
         connection.rest, connection.misses = writings[i].rest, writings[i].misses
         if writings[i].n < <ssize_t>writings[i].size:
             connection.unsent = memoryview(texts[i])[max(writings[i].n, 0):]
-        outcomes.append(_finish(connection, room + <size_t>i * share, share, writings[i].n_read, until_s))
-    return outcomes
+    if not is_written:
+        return [None] * n
+    return _finish(connections, writings, room, share, until_s)
+
+
+cdef bint _ask_for_a_value(tuple commands) except -1:
+    """Whether an answer may be larger than what a socket holds, so that its node waits for a reader."""
+    cdef Command command
+    for command in commands:
+        if command._verb == MG:
+            return True
+    return False
 
 
 cdef inline ssize_t _read_awake(Writing *writing, uint8_t *into, size_t n, double started_s) noexcept nogil:
@@ -329,54 +349,107 @@ cdef inline ssize_t _read(Writing *writing, uint8_t *into, size_t n, double left
     return c_recv(writing.fd, into, n, MSG_DONTWAIT)
 
 
-cdef object _finish(PlainConnection connection, uint8_t *room, size_t n_room, ssize_t n_first, double until_s):
-    """Return the replies, or None.
+cdef list _finish(list connections, Writing *writings, uint8_t *room, size_t share, double until_s):
+    """Return the replies that come on each connection, or None.
 
-    room: n_room bytes to read into; the first n_first of them have come already.
+    room: of it each connection has its share, with as much in it as it has read already.
     """
-    cdef ReplyParser parser = connection.parser
-    cdef uint8_t *into
+    cdef pollfd[MOST_AT_ONCE] polled    # fd: -1 where nothing is to come, which a poll passes over
+    cdef Py_ssize_t i
+    cdef Py_ssize_t n_open = 0
+    cdef list outcomes = []
+    cdef PlainConnection connection
+    cdef Progress progress
+    for i in range(len(connections)):
+        connection = connections[i]
+        progress = INCOMPLETE
+        if writings[i].n_read > 0:
+            progress = _take(connection, room + <size_t>i * share, <size_t>writings[i].n_read)
+        outcomes.append(_replies_of(connection) if progress == COMPLETE else None)
+        polled[i].fd = connection.fd if progress == INCOMPLETE else -1
+        polled[i].events = POLLIN
+        n_open += progress == INCOMPLETE
+    if n_open:
+        _read_on(connections, outcomes, polled, n_open, room, share, until_s)
+    return outcomes
+
+
+cdef int _read_on(
+    list connections,
+    list outcomes,
+    pollfd *polled,
+    Py_ssize_t n_open,
+    uint8_t *room,
+    size_t share,
+    double until_s,
+) except -1:
+    """Read what comes on each of the connections that are polled, until nothing is to come or the time is over.
+
+    All are waited for at once: none that says nothing keeps another one waiting, which would be late then. What is
+    there at the end is read once and no more: a node that goes on and on would never let it end.
+    """
+    cdef Py_ssize_t i
+    cdef PlainConnection connection
+    cdef Progress progress
+    cdef bint is_over = False
+    while n_open and not is_over:
+        is_over = <double>monotonic() >= until_s
+        if not _wait(polled, len(connections), until_s):
+            break
+        for i in range(len(connections)):
+            if polled[i].fd < 0 or not polled[i].revents:
+                continue
+            connection = connections[i]
+            progress = _read_once(connection, room + <size_t>i * share, share)
+            if progress == COMPLETE:
+                outcomes[i] = _replies_of(connection)
+            if progress != INCOMPLETE:
+                polled[i].fd = -1
+                n_open -= 1
+    return 0
+
+
+cdef Progress _read_once(PlainConnection connection, uint8_t *room, size_t n_room) except? BROKEN:
+    """Read what is there: of a value that is arriving into its place, else into the room."""
     cdef size_t size
+    cdef uint8_t *into = connection.parser.room(&size)
     cdef ssize_t n
-    cdef bint is_complete = False
-    if connection.unsent is not None:
-        return None
+    if into is NULL:
+        n = c_recv(connection.fd, room, n_room, MSG_DONTWAIT)
+        return _take(connection, room, <size_t>n) if n > 0 else BROKEN
+    n = c_recv(connection.fd, into, size, MSG_DONTWAIT)
+    if n <= 0:
+        return BROKEN
     try:
-        if n_first > 0:
-            is_complete = parser.take(room, <size_t>n_first)
+        return COMPLETE if connection.parser.take_filled(<size_t>n) else INCOMPLETE
     except ProtocolError:
-        return None
-    while not is_complete:
-        if not _wait(connection.fd, until_s):
-            return None
-        into = parser.room(&size)
-        if into is NULL:
-            n = c_recv(connection.fd, room, n_room, MSG_DONTWAIT)
-        else:
-            n = c_recv(connection.fd, into, size, MSG_DONTWAIT)
-        if n <= 0:
-            return None
-        try:
-            is_complete = parser.take(room, <size_t>n) if into is NULL else parser.take_filled(<size_t>n)
-        except ProtocolError:
-            return None
+        return BROKEN
+
+
+cdef inline Progress _take(PlainConnection connection, const uint8_t *text, size_t n) except? BROKEN:
+    """Take n bytes that came."""
+    try:
+        return COMPLETE if connection.parser.take(text, n) else INCOMPLETE
+    except ProtocolError:
+        return BROKEN
+
+
+cdef inline Replies _replies_of(PlainConnection connection):
+    """Return the replies of a batch that is complete."""
+    cdef ReplyParser parser = connection.parser
     connection.parser = None
     return new_replies(parser.replies, connection.life, connection.compares)
 
 
-cdef bint _wait(int fd, double until_s) except -1:
-    """Wait until there is something to read; False: not in time, or it cannot be told."""
-    cdef pollfd polled
+cdef bint _wait(pollfd *polled, Py_ssize_t n_polled, double until_s) except -1:
+    """Wait until there is something to read on any; False: not in time, or it cannot be told."""
     cdef int left_ms
     cdef int n
     cdef int error
-    polled.fd = fd
-    polled.events = POLLIN
     while True:
         left_ms = milliseconds(until_s - <double>monotonic())
-        polled.revents = 0
         with nogil:
-            n = c_poll(&polled, 1, left_ms)
+            n = c_poll(polled, n_polled, left_ms)
             error = errno
         if n >= 0:
             return n > 0

@@ -130,6 +130,12 @@ class SecureSocket:
             return [(self.fileno(), select.POLLIN)]
         return self._poller.poll(timeout_ms)
 
+    def be_waited_for(self, poller: select.poll, events: int) -> bool:
+        """Have poller wait until something of these events may be tried; return whether something was read already."""
+        self.modify(self, events)
+        poller.register(self._sock, self._polled)
+        return self._sock.pending() > 0
+
     def modify(self, sock: object, events: int) -> None:
         """Wait for these events from now on. sock: itself."""
         self._asked = events

@@ -1,16 +1,21 @@
 """The blocking driver alone, on real memcached processes."""
 
+import os
+import socket
 import socketserver
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
+from types import SimpleNamespace
 
 import pytest
 
 from msm_fast import Node, Timeouts
 from msm_fast._core import wire
 from msm_fast.drivers.blocking import BlockingDriver
+from msm_fast.drivers.connection import Connection
+from msm_fast.drivers.greeting import FIRST_FREE_OPAQUE
 from msm_fast.engine.effects import Batch, Exchange, Flow, NodeFailure, Outcome, Sleep
 from tests.integration.conftest import Nodes, have_no_plain_sockets
 
@@ -60,6 +65,55 @@ def test_a_node_that_hangs_does_not_make_the_others_late(driver: BlockingDriver,
     assert isinstance(hanging, NodeFailure)
     assert (hanging.kind, hanging.sent) == ("timeout", True)
     assert [statuses(outcome) for outcome in others] == [["EN"], ["EN"]]
+
+
+@pytest.fixture
+def small_buffers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have new connections hand the kernel so little at once that large values go out in many pieces."""
+    connect = BlockingDriver._connect
+
+    def connect_narrowly(driver: BlockingDriver, node: Node, deadline: float) -> Connection:
+        connection = connect(driver, node, deadline)
+        with socket.socket(fileno=os.dup(connection.fileno())) as sock:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 16384)
+        return connection
+
+    monkeypatch.setattr(BlockingDriver, "_connect", connect_narrowly)
+
+
+@pytest.mark.parametrize("hung", ["n1", "n2"])
+@pytest.mark.usefixtures("small_buffers")
+def test_a_node_that_hangs_does_not_keep_the_rest_of_a_large_value_from_another_one(
+    driver: BlockingDriver, nodes: Nodes, hung: str
+) -> None:
+    names = ["n1", "n2"]
+    exchange(driver, *(Batch(name, [wire.noop()]) for name in names))
+    nodes[hung].pause()
+    try:
+        outcomes = exchange(driver, *(Batch(name, [wire.store(b"k", bytes(1_000_000), 1, 0)]) for name in names))
+    finally:
+        nodes[hung].resume()
+    by_node = dict(zip(names, outcomes, strict=True))
+    failure = by_node.pop(hung)
+    assert isinstance(failure, NodeFailure)
+    assert (failure.kind, failure.sent) == ("timeout", True)
+    assert [statuses(outcome) for outcome in by_node.values()] == [["HD"]]
+
+
+@pytest.mark.usefixtures("small_buffers")
+def test_a_node_that_reads_and_says_nothing_does_not_keep_the_rest_of_a_large_value_from_another_one(
+    driver: BlockingDriver, nodes: Nodes
+) -> None:
+    exchange(driver, *(Batch(name, [wire.noop()]) for name in ("n1", "n2")))
+    nodes["n1"].pause()
+    try:
+        silent, other = exchange(
+            driver, Batch("n1", [wire.get(b"k")]), Batch("n2", [wire.store(b"k", bytes(1_000_000), 1, 0)])
+        )
+    finally:
+        nodes["n1"].resume()
+    assert isinstance(silent, NodeFailure)
+    assert statuses(other) == ["HD"]
 
 
 def test_the_late_answer_of_a_node_that_hung_is_never_read(driver: BlockingDriver, nodes: Nodes) -> None:
@@ -151,12 +205,25 @@ class _Full(socketserver.BaseRequestHandler):
             elif asked == b"mn\r\n":
                 self.request.sendall(b"MN\r\n")
                 asked = b""
+            elif asked.startswith(b"mg k"):
+                break
+
+
+class _Flood(_Full):
+    """A node that answers the first question after the greeting with more than anybody can read."""
+
+    def handle(self) -> None:
+        super().handle()
+        with suppress(OSError):
+            self.request.sendall(b"VA 1073741824 c1 f1 t1 O%d\r\n" % FIRST_FREE_OPAQUE)
+            while True:
+                self.request.sendall(bytes(1 << 20))
 
 
 @contextmanager
-def full_node(version: bytes = b"1.6.18") -> Iterator[BlockingDriver]:
+def full_node(version: bytes = b"1.6.18", handler_class: type[_Full] = _Full) -> Iterator[BlockingDriver]:
     """Give a driver with one node n1 that is full."""
-    handler = type("_FullOfVersion", (_Full,), {"version": version})
+    handler = type("_FullOfVersion", (handler_class,), {"version": version})
     with socketserver.ThreadingTCPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         with closing(BlockingDriver({"n1": Node("n1", "127.0.0.1", server.server_address[1])}, Timeouts())) as driver:
@@ -183,3 +250,20 @@ def test_what_a_node_can_leave_out_is_known_by_its_version(version: bytes, compa
         (outcome,) = exchange(driver, Batch("n1", [wire.noop()]))
         assert not isinstance(outcome, NodeFailure)
         assert outcome.compares is compares
+
+
+def test_a_node_that_says_more_than_can_be_read_costs_no_more_than_one_that_is_silent(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def read_clock_slowly() -> float:
+        time.sleep(0.005)  # in which a buffer that was read is full again
+        return time.monotonic()
+
+    have_no_plain_sockets(monkeypatch)
+    monkeypatch.setattr("msm_fast.drivers.connection.time", SimpleNamespace(monotonic=read_clock_slowly))
+    with full_node(handler_class=_Flood) as driver:
+        started = time.monotonic()
+        (outcome,) = exchange(driver, Batch("n1", [wire.get(b"k")]))
+        assert time.monotonic() - started < 0.1 + MARGIN_S
+    assert isinstance(outcome, NodeFailure)
+    assert outcome.kind == "timeout"

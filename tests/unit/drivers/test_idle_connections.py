@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import threading
 import time
@@ -263,3 +264,78 @@ def test_values_of_any_size_come_from_several_nodes_at_once(
     assert outcomes is not None
     assert in_use is None
     assert [replies[0].value for replies in outcomes] == values
+
+
+def silent_one_and(other: Callable[[], Ends]) -> tuple[IdleConnections, Ends, Ends]:
+    """Return connections to n1, which says nothing, and to n2."""
+    idle, silent, spoken_to = idle_of("n1", "n2"), other(), other()
+    idle.put("n1", silent)
+    idle.put("n2", spoken_to)
+    return idle, silent, spoken_to
+
+
+def test_the_rest_of_what_one_node_is_told_does_not_wait_for_another_one_to_answer(
+    connections: Callable[[], Ends],
+) -> None:
+    idle, silent, reader = silent_one_and(connections)
+    large = wire.store(b"k", bytes(8 << 20), 1, 60)
+    started = time.monotonic()
+    outcomes, in_use = idle.exchange([GET, Batch("n2", [large])], started + 1.0)
+    assert time.monotonic() - started < 0.5
+    assert outcomes == [None, None]
+    assert in_use == [silent, reader]
+    assert reader.unsent is not None
+
+
+def test_a_large_answer_of_one_node_does_not_wait_for_another_one_to_answer(connections: Callable[[], Ends]) -> None:
+    idle, silent, talker = silent_one_and(connections)
+    value = bytes(200_000)
+
+    def answer_in_pieces() -> None:
+        talker.be_asked()
+        talker.nodes.sendall(b"VA %d c1 f1 t1 O1\r\n" % len(value))
+        with contextlib.suppress(BrokenPipeError):
+            for start in range(0, len(value), 20_000):
+                time.sleep(0.005)
+                talker.nodes.sendall(value[start : start + 20_000])
+            talker.nodes.sendall(b"\r\n")
+
+    talker.nodes.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    node = threading.Thread(target=answer_in_pieces)
+    node.start()
+    outcomes, in_use = idle.exchange([GET, Batch("n2", [wire.get(b"k")])], time.monotonic() + 1.0)
+    talker.nodes.shutdown(socket.SHUT_RDWR)
+    node.join()
+    assert outcomes is not None
+    assert outcomes[0] is None
+    assert outcomes[1][0].value == value
+    assert in_use == [silent, talker]
+
+
+def test_a_node_that_says_more_than_can_be_read_is_listened_to_no_longer_than_until_then(
+    connections: Callable[[], Ends], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    idle, flooded = idle_of("n1"), connections()
+    idle.put("n1", flooded)
+
+    def flood() -> None:
+        flooded.be_asked()
+        flooded.nodes.sendall(b"VA 1073741824 c1 f1 t1 O1\r\n")
+        with contextlib.suppress(OSError):
+            while True:
+                flooded.nodes.sendall(bytes(1 << 20))
+
+    def read_clock_slowly() -> float:
+        time.sleep(0.005)  # in which a buffer that was read is full again
+        return time.monotonic()
+
+    monkeypatch.setattr("msm_fast.drivers.exchange.monotonic", read_clock_slowly)
+    node = threading.Thread(target=flood)
+    node.start()
+    started = time.monotonic()
+    outcomes, _ = idle.exchange([GET], started + 0.1)
+    took_s = time.monotonic() - started
+    flooded.nodes.shutdown(socket.SHUT_RDWR)
+    node.join()
+    assert outcomes == [None]
+    assert took_s < 0.1 + 0.2

@@ -112,6 +112,23 @@ def test_a_write_that_must_read_first_does_not_spin(scripted: Scripted, secure: 
     assert secure.poll(0)[0][1] & select.POLLOUT
 
 
+def test_who_waits_for_several_is_told_of_what_tls_has_read_already(scripted: Scripted, secure: SecureSocket) -> None:
+    assert not secure.be_waited_for(select.poll(), READABLE)
+    scripted.n_pending = 1
+    assert secure.be_waited_for(select.poll(), READABLE)
+
+
+def test_who_waits_for_several_waits_for_what_tls_needs_first(scripted: Scripted, secure: SecureSocket) -> None:
+    scripted.script = [ssl.SSLWantReadError()]
+    with pytest.raises(BlockingIOError):
+        secure.send(b"mn\r\n")
+    poller = select.poll()
+    secure.be_waited_for(poller, READABLE | select.POLLOUT)
+    assert not poller.poll(0)
+    scripted.peer.send(b"x")
+    assert poller.poll(10_000)
+
+
 def test_a_write_ends_at_each_cut_and_is_repeated_as_it_was(scripted: Scripted, secure: SecureSocket) -> None:
     secure.cut([3, 5, 2])
     scripted.script = [3, 2, ssl.SSLWantWriteError(), 3, 2, 4]
