@@ -11,7 +11,7 @@ from msm_fast.drivers.access import OPEN_ACCESS, Access, Credentials
 from msm_fast.drivers.addresses import AddressBook
 from msm_fast.drivers.connection import Connection, finish
 from msm_fast.drivers.exchange import IdleConnections
-from msm_fast.drivers.failures import NOT_CONFIGURED, OUT_OF_TIME, RESTARTED, ConnectionFailed
+from msm_fast.drivers.failures import NOT_CONFIGURED, OUT_OF_TIME, RESTARTED, ConnectionFailed, cannot_find
 from msm_fast.drivers.greeting import Greeting, greet
 from msm_fast.drivers.node_lives import NodeLives
 from msm_fast.engine.effects import Batch, Budget, Exchange, Flow, NodeFailure, Outcome, Sleep, carry_out
@@ -217,7 +217,7 @@ class BlockingDriver:
         except TimeoutError as error:
             raise ConnectionFailed("timeout", False, str(error)) from None
         except OSError as error:
-            raise ConnectionFailed("unreachable", False, f"the address of {node.host} is not known: {error}") from error
+            raise cannot_find(node.host, error) from error
         failure: ConnectionFailed | None = None
         for i, address in enumerate(addresses):
             if failure is not None and time.monotonic() >= deadline:
@@ -226,7 +226,7 @@ class BlockingDriver:
                 share_s = _time_left(deadline) / (len(addresses) - i)
                 return Connection.open(node, address, share_s, self._access)
             except ConnectionFailed as error:
-                failure = error
+                failure = failure if failure is not None and error.kind == "exhausted" else error
                 self._addresses.note_failure(node, address)
         assert failure is not None
         raise failure

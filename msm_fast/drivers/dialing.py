@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 
 from msm_fast.drivers.access import OPEN_ACCESS, Access
 from msm_fast.drivers.addresses import Address, AddressBook
-from msm_fast.drivers.failures import ConnectionFailed, cannot_connect, handshake_failed
+from msm_fast.drivers.failures import ConnectionFailed, cannot_connect, cannot_find, handshake_failed
 from msm_fast.drivers.multiplexed import ConnectionOwner, MultiplexedConnection
 from msm_fast.drivers.node_lives import NodeLives
 from msm_fast.node import Node
@@ -83,7 +83,7 @@ class Dialer:
             try:
                 return await self._open(node, address, left_s / (len(addresses) - i), owner), address
             except ConnectionFailed as error:
-                failure = error
+                failure = failure if failure is not None and error.kind == "exhausted" else error
                 self._addresses.note_failure(node, address)
         assert failure is not None
         raise failure
@@ -98,7 +98,7 @@ class Dialer:
         try:
             return lookup.result()
         except OSError as error:
-            raise ConnectionFailed("unreachable", False, f"the address of {node.host} is not known: {error}") from error
+            raise cannot_find(node.host, error) from error
 
     async def _open(
         self, node: Node, address: Address | None, timeout_s: float, owner: ConnectionOwner

@@ -7,9 +7,24 @@ import ssl
 
 from msm_fast.engine.effects import FailureKind, NodeFailure
 
-__all__ = ["NOT_CONFIGURED", "OUT_OF_TIME", "RESTARTED", "ConnectionFailed", "cannot_connect", "handshake_failed"]
+__all__ = [
+    "NOT_CONFIGURED",
+    "OUT_OF_TIME",
+    "RESTARTED",
+    "ConnectionFailed",
+    "cannot_connect",
+    "cannot_find",
+    "handshake_failed",
+]
 
-_NO_WAY_THERE = {errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN, errno.ENETDOWN}
+_HOSTS_WORD = {errno.ECONNREFUSED, errno.ECONNRESET, errno.ENOENT}  # the last: where a unix socket should be
+_LACKING = {
+    errno.EMFILE: "this process has no file descriptors left",
+    errno.ENFILE: "this host has no file descriptors left",
+    errno.ENOMEM: "this host has no memory left for a connection",
+    errno.ENOBUFS: "this host has no memory left for a connection",
+    errno.EADDRNOTAVAIL: "this host has no address or no port left for a connection",
+}
 
 NOT_CONFIGURED = "the node is not configured any more"
 OUT_OF_TIME = "the request's time was over"
@@ -32,9 +47,23 @@ class ConnectionFailed(Exception):
 
 
 def cannot_connect(error: OSError) -> ConnectionFailed:
-    """Return what an error of connect() means: the host's word, or that it is not reached."""
-    kind: FailureKind = "unreachable" if error.errno in _NO_WAY_THERE else "refused"
+    """Return what an error of socket() or connect() means: the host's word, that it is not reached, or our own lack."""
+    if error.errno in _LACKING:
+        return _lacks(error)
+    kind: FailureKind = "refused" if error.errno in _HOSTS_WORD else "unreachable"
     return ConnectionFailed(kind, False, f"cannot connect: {error}")
+
+
+def cannot_find(host: str, error: OSError) -> ConnectionFailed:
+    """Return what an error in the look-up of a host's name means."""
+    if error.errno in _LACKING:
+        return _lacks(error)
+    return ConnectionFailed("unreachable", False, f"the address of {host} is not known: {error}")
+
+
+def _lacks(error: OSError) -> ConnectionFailed:
+    assert error.errno is not None
+    return ConnectionFailed("exhausted", False, f"{_LACKING[error.errno]}: {error}")
 
 
 def handshake_failed(error: Exception) -> ConnectionFailed:

@@ -21,6 +21,7 @@ takes until another one, which noticed, has told the node what it missed meanwhi
 _NOT_TOLD = "it had missed a logout when it was taken out of the configuration"
 
 _SILENT: frozenset[FailureKind] = frozenset({"timeout", "unreachable", "deadline"})
+_NOT_THE_NODES: frozenset[FailureKind] = frozenset({"deadline", "exhausted"})
 
 
 @dataclass(slots=True)
@@ -191,10 +192,12 @@ class ClusterHealth:
 
     def failed(self, node: str, kind: FailureKind, detail: str, now: float, *, opens_at_once: bool = False) -> None:
         """Note that the node did not answer; open its breaker if that was enough, or if opens_at_once."""
-        if kind == "deadline" and not opens_at_once:
-            return
         health = self.healths.get(node)
         if health is None:
+            return
+        if kind == "exhausted":
+            health.last_failure = detail  # an operator who looks for what is wrong looks here
+        if kind in _NOT_THE_NODES and not opens_at_once:
             return
         with self._lock:
             health.failures_in_a_row += 1

@@ -1,7 +1,11 @@
 """Nodes that die, come back and hang, and others that are used instead while requests are served."""
 
+import errno
+import os
+import socket
 import time
 from collections.abc import Callable
+from typing import NoReturn
 
 import pytest
 
@@ -55,6 +59,26 @@ def test_a_node_that_comes_back_empty_is_used_again(nodes: Nodes, make_manager: 
     assert "n2" in {home_of(store(manager, n=n)) for n in range(50)}
     kinds = [event.kind for event in events]
     assert kinds.count("node_down") == kinds.count("node_up") == 1
+
+
+def test_a_process_that_is_out_of_file_descriptors_takes_no_node_for_down(
+    make_manager: MakeManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def have_none_left(*kind: object) -> NoReturn:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    session_id, events = store(make_manager(), user="ada"), list[Event]()
+    manager = make_manager(on_cluster_lost="error")
+    manager.subscribe(events.append)
+    with monkeypatch.context() as patched:
+        patched.setattr(socket, "socket", have_none_left)
+        for _ in range(5):
+            with pytest.raises(SessionUnavailable):
+                manager.load(session_id)
+    assert all(node.is_up for node in manager.nodes())
+    assert "this process has no file descriptors left" in {node.last_failure[:41] for node in manager.nodes()}
+    assert dict(loaded(manager, session_id)) == {"user": "ada"}, "it is served again at once"
+    assert events == []
 
 
 def test_a_hanging_node_costs_one_timeout_at_a_time_and_then_nothing(nodes: Nodes, make_manager: MakeManager) -> None:

@@ -4,6 +4,7 @@ from typing import Any
 import pytest
 
 from msm_fast import Breaker, Reconnect
+from msm_fast.engine.effects import FailureKind
 from msm_fast.engine.health import ClusterHealth
 
 Change = tuple[str, bool, str]
@@ -81,11 +82,19 @@ def test_what_a_node_can_do_belongs_to_its_life(health: ClusterHealth) -> None:
     assert not health.of("n1").compares
 
 
-def test_a_requests_own_deadline_says_nothing_about_a_node(health: ClusterHealth) -> None:
+@pytest.mark.parametrize("kind", ["deadline", "exhausted"])
+def test_what_a_request_or_this_process_lacks_says_nothing_about_a_node(
+    health: ClusterHealth, kind: FailureKind
+) -> None:
     for _ in range(10):
-        health.failed("n1", "deadline", "over", 0)
+        health.failed("n1", kind, "nothing left", 0)
     assert health.is_up("n1")
     assert health.is_steady("n1")
+
+
+def test_what_this_process_lacks_is_shown_where_one_looks_for_the_cause(health: ClusterHealth) -> None:
+    health.failed("n1", "exhausted", "no file descriptors left", 0)
+    assert health.of("n1").last_failure == "no file descriptors left"
 
 
 def test_a_node_that_is_down_is_told_once(health: ClusterHealth, changes: list[Change]) -> None:
