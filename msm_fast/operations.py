@@ -254,9 +254,13 @@ class Operations:
 
     def _change_topology(self, settings: Settings, draining: Collection[str]) -> None:
         with self._change_lock:
-            self._driver.change_nodes({node.node_id: node for node in settings.nodes})
+            before = {node.node_id: node for node in self.settings.nodes}
+            after = {node.node_id: node for node in settings.nodes}
+            self._driver.change_nodes({**before, **after})  # requests ask the former nodes until the context changes
             self.settings = settings
             self._ctx.change_topology(settings, draining)
+            if not before.keys() <= after.keys():
+                self._driver.change_nodes(after)
         self._prober.wake()
 
     def _refuse_if_stopped(self) -> None:

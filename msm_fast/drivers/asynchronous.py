@@ -10,7 +10,7 @@ from typing import Generic, TypeVar
 
 from msm_fast.drivers.access import OPEN_ACCESS, Access
 from msm_fast.drivers.dialing import Dialer
-from msm_fast.drivers.failures import NOT_CONFIGURED, OUT_OF_TIME, ConnectionFailed
+from msm_fast.drivers.failures import GONE, OUT_OF_TIME, ConnectionFailed
 from msm_fast.drivers.multiplexed import MultiplexedConnection
 from msm_fast.drivers.node_lives import NodeLives
 from msm_fast.drivers.pipeline import PendingBatch, RoundTrip
@@ -158,7 +158,7 @@ class AsyncDriver:
             if is_too_late:
                 pending.end(NodeFailure("deadline", False, OUT_OF_TIME))
             elif link is None:
-                pending.end(NodeFailure("refused", False, NOT_CONFIGURED))
+                pending.end(GONE)
             else:
                 link.submit(pending)
         return round_trip
@@ -252,7 +252,7 @@ class _Link:
     # -- inside
 
     async def _connect(self) -> None:
-        failure: ConnectionFailed | None = ConnectionFailed("refused", False, "it is not wanted any more")
+        failure: ConnectionFailed | None = ConnectionFailed("gone", False, "its connection is not wanted any more")
         try:
             connection = await self._dialer.connect(self.node, self)
             failure = connection.failure

@@ -11,7 +11,7 @@ from msm_fast.drivers.access import OPEN_ACCESS, Access, Credentials
 from msm_fast.drivers.addresses import AddressBook
 from msm_fast.drivers.connection import Connection, finish
 from msm_fast.drivers.exchange import IdleConnections
-from msm_fast.drivers.failures import NOT_CONFIGURED, OUT_OF_TIME, RESTARTED, ConnectionFailed, cannot_find
+from msm_fast.drivers.failures import GONE, OUT_OF_TIME, RESTARTED, ConnectionFailed, cannot_find
 from msm_fast.drivers.greeting import Greeting, greet
 from msm_fast.drivers.node_lives import NodeLives
 from msm_fast.engine.effects import Batch, Budget, Exchange, Flow, NodeFailure, Outcome, Sleep, carry_out
@@ -179,7 +179,7 @@ class BlockingDriver:
                 configured = self._nodes.get(node)
                 connection = self._idle.pop(node)
             if configured is None:
-                raise ConnectionFailed("refused", False, NOT_CONFIGURED)
+                raise ConnectionFailed(GONE.kind, GONE.sent, GONE.detail)
             if connection is None:
                 return self._connect(configured, deadline)
             try:

@@ -8,7 +8,7 @@ import ssl
 from msm_fast.engine.effects import FailureKind, NodeFailure
 
 __all__ = [
-    "NOT_CONFIGURED",
+    "GONE",
     "OUT_OF_TIME",
     "RESTARTED",
     "ConnectionFailed",
@@ -26,7 +26,7 @@ _LACKING = {
     errno.EADDRNOTAVAIL: "this host has no address or no port left for a connection",
 }
 
-NOT_CONFIGURED = "the node is not configured any more"
+GONE = NodeFailure("gone", False, "the node is not configured any more")
 OUT_OF_TIME = "the request's time was over"
 RESTARTED = NodeFailure("restarted", False, "the node has lost its memory since")
 

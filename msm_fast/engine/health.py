@@ -21,7 +21,7 @@ takes until another one, which noticed, has told the node what it missed meanwhi
 _NOT_TOLD = "it had missed a logout when it was taken out of the configuration"
 
 _SILENT: frozenset[FailureKind] = frozenset({"timeout", "unreachable", "deadline"})
-_NOT_THE_NODES: frozenset[FailureKind] = frozenset({"deadline", "exhausted"})
+_NOT_THE_NODES: frozenset[FailureKind] = frozenset({"deadline", "exhausted", "gone"})
 
 
 @dataclass(slots=True)

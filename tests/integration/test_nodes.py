@@ -18,6 +18,9 @@ from msm_fast import (
     SessionManager,
     SessionUnavailable,
 )
+from msm_fast._core import wire
+from msm_fast.engine.effects import Batch, NodeFailure, Outcome, Replies
+from msm_fast.request_scope import TimeBudget
 from tests.integration.conftest import Nodes
 from tests.integration.test_manager import MARGIN_S, home_of, loaded, store, wait_until
 from tests.timeouts import HURRIED, UNHURRIED
@@ -170,6 +173,23 @@ def test_nodes_are_added_drained_and_removed_while_sessions_are_served(nodes: No
         for n, session_id in enumerate(ids):
             assert loaded(manager, session_id)["n"] == n
         assert manager.distribution.state is DistributionState.DISTRIBUTED
+
+
+def test_while_nodes_are_changed_the_former_are_reached_as_well_as_the_next(nodes: Nodes) -> None:
+    outcomes: list[Outcome] = []
+
+    def ask_all(event: Event) -> None:
+        batches = [Batch(name, [wire.noop()]) for name in nodes]
+        outcomes.extend(manager._driver.exchange(batches, TimeBudget(UNHURRIED.request)))
+
+    with SessionManager(f"n1:{nodes['n1'].address},n2:{nodes['n2'].address}", timeouts=UNHURRIED) as manager:
+        manager.subscribe(ask_all)
+        manager.set_nodes(f"n2:{nodes['n2'].address},n3:{nodes['n3'].address}")
+        assert [type(outcome) for outcome in outcomes] == [Replies, Replies, Replies]
+        ask_all(Event("nodes_changed", "afterwards"))
+        gone, *_ = outcomes[3:]
+        assert isinstance(gone, NodeFailure)
+        assert gone.kind == "gone"
 
 
 @pytest.mark.parametrize("node", ["n9", "n1"])

@@ -1,11 +1,18 @@
 """What an error of the network, or of this process, is taken for."""
 
+import asyncio
 import errno
 import os
 
 import pytest
 
-from msm_fast.drivers.failures import cannot_connect, cannot_find
+from msm_fast import Timeouts
+from msm_fast._core import wire
+from msm_fast.drivers.asynchronous import AsyncDriver
+from msm_fast.drivers.blocking import BlockingDriver
+from msm_fast.drivers.failures import GONE, cannot_connect, cannot_find
+from msm_fast.engine.effects import Batch, Outcome
+from msm_fast.request_scope import TimeBudget
 
 
 def error_of(number: int) -> OSError:
@@ -34,3 +41,13 @@ def test_a_name_that_is_not_known_means_that_its_host_is_not_reached() -> None:
     failure = cannot_find("cache", OSError("not known"))
     assert failure.kind == "unreachable"
     assert "cache" in failure.detail
+
+
+def test_a_node_that_is_gone_is_told_as_such_by_either_driver() -> None:
+    batches = [Batch("n1", [wire.noop()])]
+
+    async def ask_in_loop() -> list[Outcome]:
+        return await AsyncDriver({}, Timeouts()).exchange(batches, TimeBudget(1.0))
+
+    assert BlockingDriver({}, Timeouts()).exchange(batches, TimeBudget(1.0)) == [GONE]
+    assert asyncio.run(ask_in_loop()) == [GONE]

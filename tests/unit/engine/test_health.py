@@ -92,6 +92,22 @@ def test_what_a_request_or_this_process_lacks_says_nothing_about_a_node(
     assert health.is_steady("n1")
 
 
+def test_what_was_meant_for_a_node_that_is_gone_says_nothing_about_a_later_one_of_its_name(
+    health: ClusterHealth,
+) -> None:
+    health.failed("n1", "gone", "not configured any more", 0)
+    assert health.is_up("n1")
+    assert health.is_steady("n1")
+
+
+@pytest.mark.parametrize("kind", ["deadline", "exhausted", "gone"])
+def test_a_node_that_must_be_told_something_first_is_taken_out_of_use_whatever_kept_it_from_being_told(
+    health: ClusterHealth, kind: FailureKind
+) -> None:
+    health.failed("n1", kind, "missed a logout", 0, opens_at_once=True)
+    assert not health.is_up("n1")
+
+
 def test_what_this_process_lacks_is_shown_where_one_looks_for_the_cause(health: ClusterHealth) -> None:
     health.failed("n1", "exhausted", "no file descriptors left", 0)
     assert health.of("n1").last_failure == "no file descriptors left"
