@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TypeVar, cast
 
@@ -49,6 +50,7 @@ class BlockingDriver:
         self._addresses = AddressBook()
         self.lives = NodeLives()
         self._idle = IdleConnections(nodes, _MOST_IDLE, self.lives)
+        self._made: weakref.WeakSet[Connection] = weakref.WeakSet()
         self._lock = threading.Lock()
         self._is_closed = False
 
@@ -86,12 +88,17 @@ class BlockingDriver:
         _close(idle)
 
     def abandon_connections(self) -> None:
-        """Forget connections that a forked child shares with its parent, and the lock another thread may have held."""
+        """Forget connections that a forked child shares with its parent, and the lock another thread may have held.
+
+        Those that threads of the parent were using go too, or the child would hold them open for as long as it lives.
+        To close one here says nothing to its server.
+        """
         self._lock = threading.Lock()
         self.lives.renew_after_fork()
         self._addresses.renew_after_fork()
         is_closed = self._is_closed
         self.close()
+        _close(list(self._made))
         self._is_closed = is_closed
 
     def exchange(self, batches: Sequence[Batch], budget: Budget) -> list[Outcome]:
@@ -194,6 +201,7 @@ class BlockingDriver:
     def _connect(self, node: Node, deadline: float) -> Connection:
         """Make a connection, and note what the node says of itself."""
         connection = self._dial(node, min(deadline, time.monotonic() + self._timeouts.connect))
+        self._made.add(connection)
         try:
             until = min(deadline, time.monotonic() + self._timeouts.connect)
             greeting = _greet(connection, until, self._access.credentials)

@@ -39,7 +39,7 @@ class Connection(PlainConnection):
     Thread-safety: one user at a time.
     """
 
-    __slots__ = ("_client", "_poller", "_sock", "address", "node")
+    __slots__ = ("__weakref__", "_client", "_poller", "_sock", "address", "node")
 
     def __init__(self, node: Node, client: Client, address: Address | None, secured: SecureSocket | None) -> None:
         self.node = node

@@ -9,6 +9,7 @@ import multiprocessing
 import os
 import shutil
 import socket
+import stat
 import subprocess
 import sys
 import threading
@@ -118,6 +119,46 @@ def test_row_45_a_child_forked_while_threads_use_the_manager_does_not_wait_for_t
         for thread in threads:
             thread.join(30)
     assert failures == []
+
+
+def test_row_45_a_child_keeps_no_connection_that_another_thread_was_using_and_takes_it_from_nobody(
+    manager: SessionManager, proxies: dict[str, CountingProxy], nodes: Nodes
+) -> None:
+    with manager.request(None, "POST") as session:
+        session["user"] = "ada"
+    answers: list[object] = []
+    reader = threading.Thread(target=lambda: answers.append(manager.load(session.id)))
+    for server in nodes.values():
+        server.pause()
+    try:
+        asked = sum(proxy.turns for proxy in proxies.values())
+        reader.start()
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while sum(proxy.turns for proxy in proxies.values()) == asked and time.monotonic() < deadline:
+            time.sleep(0.001)
+        child = os.fork()
+        if child == 0:
+            with contextlib.suppress(BaseException):
+                exit_with(not _connections_to({proxy.port for proxy in proxies.values()}))
+            os._exit(2)
+    finally:
+        for server in nodes.values():
+            server.resume()
+    assert os.waitstatus_to_exitcode(_wait_for(child)) == 0
+    reader.join(START_TIMEOUT_S)
+    assert answers == [{"user": "ada"}]
+    assert manager.statistics().node_failures == 0
+
+
+def _connections_to(ports: set[int]) -> int:
+    """Return how many connections to these ports this process has open."""
+    n = 0
+    for fd in range(256):
+        with contextlib.suppress(OSError):
+            if stat.S_ISSOCK(os.fstat(fd).st_mode):
+                with socket.socket(fileno=os.dup(fd)) as sock:
+                    n += sock.family is socket.AF_INET and sock.getpeername()[1] in ports
+    return n
 
 
 def _wait_for(child: int) -> int:
