@@ -332,17 +332,17 @@ def test_an_interruption_at_any_moment_never_leaves_a_reply_for_the_next_request
 
     have_no_plain_sockets(monkeypatch)
     ids = [store(manager, n=n) for n in range(6)]
-    read = Connection.read
+    go_on = Connection.go_on
 
-    def read_and_break_off(self: Connection, deadline: float) -> bytes:
-        read(self, deadline)
+    def go_on_and_break_off(self: Connection) -> None:
+        go_on(self)
         raise _Interrupt
 
     for n, session_id in enumerate(ids):
-        monkeypatch.setattr(Connection, "read", read_and_break_off)
+        monkeypatch.setattr(Connection, "go_on", go_on_and_break_off)
         with pytest.raises(_Interrupt):
             manager.load(session_id)
-        monkeypatch.setattr(Connection, "read", read)
+        monkeypatch.setattr(Connection, "go_on", go_on)
         for m, other in enumerate(ids):
             assert loaded(manager, other)["n"] == m, n
 
