@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from statistics import geometric_mean
 
 from bench.report import table, versions
 from bench.results import Spread
@@ -46,12 +47,13 @@ one thread, with no session at all, with ours in three ways, and with those that
 counts a visit besides.
 
 All contenders of a framework take turns within seconds, {turns} turns of {seconds} s in each case; figures are
-medians over turns, ratios are the medians of the turns' ratios, with the lowest and the highest. What else the
-machine does disturbs all of them, and requests per second most; CPU time is the worker process's, per request. *The
-session's own* is what a request takes minus what the same request takes without a session: in time, which is one
-second divided by the requests per second of a worker that always has a next one, and in CPU time. Round trips, new
-connections and bytes to and from memcached were counted per request by proxies, apart from the turns; round trips are
-those that a request waits for, bytes are also those that it leaves behind.
+medians over turns, ratios are the medians of the turns' ratios, with the lowest and the highest; over several cases,
+the geometric mean of those. What else the machine does disturbs all of them, and requests per second most; CPU time is
+the worker process's, per request. *The session's own* is what a request takes minus what the same request takes without
+a session: in time, which is one second divided by the requests per second of a worker that always has a next one, and
+in CPU time. Round trips, new connections and bytes to and from memcached were counted per request by proxies, apart
+from the turns; round trips are those that a request waits for, bytes are also those that it leaves
+behind.
 
 - *msm_fast* is the default: not sticky, two nodes, each session on both of them. *One copy* is `replicas=0`, which is
   what the rivals do. *Sticky* keeps sessions in the worker and writes both copies behind the request.
@@ -86,7 +88,7 @@ def markdown(outcome: Outcome, n_turns: int, seconds: int) -> str:
 
 
 def summary(outcome: Outcome) -> Iterator[str]:
-    """Yield lines that say how many targets are held, and who did not take part."""
+    """Yield lines that say how many targets are held, and how far over all cases, and who did not take part."""
     every = [
         comparison
         for framework in outcome.frameworks
@@ -99,15 +101,22 @@ def summary(outcome: Outcome) -> Iterator[str]:
         beyond = Counter(
             comparison.what for comparison in every if comparison.ours == ours and comparison.is_out_of_reach
         )
+        means = {what: _mean([c.ratio.median for c in every if (c.ours, c.what) == (ours, what)]) for what in judged}
         counts = "; ".join(
             f"{held[what]} of {n} for {what}, {limit(what)}"
             + (f" (missed by the floor too: {beyond[what]})" if beyond[what] else "")
+            + f", {means[what]:.2f}x over all of them"
             for what, n in judged.items()
         )
         if counts:
             yield f"{ours}: targets held: {counts}."
     for contender, reason in sorted(outcome.left_out.items()):
         yield f"Left out: {contender}: {reason}."
+
+
+def _mean(ratios: list[float]) -> float:
+    """Return the geometric mean; noise may make next to nothing negative."""
+    return geometric_mean(max(ratio, 0.01) for ratio in ratios)
 
 
 def limit(what: str) -> str:

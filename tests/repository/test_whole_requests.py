@@ -224,6 +224,14 @@ def test_a_target_that_the_floor_misses_too_is_counted_as_such() -> None:
     )
 
 
+def test_over_several_cases_the_mean_of_their_ratios_stands_beside_how_many_are_held() -> None:
+    outcome = _outcome(base=[100], ours=[200], pymemcache=[500])
+    for contender, us in [(BASE, 100), (OURS, 200), (DJANGO_ON_PYMEMCACHE, 200)]:
+        outcome.add(Case(DJANGO, "20 KB", READ), contender, Sample(1e6 / us, us / 1e5, us / 1e6))
+    told = next(iter(summary(outcome)))
+    assert "1 of 2 for own CPU time, beside the cheapest rival, at most 0.67x, 0.50x over all of them" in told
+
+
 def test_the_page_has_each_figure_and_what_was_missed_and_who_was_left_out() -> None:
     outcome = _outcome(base=[100], ours=[200], pymemcache=[500], pylibmc=[240])
     outcome.add_traffic(CASE, OURS, Traffic(1.0, 0.0, 1016.0))
