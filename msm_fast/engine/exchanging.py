@@ -13,7 +13,7 @@ from msm_fast.engine.effects import Batch, Exchange, Flow, NodeFailure, Outcome,
 __all__ = ["ask", "exchange", "jittered_wait", "probe", "settle", "wait_after_conflict", "wait_before_retry"]
 
 _MISSED_AT_ONCE = 200
-_MOST_DOUBLINGS = 64
+_LOSSES_THAT_COUNT = 2
 _DOWN = NodeFailure("refused", False, "it is down")
 
 
@@ -78,16 +78,16 @@ def jittered_wait(ctx: Context, attempt: int) -> float:
     Source: "Exponential Backoff And Jitter", AWS Architecture Blog.
     """
     retry = ctx.settings.retry
-    return ctx.rng.random() * float(min(retry.cap, retry.base * 2 ** min(attempt, _MOST_DOUBLINGS)))
+    return ctx.rng.random() * _grown(retry.base, 2, attempt, retry.cap)
 
 
-def wait_after_conflict(ctx: Context, attempt: int) -> float:
-    """Return how long to wait before a write that lost for the n-th time goes on: with full jitter, soon not longer.
+def wait_after_conflict(ctx: Context, n_lost: int) -> float:
+    """Return how long to wait before a write that lost so often goes on: with full jitter, soon not longer.
 
     Who won needs a round trip or two. Whoever waited longer with each loss would be overtaken by all that came later.
     """
-    base = ctx.settings.retry.base
-    return ctx.rng.random() * float(min(base * 2 ** min(attempt, 2), ctx.settings.retry.cap))
+    retry = ctx.settings.retry
+    return ctx.rng.random() * _grown(retry.base, 2, min(n_lost, _LOSSES_THAT_COUNT), retry.cap)
 
 
 def wait_before_retry(ctx: Context, attempt: int) -> float:
@@ -96,11 +96,15 @@ def wait_before_retry(ctx: Context, attempt: int) -> float:
     A retry at once would be one within the request's budget; this one waits for a node to be given up, or to come back.
     """
     reconnect = ctx.settings.reconnect
+    return _grown(0.1 * reconnect.first, reconnect.factor, attempt, reconnect.cap) * (0.5 + ctx.rng.random())
+
+
+def _grown(first: float, factor: float, n: int, cap: float) -> float:
+    """Return first times factor for n times, but no more than cap."""
     try:
-        longest = min(reconnect.cap, 0.1 * reconnect.first * reconnect.factor**attempt)
+        return min(first * float(factor) ** n, cap)
     except OverflowError:  # a long outage has many attempts
-        longest = reconnect.cap
-    return longest * (0.5 + ctx.rng.random())
+        return cap
 
 
 def ask(ctx: Context) -> Flow[bool]:

@@ -130,18 +130,16 @@ def _store(ctx: Context, state: SessionState, body: bytes, begun: Begun | None) 
                 return result
             begun = Begun(writing, outcomes)
     progress = _start(state.stored, state.own_nonces)
-    attempt = -1
     while True:
-        attempt += 1
-        if attempt:
+        if begun is None:
             body = fit_item(ctx, state, body)
-        if attempt or begun is None:
             write = _plan(ctx, state, body, progress)
             verdict = yield from write_copies(ctx, write)
         else:
             write = _write_of(begun.writing)
             outcomes = yield from settle(ctx, begun.writing.batches, begun.outcomes)
             verdict = yield from write_copies(ctx, write, (begun.writing.batches, outcomes))
+            begun = None
         if verdict == "stored":
             _commit(ctx, state, write, body)
             if write.deferred and not ctx.behind.add(
@@ -180,8 +178,8 @@ def _store(ctx: Context, state: SessionState, body: bytes, begun: Begun | None) 
                 assert progress.expected is not None
                 state.stored = Stored(winner.record.generation, progress.lineage, progress.expected, winner.record.body)
             progress.n_conflicts += 1
-            if attempt and attempt % 2 == 0:  # what was just looked at is worth another try at once, but not always
-                yield Sleep(wait_after_conflict(ctx, attempt))
+            if progress.n_conflicts % 2 == 0:  # what was just looked at is worth another try at once, but not always
+                yield Sleep(wait_after_conflict(ctx, progress.n_conflicts))
                 progress.expected = dict.fromkeys(progress.expected or (), UNKNOWN)
 
 
