@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Callable
+from functools import partial
 
+from msm_fast.drivers.worker_thread import WorkerThread
 from msm_fast.engine.context import Context
 from msm_fast.engine.effects import Flow
 from msm_fast.engine.kept_locks import KeptLocks
@@ -30,9 +31,7 @@ class LockKeeper:
         self._ctx = ctx
         self._run = run
         self._locks = KeptLocks(ctx)
-        self._lock = threading.Lock()
-        self._closing = threading.Event()
-        self._thread: threading.Thread | None = None
+        self._worker = WorkerThread("msm-fast-lock-keeper", self._work)
 
     def keep(self, lock: SessionLock) -> None:
         """Renew a lock for as long as it is held."""
@@ -46,21 +45,12 @@ class LockKeeper:
 
     def close(self, timeout_s: float) -> None:
         """Stop, waiting at most timeout_s for what is on its way. Locks that are left die by their lifetime."""
-        self._closing.set()
-        with self._lock:
-            thread = self._thread
-        if thread is not None and thread is not threading.current_thread():
-            thread.join(timeout_s)
+        self._worker.close(timeout_s)
 
     def renew_after_fork(self) -> None:
         """Start anew in a forked child: the locks are its parent's, who has the thread as well."""
-        is_closed = self._closing.is_set()
-        self._lock = threading.Lock()
-        self._closing = threading.Event()
+        self._worker.renew()
         self._locks.renew_after_fork()
-        self._thread = None
-        if is_closed:
-            self._closing.set()
 
     def tick(self) -> None:
         """Renew the locks whose time has come, and try again to let go what is left."""
@@ -72,25 +62,20 @@ class LockKeeper:
         self._locks.forget_released()
 
     def _start(self) -> None:
-        with self._lock:
-            if self._thread is None and not self._closing.is_set():
-                thread = threading.Thread(target=self._work, name="msm-fast-lock-keeper", daemon=True)
-                try:
-                    self._thread = thread
-                    thread.start()
-                except RuntimeError as error:  # the next lock tries again; until then they last for their lifetimes
-                    self._thread = None
-                    _log.error("no thread can be started to renew locks: %s", error)
+        error = self._worker.start()
+        if error is not None:  # the next lock tries again; until then they last for their lifetimes
+            _log.error("no thread can be started to renew locks: %s", error)
+
+    def _has_more(self, n_idle: int) -> bool:
+        return n_idle < _LINGERS_TICKS or self._locks.has_any()
 
     def _work(self) -> None:
         n_idle = 0
-        while not self._closing.wait(self._locks.tick_s):
-            with self._lock:
-                n_idle = 0 if self._locks.has_any() else n_idle + 1
-                if n_idle > _LINGERS_TICKS:
-                    self._thread = None
-                    return
+        self._worker.pause(self._locks.tick_s)
+        while not self._worker.ends(partial(self._has_more, n_idle)):
+            n_idle = 0 if self._locks.has_any() else n_idle + 1
             try:
                 self.tick()
             except Exception:  # noqa: BLE001 - whatever it was: without this thread every lock would be lost
                 _log.exception("a lock could not be renewed; it is tried again")
+            self._worker.pause(self._locks.tick_s)

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import threading
 import time
 from collections.abc import Callable, Sequence
-from queue import Empty, SimpleQueue
 from typing import TypeAlias
 
+from msm_fast.drivers.worker_thread import WorkerThread
 from msm_fast.engine.behind import Job
 from msm_fast.engine.context import Context
 from msm_fast.engine.effects import Flow
 from msm_fast.engine.exchanging import wait_before_retry
 from msm_fast.engine.together import together
 
-__all__ = ["GATHERED_FOR_S", "SWEPT_AT_ONCE", "SWEPT_EVERY_S", "Outcomes", "WriteBehind", "finish", "give_up"]
+__all__ = ["GATHERED_FOR_S", "SWEPT_EVERY_S", "Outcomes", "WriteBehind", "finish", "give_up", "sweep_or_log"]
 
 Outcomes: TypeAlias = "list[bool | Exception]"
 
@@ -27,7 +25,7 @@ GATHERED_FOR_S = 0.01
 """How long what is to be written waits for more of it. Requests have the processor meanwhile, a session that is changed
 again is written once, and several sessions share a round trip."""
 SWEPT_EVERY_S = 1.0
-SWEPT_AT_ONCE = 500
+_SWEPT_AT_ONCE = 500
 
 
 def finish(ctx: Context, jobs: Sequence[Job], outcomes: Sequence[bool | Exception] | None) -> None:
@@ -42,7 +40,7 @@ def finish(ctx: Context, jobs: Sequence[Job], outcomes: Sequence[bool | Exceptio
 def sweep_or_log(sweep: Callable[[int], None]) -> None:
     """Drop sessions that have expired; no failure there keeps others from being written."""
     try:
-        sweep(SWEPT_AT_ONCE)
+        sweep(_SWEPT_AT_ONCE)
     except Exception:  # noqa: BLE001 - whatever it was
         _log.exception("sessions that have expired could not be dropped; it is tried again")
 
@@ -73,67 +71,27 @@ class WriteBehind:
         self._run = run
         self._sweep = sweep
         self._swept_at = 0.0
-        self._thread: threading.Thread | None = None
-        self._start_anew()
-        self._is_closing = False
+        self._worker = WorkerThread("msm-fast-write-behind", self._work)
         ctx.behind.on_work = self.wake
 
     def wake(self) -> None:
         """See to it that what is in the queue will be done. Costs next to nothing while there is nothing."""
-        if not len(self._ctx.behind):
-            return
-        with self._lock:
-            if self._thread is None and not self._is_closing:
-                self._start()
-        self._notify()
+        if len(self._ctx.behind):
+            self._worker.wake()  # where no thread is to be had, what is next in the queue tries again, or `close` does
 
     def close(self, timeout_s: float) -> None:
         """Do what is left, in the calling thread and in at most timeout_s; tell what could not be done."""
         deadline = time.monotonic() + timeout_s
-        with self._lock:
-            self._is_closing = True
-            thread = self._thread
-        self._notify()
-        if thread is not None and thread is not threading.current_thread():
-            thread.join(timeout_s)
-        if thread is None or not thread.is_alive():
+        if self._worker.close(timeout_s):
             self._drain(deadline)
         give_up(self._ctx)
 
     def renew(self) -> None:
         """Start anew in a forked child, to which the thread did not come along."""
-        self._start_anew()
-
-    def _start_anew(self) -> None:
-        # Requests wake the thread, and Ctrl-C may interrupt them anywhere: a Condition or an Event could stay locked.
-        self._lock = threading.Lock()
-        self._alarms: SimpleQueue[None] = SimpleQueue()
-        self._thread = None
-
-    def _start(self) -> None:
-        thread = threading.Thread(target=self._work, name="msm-fast-write-behind", daemon=True)
-        try:
-            self._thread = thread
-            thread.start()
-        except BaseException as error:
-            self._thread = None  # if it runs all the same it sees that, and ends
-            if not isinstance(error, RuntimeError):  # the interpreter is about to end: `close` does it then
-                raise
-
-    def _notify(self) -> None:
-        if self._alarms.empty():
-            self._alarms.put(None)
+        self._worker.renew()
 
     def _work(self) -> None:
-        try:
-            self._write_until_idle()
-        finally:  # whatever ended it, what comes next starts another
-            with self._lock:
-                if self._thread is threading.current_thread():
-                    self._thread = None
-
-    def _write_until_idle(self) -> None:
-        while not self._is_closing and self._thread is threading.current_thread():
+        while self._worker.goes_on:
             jobs = self._ctx.behind.take(time.monotonic()) if self._can_write() else []
             if jobs:
                 self._carry_out(jobs, time.monotonic() + self._ctx.settings.timeouts.request)
@@ -170,21 +128,16 @@ class WriteBehind:
 
     def _gather(self) -> None:
         """Wait for more to be written at once."""
-        if not (self._ctx.behind.fills_a_round or self._is_closing):
+        if not (self._ctx.behind.fills_a_round or self._worker.is_closing):
             time.sleep(GATHERED_FOR_S)
 
     def _wait(self) -> bool:
         """Wait for something to do; return whether to go on."""
         next_at = self._ctx.behind.next_at() if self._can_write() else None
         wait_s = _IDLE_S if next_at is None else min(max(next_at - time.monotonic(), 0), _IDLE_S)
-        if self._is_closing or not wait_s:
+        if self._worker.is_closing or not wait_s:
             return True
-        with contextlib.suppress(Empty):
-            self._alarms.get(timeout=wait_s)
+        if self._worker.pause(wait_s):
             self._gather()
             return True
-        with self._lock:
-            if len(self._ctx.behind) or self._thread is not threading.current_thread():
-                return True
-            self._thread = None
-            return False
+        return not self._worker.ends(lambda: len(self._ctx.behind) > 0)

@@ -52,7 +52,7 @@ def comes_true(condition: Callable[[], bool]) -> bool:
 
 
 def thread_of(keeper: LockKeeper) -> threading.Thread | None:
-    return keeper._thread
+    return keeper._worker.thread
 
 
 def test_a_held_lock_is_renewed_at_a_third_of_its_lifetime(
