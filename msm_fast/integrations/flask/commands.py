@@ -13,9 +13,9 @@ from flask.cli import AppGroup
 
 from msm_fast.engine.context import digest
 from msm_fast.errors import MsmError
+from msm_fast.integrations.operating import end_session, find_session, readable
 from msm_fast.manager import SessionManager
 from msm_fast.session import Session
-from msm_fast.statistics import NodeStatus
 
 __all__ = ["commands"]
 
@@ -60,7 +60,10 @@ def show_nodes(as_json: bool) -> None:
 @_AS_JSON
 def inspect_session(session_id: str, values: bool, as_json: bool) -> None:
     """Show what a session holds: its attributes' names and types. Its life is extended as by a request."""
-    session = _load(_manager(), session_id)
+    try:
+        session = find_session(_manager(), session_id)
+    except MsmError as error:
+        raise click.ClickException(str(error)) from error
     _write(_description(session, with_values=values), as_json)
 
 
@@ -69,19 +72,10 @@ def inspect_session(session_id: str, values: bool, as_json: bool) -> None:
 @click.confirmation_option("--yes", prompt="End this session?")
 def delete_session(session_id: str) -> None:
     """End a session: whoever has its cookie is logged out."""
-    manager = _manager()
-    session = _load(manager, session_id)
-    name = _digest(session)
     try:
-        manager.invalidate(session)
+        name, _ = end_session(_manager(), session_id)
     except MsmError as error:
         raise click.ClickException(str(error)) from error
-    silent = _silent(manager.nodes())
-    if silent:
-        raise click.ClickException(
-            f"session {name} may live on where it could not be deleted: no answer from {silent}. This process ends now "
-            "and tells them nothing later: delete it again when they are back"
-        )
     click.echo(f"session {name} is ended")
 
 
@@ -90,36 +84,9 @@ def _manager() -> SessionManager:
     return manager
 
 
-def _load(manager: SessionManager, session_id: str) -> Session:
-    try:
-        session = manager.load(session_id)
-    except MsmError as error:
-        raise click.ClickException(str(error)) from error
-    if session is None or session.state.local_kind == "provisional":
-        raise click.ClickException(_reason(manager, session))
-    return session
-
-
-def _reason(manager: SessionManager, stand_in: Session | None) -> str:
-    """Return why there is no session to be shown. stand_in: an empty one that would serve a request in its place."""
-    silent = _silent(manager.ask_nodes())
-    if silent:
-        return f"whether there is such a session cannot be told: no answer from {silent}"
-    return "no such session was found" if stand_in is None else "the session could not be had; try again"
-
-
-def _silent(nodes: list[NodeStatus]) -> str:
-    """Return the names of the nodes that do not answer."""
-    return ", ".join(node.node_id or node.address for node in nodes if not node.is_up)
-
-
-def _digest(session: Session) -> str:
-    return digest(session.state.session_id)
-
-
 def _description(session: Session, *, with_values: bool) -> dict[str, Any]:
     return {
-        "session": _digest(session),
+        "session": digest(session.state.session_id),
         "node": session.state.session_id.node,
         "generation": session.generation,
         "created_at": _time(session.created_at),
@@ -144,11 +111,6 @@ def _write(facts: dict[str, Any], as_json: bool) -> None:
         if isinstance(value, dict):
             click.echo(f"{name}:")
             for inner, text in value.items():
-                click.echo(f"  {_printable(inner)}: {text}")
+                click.echo(f"  {readable(inner)}: {text}")
         else:
             click.echo(f"{name}: {value}")
-
-
-def _printable(name: str) -> str:
-    """Return name as it is, or with escapes if it would do something to a terminal: clients may have chosen it."""
-    return name if name.isprintable() else repr(name)

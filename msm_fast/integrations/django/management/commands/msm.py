@@ -12,7 +12,7 @@ from django.core.management.base import BaseCommand, CommandError
 from msm_fast.engine.context import digest
 from msm_fast.errors import MsmError
 from msm_fast.integrations.django.managers import process_manager
-from msm_fast.session import Session
+from msm_fast.integrations.operating import end_session, find_session, readable
 
 __all__ = ["Command"]
 
@@ -72,9 +72,7 @@ class Command(BaseCommand):
         return report, all(node.is_up for node in nodes)
 
     def _inspect(self, session_key: str) -> tuple[dict[str, Any], bool]:
-        session, _ = _ask_for(session_key)
-        if session is None or session.state.local_kind == "provisional":
-            raise CommandError(_UNASKED)
+        session = find_session(process_manager(), session_key)
         return {
             "session": digest(session.state.session_id),
             "node": session.state.session_id.node,
@@ -88,46 +86,8 @@ class Command(BaseCommand):
         }, True
 
     def _delete(self, session_key: str) -> tuple[dict[str, Any], bool]:
-        manager = process_manager()
-        session, have_answered = _ask_for(session_key)
-        is_kept_in_file = manager.settings.local_store != "memory"  # and outlives this process
-        if session is None or (_is_out_of_reach(session, have_answered) and not is_kept_in_file):
-            raise CommandError(f"{_UNASKED}. It is not ended")
-        name, result = digest(session.state.session_id), manager.invalidate(session).status
-        if _is_out_of_reach(session, have_answered):
-            raise CommandError(f"{_UNASKED}. It will be ended when the nodes are back")
-        silent = [node.node_id for node in manager.nodes() if not node.is_up]
-        if silent:
-            raise CommandError(
-                f"the session is ended, but {', '.join(silent)} could not be told and may serve it again for a while"
-            )
+        name, result = end_session(process_manager(), session_key)
         return {"session": name, "result": result}, True
-
-
-_UNASKED = (
-    "the cluster could not be asked for this session, or what it has could not be read. The session may well exist; "
-    "`manage.py msm nodes` shows which nodes answer"
-)
-
-
-def _ask_for(session_key: str) -> tuple[Session | None, bool]:
-    """Return the session, if anything is known of it, and whether all nodes have answered.
-
-    Raises: CommandError: there is none for certain.
-    """
-    manager = process_manager()
-    manager.ask_nodes()  # one that hangs is down then
-    n_failures = manager.statistics().node_failures
-    session = manager.load(session_key)
-    have_answered = all(node.is_up for node in manager.nodes()) and manager.statistics().node_failures == n_failures
-    if session is None and have_answered:
-        raise CommandError("there is no session of this key; it has expired, was ended, or never was")
-    return session, have_answered
-
-
-def _is_out_of_reach(session: Session, have_answered: bool) -> bool:
-    """Whether the session is only what this host knows of one in the cluster."""
-    return session.state.local_kind == "provisional" or (session.is_local and not have_answered)
 
 
 def _moment(seconds: float) -> str:
@@ -136,10 +96,5 @@ def _moment(seconds: float) -> str:
 
 def _as_text(value: object) -> str:
     if isinstance(value, dict):
-        return ", ".join(f"{_readable(name)} ({kind})" for name, kind in value.items()) or "nothing"
+        return ", ".join(f"{readable(name)} ({kind})" for name, kind in value.items()) or "nothing"
     return "never" if value is None else str(value)
-
-
-def _readable(name: str) -> str:
-    """Return the name as it is, or escaped if a terminal would obey it: who visits the site may have chosen it."""
-    return name if name.isprintable() else repr(name)

@@ -1,0 +1,74 @@
+"""What operators ask of one session by a framework's command: an answer that holds, or why there is none."""
+
+from __future__ import annotations
+
+from msm_fast.engine.context import digest
+from msm_fast.errors import MsmError
+from msm_fast.manager import SessionManager
+from msm_fast.session import Session
+
+__all__ = ["NoAnswer", "end_session", "find_session", "readable"]
+
+_UNKNOWN = "no such session: there is no session of this key; it has expired, was ended, or never was"
+
+
+class NoAnswer(MsmError):
+    """What the operator wanted was not done, or is not certain; the message says why and what comes of it."""
+
+
+def find_session(manager: SessionManager, key: str) -> Session:
+    """Return the session, as a request would be served it, which extends its life.
+
+    Raises: NoAnswer, also where it may well be stored but could not be asked for; SessionUnavailable.
+    """
+    session, has_everybody_answered = _ask_for(manager, key)
+    if session is None or session.state.local_kind == "provisional":
+        raise NoAnswer(_UNKNOWN if session is None and has_everybody_answered else _unasked(manager))
+    return session
+
+
+def end_session(manager: SessionManager, key: str) -> tuple[str, str]:
+    """End the session; return its name in the log, and the status of the save.
+
+    Raises: NoAnswer if there is none, or not all nodes that may have it were told; SessionUnavailable.
+    """
+    session, has_everybody_answered = _ask_for(manager, key)
+    if session is None:
+        raise NoAnswer(_UNKNOWN if has_everybody_answered else f"{_unasked(manager)}. It is not ended")
+    is_stand_in = session.state.local_kind == "provisional" or (session.is_local and not has_everybody_answered)
+    if is_stand_in and manager.settings.local_store == "memory":  # which ends with this process
+        raise NoAnswer(f"{_unasked(manager)}. It is not ended")
+    name, status = digest(session.state.session_id), manager.invalidate(session).status
+    if is_stand_in:
+        raise NoAnswer(f"{_unasked(manager)}. It will be ended when the nodes are back")
+    silent = _silent(manager)
+    if silent:
+        raise NoAnswer(
+            f"session {name} may live on where its end could not be told: no answer from {silent}. This process ends "
+            "now and tells them nothing later: delete it again when they are back"
+        )
+    return name, status
+
+
+def readable(name: str) -> str:
+    """Return an attribute's name as it is, or escaped if a terminal would obey it: a client may have chosen it."""
+    return name if name.isprintable() else repr(name)
+
+
+def _ask_for(manager: SessionManager, key: str) -> tuple[Session | None, bool]:
+    """Return the session, if anything is known of it, and whether all nodes have answered."""
+    manager.ask_nodes()  # one that hangs is down then
+    n_failures = manager.statistics().node_failures
+    session = manager.load(key)
+    return session, not _silent(manager) and manager.statistics().node_failures == n_failures
+
+
+def _unasked(manager: SessionManager) -> str:
+    silent = _silent(manager)
+    reason = f"no answer from {silent}" if silent else "what was stored could not be read; try again"
+    return f"the cluster could not be asked for the session, which may exist: {reason}"
+
+
+def _silent(manager: SessionManager) -> str:
+    """Return the names of the nodes that do not answer."""
+    return ", ".join(node.node_id or node.address for node in manager.nodes() if not node.is_up)
