@@ -37,6 +37,7 @@ __all__ = [
     "SessionUnavailable",
     "UnknownFormat",
     "WrongEventLoop",
+    "harmless",
 ]
 
 
@@ -151,3 +152,8 @@ class LockTimeout(MsmError):
 
 class ApplicationStopped(MsmError):
     """The manager was stopped by the policy on_unserializable="stop_application"; it serves no more."""
+
+
+def harmless(value: object) -> object:
+    """Return value as an error may show it: not at all, if a password may stand in it as in "user:password@host"."""
+    return "…" if "@" in str(value) else value

@@ -7,9 +7,9 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from msm_fast.errors import ConfigurationError
+from msm_fast.errors import ConfigurationError, harmless
 
-__all__ = ["Node", "harmless", "parse_failover_nodes", "parse_nodes"]
+__all__ = ["Node", "parse_failover_nodes", "parse_nodes"]
 
 _NODE_ID = re.compile(r"[A-Za-z0-9_]{1,32}")
 _ENTRY = re.compile(
@@ -72,11 +72,6 @@ class Node:
 
 def _is_port(number: int) -> bool:
     return 0 < number < 65536
-
-
-def harmless(value: object) -> object:
-    """Return value as an error may show it: not at all, if a password may stand in it as in "user:password@host"."""
-    return "…" if "@" in str(value) else value
 
 
 def parse_nodes(nodes: str | Iterable[str | Node] | None) -> tuple[Node, ...]:

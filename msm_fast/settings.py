@@ -12,8 +12,8 @@ from typing import Any, Literal
 
 from msm_fast._core.record_format import RecordFormat
 from msm_fast._core.serializers import resolve_serializers
-from msm_fast.errors import ConfigurationError
-from msm_fast.node import Node, harmless, parse_failover_nodes, parse_nodes
+from msm_fast.errors import ConfigurationError, harmless
+from msm_fast.node import Node, parse_failover_nodes, parse_nodes
 from msm_fast.policies import PARTS, Breaker, NearCacheSettings, Reconnect, Retry, Timeouts, Tls, require_positive
 
 __all__ = ["Settings"]

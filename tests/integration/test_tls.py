@@ -31,6 +31,7 @@ from msm_fast.engine.effects import Batch, Exchange, Flow, NodeFailure
 from msm_fast.settings import Settings
 from tests.adversity.proxy import FaultProxy, Faults
 from tests.certificates import Authority
+from tests.integration.test_manager import wait_until
 from tests.memcached import Memcached, find_memcached
 from tests.proxy import Link, Proxy
 from tests.threaded import drop_connections
@@ -432,10 +433,7 @@ def renew(source: str, target: Path) -> None:
 
 
 def until_up(manager: SessionManager) -> None:
-    deadline = time.monotonic() + 20
-    while not manager.nodes()[0].is_up:
-        assert time.monotonic() < deadline, manager.nodes()[0].last_failure
-        time.sleep(0.01)
+    wait_until(lambda: manager.nodes()[0].is_up, timeout_s=20)
 
 
 def test_an_authority_that_is_renewed_is_trusted_without_a_restart(
