@@ -37,6 +37,7 @@ ABOVE_THE_CORE = [
     "engine.essentials",
     "engine.versions",
     "drivers.exchange",
+    "drivers.idle_connections",
     "drivers.pipeline",
 ]
 

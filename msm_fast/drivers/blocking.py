@@ -11,9 +11,9 @@ from typing import TypeVar, cast
 from msm_fast.drivers.access import OPEN_ACCESS, Access, Credentials
 from msm_fast.drivers.addresses import AddressBook
 from msm_fast.drivers.connection import Connection, finish
-from msm_fast.drivers.exchange import IdleConnections
 from msm_fast.drivers.failures import GONE, OUT_OF_TIME, RESTARTED, ConnectionFailed, cannot_find
 from msm_fast.drivers.greeting import Greeting, greet
+from msm_fast.drivers.idle_connections import IdleConnections
 from msm_fast.drivers.node_lives import NodeLives
 from msm_fast.engine.effects import Batch, Budget, Exchange, Flow, NodeFailure, Outcome, Sleep, carry_out
 from msm_fast.node import Node

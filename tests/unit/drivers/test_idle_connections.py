@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from msm_fast._core import wire
-from msm_fast.drivers.exchange import IdleConnections, PlainConnection
+from msm_fast.drivers.exchange import PlainConnection
+from msm_fast.drivers.idle_connections import IdleConnections
 from msm_fast.drivers.node_lives import NodeLives
 from msm_fast.engine.effects import Batch
 

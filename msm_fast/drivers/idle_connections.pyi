@@ -1,0 +1,19 @@
+from collections.abc import Collection, Iterable, Sequence
+from typing import Any, final
+
+from msm_fast._core.wire import Batch
+from msm_fast.drivers.connection import Connection
+from msm_fast.drivers.node_lives import NodeLives
+
+__all__ = ["IdleConnections"]
+
+@final
+class IdleConnections:
+    def __init__(self, nodes: Iterable[str], most: int, lives: NodeLives) -> None: ...
+    def pop(self, node: str) -> Connection | None: ...
+    def put(self, node: str, connection: Connection) -> bool: ...
+    def take_all(self, node: str) -> list[Connection]: ...
+    def change_nodes(self, nodes: Iterable[str], kept: Collection[str]) -> list[Connection]: ...
+    def exchange(
+        self, batches: Sequence[Batch], until_s: float
+    ) -> tuple[list[Any], list[Connection] | None] | tuple[None, None]: ...
