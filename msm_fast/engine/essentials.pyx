@@ -18,7 +18,7 @@ from msm_fast._core.near_cache import NearCache
 __all__ = ["Essentials"]
 
 cdef enum:
-    TTL_MARGIN_S = 1                        # memcached counts in whole seconds and may drop an item one early
+    TTL_MARGIN_S = 2                        # memcached dates items by a count of seconds that may be one old, and leaps
     TOMBSTONE_LONGEST_S = 30 * 24 * 3600    # of a session that never expires
     UNLIMITED_CHECK_S = 3 * 3600            # how long copies of such a session are taken to be in step
     NONCES_AT_ONCE = 64
@@ -92,7 +92,7 @@ cdef class Essentials:
     cpdef long long ttl_s(
         self, long long max_inactive_s, long long created_ms=0, long long absolute_lifetime_s=0
     ) except? -1:
-        """Return how long an item must live from now, in seconds; 0: for ever."""
+        """Return with what TTL an item lives long enough from now, in seconds; 0: for ever."""
         cdef long long idle_s = max_inactive_s + TTL_MARGIN_S if max_inactive_s else 0
         cdef long long left_s
         if not absolute_lifetime_s:
@@ -101,7 +101,7 @@ cdef class Essentials:
         return min(idle_s, left_s) if idle_s else left_s
 
     cpdef long long life_s(self, SessionState state) except? -1:
-        """Return how long the session's items must live from now, in seconds, after its last request; 0: for ever."""
+        """Return with what TTL the session's items live long enough after its last request, in seconds; 0: for ever."""
         cdef long long ttl_s = self.ttl_s(state.max_inactive_s, state.created_ms, state.absolute_lifetime_s)
         return max(ttl_s - <long long>self.idle_s(state), 1) if ttl_s else 0
 
@@ -112,8 +112,8 @@ cdef class Essentials:
         return max(<double>self._monotonic() - <double>state.used_at, 0.0)
 
     def tombstone_ttl_s(self, long long max_inactive_s):
-        """Return how long the tombstone of a session must live: as long as a copy of it may."""
-        return self.ttl_s(max_inactive_s) or TOMBSTONE_LONGEST_S
+        """Return with what TTL a session's tombstone lives as long as any copy of it, on whatever node."""
+        return self.ttl_s(max_inactive_s) + TTL_MARGIN_S if max_inactive_s else TOMBSTONE_LONGEST_S
 
     cpdef object exptime(self, long long ttl_s):
         """Return ttl_s as memcached wants it."""

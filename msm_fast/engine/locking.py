@@ -32,8 +32,6 @@ LOCK_PREFIX = b"msm:lock:"
 _TOKEN_BITS = 128
 _FIRST_WAIT_S = 0.005
 _LONGEST_WAIT_S = 0.1
-_TTL_MARGIN_S = 1
-"""memcached may drop an item up to a second early."""
 _MOVES = 3
 """How often one request follows a session that moves to another node while it asks for its lock."""
 _TRIES = 3
@@ -155,8 +153,11 @@ def _aim(ctx: Context, lock: SessionLock, session_id: SessionId) -> None:
 
 
 def _add(ctx: Context, lock: SessionLock) -> wire.Command:
-    exptime = ctx.exptime(math.ceil(ctx.settings.timeouts.lock_ttl) + _TTL_MARGIN_S)
-    return wire.store(lock.key, lock.token, ctx.nonce(), exptime, add=True)
+    return wire.store(lock.key, lock.token, ctx.nonce(), _exptime(ctx), add=True)
+
+
+def _exptime(ctx: Context) -> int:
+    return ctx.exptime(ctx.ttl_s(math.ceil(ctx.settings.timeouts.lock_ttl)))
 
 
 def _add_along(ctx: Context, lock: SessionLock, flow: Flow[SessionState | None]) -> Flow[SessionState | None]:
@@ -208,8 +209,7 @@ def renew(ctx: Context, lock: SessionLock) -> Flow[None]:
             if node not in lock.items:
                 _lose(ctx, lock)
             continue
-        exptime = ctx.exptime(math.ceil(ctx.settings.timeouts.lock_ttl) + _TTL_MARGIN_S)
-        command = wire.store(lock.key, lock.token, ctx.nonce(), exptime, cas=cas_of(known))
+        command = wire.store(lock.key, lock.token, ctx.nonce(), _exptime(ctx), cas=cas_of(known))
         asked_at = ctx.clock.monotonic()
         (outcome,) = yield from exchange(ctx, [Batch(node, [command], life_of(known))])
         if not isinstance(outcome, NodeFailure) and outcome[0].status == "HD":

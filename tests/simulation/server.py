@@ -1,7 +1,8 @@
 """A memcached that is a dict: the meta commands that this library sends, byte for byte, under virtual time.
 
 It follows memcached 1.6.18: CAS values count from 1 in each process and start again after a restart; times over 30
-days are absolute; an expired item is gone. As 1.6.40 or newer it also answers mg with C as doc/protocol.txt says.
+days are absolute; an expired item is gone, as early as can be. As 1.6.40 or newer it also answers mg with C as
+doc/protocol.txt says.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ class Item:
     client_flags: int
     cas: int
     expires_at: float | None
+    """By the server's count."""
 
 
 class SimulatedServer:
@@ -28,6 +30,8 @@ class SimulatedServer:
         self._items: dict[bytes, Item] = {}
         self._last_cas = 0
         self.life = 1
+        self.early_s = 2
+        """Items are dated by a count of seconds that may be a second old, and that leaps by two when it is late."""
 
     @property
     def compares(self) -> bool:
@@ -48,7 +52,7 @@ class SimulatedServer:
 
     def peek(self, key: bytes) -> Item | None:
         item = self._items.get(key)
-        if item is not None and item.expires_at is not None and item.expires_at <= self._clock.wall():
+        if item is not None and item.expires_at is not None and item.expires_at - self.early_s <= self._clock.wall():
             del self._items[key]
             return None
         return item

@@ -58,6 +58,23 @@ def test_not_even_when_a_copy_was_out_of_reach_at_logout(
         lost.fault = None
 
 
+def test_a_tombstone_outlives_the_copy_of_a_node_that_has_missed_it(
+    driver: SimulatedDriver, make_worker: MakeWorker
+) -> None:
+    one = make_worker()
+    session_id = one.store(user="ada")
+    away = driver.nodes[home_of(session_id)]
+    away.server.early_s = 0
+    logout = loaded(one, session_id)
+    logout.invalidate()
+    away.fault = "refused"
+    one.save(logout)
+    away.fault = None
+    driver.clock.advance(1800 + 1.5)
+    assert away.server.peek(key_of(session_id)) is not None
+    assert make_worker().load(session_id) is None
+
+
 def test_a_node_that_does_not_answer_for_a_moment_is_told_of_a_logout_in_the_same_request(
     driver: SimulatedDriver, worker: Worker
 ) -> None:

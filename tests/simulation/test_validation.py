@@ -203,10 +203,10 @@ def test_a_small_session_is_validated_only_where_that_costs_no_second_round_trip
     cas = cluster.driver.nodes[home_of(session_id)].server.peek(key_of(session_id))
     assert cas is not None
     if cluster.driver.nodes["n1"].server.compares:
-        assert b" v c f t T1801 C%d O" % cas.cas in asked
+        assert b" v c f t T1802 C%d O" % cas.cas in asked
         assert answered.startswith(b"HD c%d " % cas.cas)
     else:
-        assert b" v c f t T1801 O" in asked
+        assert b" v c f t T1802 O" in asked
         assert answered.startswith(b"VA ")
     assert validated(worker) == int(answered.startswith(b"HD"))
 
