@@ -134,7 +134,7 @@ def test_row_42_a_killed_worker_keeps_others_out_no_longer_than_its_locks_lifeti
     dying_worker(session_id)
     started = time.monotonic()
     _count_in(manager, session_id)
-    assert time.monotonic() - started < 3
+    assert time.monotonic() - started < 4, "its lifetime, two seconds because memcached may be early, and the waits"
     assert loaded(manager, session_id)["n"] == 1
 
 
