@@ -84,8 +84,8 @@ class _Progress:
 
     generation: the highest that was written or met. base_generation, base_nonce: of the copy that the session's
     changes lie over, 0 and None for a new session. lineage: what the next write stands on. own_nonces, attempts: as for
-    `Write`. expected: per node, None while there can be no copy yet. lost: nodes that failed. away: nodes that were
-    down. n_conflicts: how often others were first.
+    `Write`. expected: per node, None while there can be no copy yet. lost: nodes that failed. refused: as for `Write`.
+    away: nodes that were down. n_conflicts: how often others were first.
     """
 
     generation: int = 0
@@ -97,6 +97,7 @@ class _Progress:
     expected: dict[str, int] | None = None
     corrupt: frozenset[str] = frozenset()
     lost: set[str] = field(default_factory=set)
+    refused: set[str] = field(default_factory=set)
     away: set[str] = field(default_factory=set)
     n_conflicts: int = 0
 
@@ -192,6 +193,7 @@ def _learn(progress: _Progress, write: Write) -> None:
     unsettled = dict.fromkeys(write.strange, UNKNOWN)  # to be looked at again, not to be overwritten
     progress.expected = {**write.expected, **unsettled, **write.done}
     progress.lost |= write.failed
+    progress.refused |= write.refused
     progress.corrupt = write.corrupt
 
 
@@ -283,12 +285,19 @@ def _plan(ctx: Context, state: SessionState, body: bytes, progress: _Progress) -
 
 def _unavailable(ctx: Context, state: SessionState, progress: _Progress) -> SessionUnavailable:
     ctx.counters.add("unavailable")
-    nodes = tuple(sorted({*ctx.health.down(), *progress.lost}))
+    down = ctx.health.down()
+    nodes = {*down, *progress.lost}
+    refused = progress.refused.difference(down)
+    reasons = (
+        (refused, "cannot store it, most likely being out of memory (SERVER_ERROR)"),
+        (nodes - refused, "cannot be reached in the request's time"),
+    )
+    why = " and ".join(f"{', '.join(map(ctx.label, sorted(group)))} {reason}" for group, reason in reasons if group)
     return SessionUnavailable(
-        f"session {digest(state.session_id)} could not be saved: {', '.join(ctx.label(n) for n in nodes)} cannot be "
-        "reached in the request's time; what is stored may be as it was, or as it is now",
+        f"session {digest(state.session_id)} could not be saved: {why}; what is stored may be as it was, or as it is "
+        "now",
         session=digest(state.session_id),
-        nodes=nodes,
+        nodes=tuple(sorted(nodes)),
     )
 
 

@@ -55,7 +55,8 @@ class Write:
     this one. won_in: the life of the home in which it took it. superseded_by: what stands on this write at its own
     home: this one had succeeded, and nothing more is to be written. newer: what was stored by others meanwhile, for the
     caller to merge with. strange: copies that are not the base. fresh: nodes written or looked at since the last write.
-    is_out_of_time: the request's time was over, which is no node's fault.
+    refused: of the nodes that failed, those that answered that they cannot store it. is_out_of_time: the request's time
+    was over, which is no node's fault.
     """
 
     __slots__ = (
@@ -79,6 +80,7 @@ class Write:
         "own_nonces",
         "record",
         "recreates",
+        "refused",
         "spares",
         "strange",
         "superseded_by",
@@ -123,6 +125,7 @@ class Write:
         self.won_in: int | None = None
         self.superseded_by: Copy | None = None
         self.failed = _NONE
+        self.refused = _NONE
         self.newer: dict[str, Copy] = {}
         self.strange: dict[str, Copy] = {}
         self.has_tombstone = False
@@ -289,7 +292,10 @@ def _take(ctx: Context, write: Write, batch: Batch, outcome: Outcome) -> None:
         write.corrupt -= {node}
     elif isinstance(outcome, NodeFailure) or outcome[0].status == "SERVER_ERROR":
         # After a failed store the server may have dropped the old value as well: its copy counts as gone.
-        write.is_out_of_time |= isinstance(outcome, NodeFailure) and outcome.kind == "deadline"
+        if not isinstance(outcome, NodeFailure):
+            write.refused |= {node}
+        elif outcome.kind == "deadline":
+            write.is_out_of_time = True
         _give_up(write, node)
     elif batch.commands[0].verb == "ms":
         _take_written(write, node, outcome)

@@ -223,6 +223,34 @@ def test_out_of_memory_on_the_home_moves_the_session(driver: SimulatedDriver, wo
     assert read(worker, session.id) == {"step": 2}
 
 
+def test_where_every_node_is_out_of_memory_the_error_says_so_and_not_that_none_can_be_reached(
+    driver: SimulatedDriver, worker: Worker, monkeypatch: Any
+) -> None:
+    for node in driver.nodes.values():
+        monkeypatch.setattr(node.server, "handle", lambda data: b"SERVER_ERROR out of memory storing object\r\n")
+    with pytest.raises(SessionUnavailable) as caught:
+        worker.save(worker.create(user="ada"))
+    assert set(caught.value.nodes) == set(driver.nodes)
+    assert "out of memory" in str(caught.value)
+    assert "reached" not in str(caught.value)
+
+
+def test_the_error_tells_a_node_that_is_out_of_memory_from_one_that_cannot_be_reached(
+    driver: SimulatedDriver, worker: Worker, monkeypatch: Any
+) -> None:
+    full, *others = driver.nodes
+    server = driver.nodes[full].server
+    monkeypatch.setattr(server, "handle", lambda data: b"SERVER_ERROR out of memory storing object\r\n")
+    for node in others:
+        driver.nodes[node].fault = "refused"
+    with pytest.raises(SessionUnavailable) as caught:
+        worker.save(worker.create(user="ada"))
+    told_full, told_away = str(caught.value).split("out of memory")
+    assert f"{full} (" in told_full
+    assert all(f"{node} (" in told_away for node in others)
+    assert "cannot be reached" in told_away
+
+
 # -- copies that vanish
 
 
