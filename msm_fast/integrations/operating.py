@@ -30,7 +30,8 @@ def find_session(manager: SessionManager, key: str) -> Session:
 def end_session(manager: SessionManager, key: str) -> tuple[str, str]:
     """End the session; return its name in the log, and the status of the save.
 
-    Raises: NoAnswer if there is none, or not all nodes that may have it were told; SessionUnavailable.
+    Raises: NoAnswer if there is none, if not all nodes that may have it were told, and if it is a sticky one, which the
+    worker that has it in memory serves for a while; SessionUnavailable.
     """
     session, has_everybody_answered = _ask_for(manager, key)
     if session is None:
@@ -46,6 +47,12 @@ def end_session(manager: SessionManager, key: str) -> tuple[str, str]:
         raise NoAnswer(
             f"session {name} may live on where its end could not be told: no answer from {silent}. This process ends "
             "now and tells them nothing later: delete it again when they are back"
+        )
+    if manager.settings.sticky:
+        raise NoAnswer(
+            f"session {name} is ended in the cluster. A worker that has it in memory goes on showing it until a "
+            "request changes it there, or a tenth of its lifetime has gone since its copies were last looked at: to "
+            "end it at once, restart that worker"
         )
     return name, status
 

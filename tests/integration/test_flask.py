@@ -346,6 +346,19 @@ def test_delete_says_which_nodes_it_could_not_tell(
     assert f"no answer from {home}" in result.output
 
 
+def test_delete_says_that_a_worker_may_show_a_sticky_session_for_a_while(make: Callable[..., Flask]) -> None:
+    sticky = make(sticky=True, route="w1", backup="sync")
+    client = sticky.test_client()
+    client.post("/set/before")
+    run = make(sticky=True).test_cli_runner().invoke
+    result = run(args=["msm", "delete", "--yes", cookie_of(client)])
+    assert client.get("/everything").json == {"before": True}
+    assert result.exit_code == 1
+    assert "is ended in the cluster" in result.output
+    client.post("/set/after")
+    assert client.get("/everything").json == {}
+
+
 @pytest.mark.shows("cost")
 def test_what_a_request_costs(nodes: Nodes, record_property: Record) -> None:
     proxy = CountingProxy(nodes["n1"].port)

@@ -27,7 +27,7 @@ _AS_JSON = click.option("--json", "as_json", is_flag=True, help="Write JSON.")
 @commands.command("status")
 @_AS_JSON
 def show_status(as_json: bool) -> None:
-    """Say whether sessions are distributed; the exit status is 1 if not all nodes answer."""
+    """Say how many nodes answer; the exit status is 1 if not all do. Workers may have been stopped all the same."""
     manager = _manager()
     nodes = manager.ask_nodes()
     up = sum(node.is_up for node in nodes)

@@ -26,7 +26,7 @@ class Command(BaseCommand):
         """Declare the subcommands."""
         tasks = parser.add_subparsers(dest="task", required=True, metavar="TASK")
         for name, help_text in (
-            ("status", "where sessions are kept, in one line; fails if a node is down"),
+            ("status", "how many nodes answer this command, in one line; fails if one does not"),
             ("nodes", "each node, its address and whether it answers; fails if one does not"),
             ("inspect", "a session's times, size and the names and types of what it holds"),
             ("delete", "end a session: its client is logged out"),
