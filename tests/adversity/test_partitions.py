@@ -5,14 +5,15 @@ Rows 32, 34, 41, 50 and 52 of the fault matrix, under on_cluster_lost="error".
 
 from __future__ import annotations
 
+import itertools
 import time
 
 import pytest
 
-from msm_fast import DistributionState, Event, SessionUnavailable
+from msm_fast import DistributionState, Event, SessionManager, SessionUnavailable
 from tests.adversity.conftest import Cluster, home_of, is_normal, key_of
 from tests.adversity.stopwatch import Stopwatch
-from tests.adversity.visitor import wait_until
+from tests.adversity.visitor import Visitor, wait_until
 from tests.timeouts import HURRIED
 
 pytestmark = pytest.mark.memcached
@@ -188,3 +189,33 @@ def test_row_52_sessions_of_a_node_that_is_removed_are_found_under_their_old_ids
         visitor.cookie = old
         assert visitor.get() == {"n": n}
     assert worker.statistics().node_failures == 0
+
+
+def test_row_52_a_node_comes_and_goes_while_workers_have_different_lists(cluster: Cluster) -> None:
+    two = ",".join(f"{name}:{cluster.servers[name].address}" for name in ("n1", "n2"))
+
+    def without() -> SessionManager:
+        return cluster.worker_on(two)
+
+    def with_it_draining() -> SessionManager:
+        worker = cluster.worker(is_direct=True)
+        worker.drain("n3")
+        return worker
+
+    def with_it() -> SessionManager:
+        return cluster.worker(is_direct=True)
+
+    # As docs/deploy.md has it: to add n3, then to take it away. At each step some workers are ahead of the others.
+    steps = [without, with_it_draining, with_it, with_it_draining, without]
+    visitors: list[Visitor] = []
+    for before, after in itertools.pairwise(steps):
+        behind, ahead = before(), after()
+        for _ in range(8):
+            visitors += [cluster.visitor(behind), cluster.visitor(ahead)]
+            for visitor in visitors[-2:]:
+                visitor.post(user="ada")
+        for worker in (ahead, behind, ahead):
+            for visitor in visitors:
+                visitor.worker = worker
+                assert visitor.get() == {"user": "ada"}
+        assert ahead.statistics().refused_ids == behind.statistics().refused_ids == 0
