@@ -24,7 +24,7 @@ class SessionMapping(MutableMapping[str, Any]):
 
     def __init__(self, session: Session) -> None:
         self.engine_session = session
-        """The session behind it: its times, generation and lifetime."""
+        """The session behind it: its times and generation."""
 
     @property
     def id(self) -> str:
@@ -35,6 +35,24 @@ class SessionMapping(MutableMapping[str, Any]):
     def is_new(self) -> bool:
         """Whether it was made in this request."""
         return self.engine_session.is_new
+
+    @property
+    def max_inactive(self) -> float | None:
+        """After how many seconds without a request it expires; None: never. Can be set, per session."""
+        return self.engine_session.max_inactive
+
+    @max_inactive.setter
+    def max_inactive(self, seconds: float | None) -> None:
+        self.engine_session.max_inactive = seconds
+
+    @property
+    def absolute_lifetime(self) -> float | None:
+        """After how many seconds since it was made it expires, used or not; None: never. Can be set, per session."""
+        return self.engine_session.absolute_lifetime
+
+    @absolute_lifetime.setter
+    def absolute_lifetime(self, seconds: float | None) -> None:
+        self.engine_session.absolute_lifetime = seconds
 
     def rotate_id(self) -> None:
         """Give it a new id and let the old one die; call it at login and at every change of privilege."""

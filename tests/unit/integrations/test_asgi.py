@@ -123,6 +123,20 @@ def test_the_session_is_kept_from_request_to_request(browse: Callable[..., Brows
     assert [browser.send()[1]["body"] for _ in range(3)] == [b"1", b"2", b"3"]
 
 
+def test_a_session_may_be_given_lifetimes_of_its_own(
+    browse: Callable[..., Browser], manager: AsyncSessionManager, loop: asyncio.AbstractEventLoop
+) -> None:
+    def shorten(session: AsyncSession, scope: Any) -> None:
+        session["user"] = "ada"
+        session.max_inactive, session.absolute_lifetime = 60, 600
+
+    browser = browse(app_of(shorten))
+    browser.send("POST")
+    stored = loop.run_until_complete(manager.load(browser.cookie or ""))
+    assert stored is not None
+    assert (stored.max_inactive, stored.absolute_lifetime) == (60, 600)
+
+
 def test_the_cookie_is_set_once(browse: Callable[..., Browser]) -> None:
     browser = browse(app_of(count))
     browser.send()

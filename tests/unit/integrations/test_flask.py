@@ -285,6 +285,20 @@ def test_other_sessions_live_as_long_as_msm_fast_says() -> None:
     assert found.max_inactive == 600
 
 
+def test_a_session_may_be_given_lifetimes_of_its_own(app: Flask, client: FlaskClient) -> None:
+    @app.post("/shorten")
+    def shorten() -> str:
+        assert isinstance(session, FlaskSession)
+        session.max_inactive, session.absolute_lifetime = 60, 600
+        return f"{session.max_inactive} {session.absolute_lifetime}"
+
+    client.post("/count")
+    assert client.post("/shorten").text == "60 600"
+    found = manager_of(app).load(cookie_of(client))
+    assert found is not None
+    assert (found.max_inactive, found.absolute_lifetime) == (60, 600)
+
+
 def test_a_session_that_is_no_longer_permanent_ends_with_the_browser(app: Flask, client: FlaskClient) -> None:
     @app.post("/forget")
     def forget() -> str:
