@@ -36,9 +36,9 @@ class Statistics:
     refused_ids: int = 0
     """Cookies that are no session id, or name no configured node; they cost no round trip."""
     created: int = 0
-    """New sessions stored for the first time."""
+    """New sessions stored for the first time, in the cluster or on this host."""
     stored: int = 0
-    """Changed sessions stored, merged ones included."""
+    """Changed sessions stored, in the cluster or on this host, merged ones included."""
     unchanged: int = 0
     """Saves that had nothing to write."""
     queued: int = 0
@@ -56,7 +56,7 @@ class Statistics:
     repaired: int = 0
     """Copies found missing or out of step and written again."""
     corrupt: int = 0
-    """Items that are no record of their session."""
+    """Items that are no record of their session; not those of another version or of an unknown secret."""
     blacklisted: int = 0
     """Names of attributes, each with a type of value, that this process put on the black list."""
     unserializable: int = 0
