@@ -31,7 +31,10 @@ from msm_fast.policies import DistributionState
 from msm_fast.settings import Settings
 from msm_fast.statistics import Counters
 
-__all__ = ["Clock", "Context", "digest"]
+__all__ = ["TELL_AGAIN_S", "Clock", "Context", "digest"]
+
+TELL_AGAIN_S = 60.0
+"""How often something that each request may meet is told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +91,7 @@ class Context:
         """Tells of an attribute's name whether it is stored; None: all are."""
         self.blacklist = Blacklist(settings.blacklist_path, self._tell_blacklist_problem, clock.monotonic)
         self.told: NearCache = NearCache(settings.near_cache.max_sessions, clock=clock.monotonic)
-        """What was told of a session or its attribute, and is not told again at its every save."""
+        """What was told of a node, a session or its attribute, and is not told again at every request."""
         self.local: LocalStore = (
             MemoryStore(settings.near_cache, clock=clock.monotonic) if local_store is None else local_store
         )
@@ -146,6 +149,18 @@ class Context:
     def tell(self, kind: EventKind, detail: str, *, node: str | None = None, session: str | None = None) -> None:
         """Tell an event."""
         self.events.tell(Event(kind, detail, node=node, session=session))
+
+    def tell_seldom(self, kind: EventKind, detail: str, *, node: str) -> None:
+        """Tell an event of a node, unless one of that kind was told of it within the last minute."""
+        if self.is_first_time((kind, node), TELL_AGAIN_S):
+            self.tell(kind, detail, node=node)
+
+    def is_first_time(self, what: object, ttl_s: float | None = None) -> bool:
+        """Whether this was not told before, or ttl_s seconds ago."""
+        if what in self.told:
+            return False
+        self.told.put(what, True, ttl=ttl_s)
+        return True
 
     def tell_undecodable(self, session_id: SessionId, failure: AttributeFailure) -> None:
         """Tell of a value that cannot be decoded."""

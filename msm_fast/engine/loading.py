@@ -230,6 +230,12 @@ def _note(ctx: Context, findings: Findings, key: bytes, node: str, outcome: Outc
             findings.copies[node] = read_copy(ctx, outcome, key)
         except UnknownFormat as error:
             findings.unreadable[node] = error
+            ctx.tell_seldom(
+                "unreadable",
+                f"node {ctx.label(node)} has a session that this process cannot read, and leaves alone: {error}. Has "
+                "it the secrets, the version and the libraries of the other workers?",
+                node=node,
+            )
         except CorruptRecord as error:
             findings.corrupt[node] = (found, error)
             tell_corrupt(ctx, node, error)

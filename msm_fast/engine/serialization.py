@@ -10,7 +10,7 @@ from msm_fast._core.attributes import AttributeMap
 from msm_fast._core.record import value_sizes
 from msm_fast._core.serializers import AttributeFailure
 from msm_fast._core.session_id import SessionId
-from msm_fast.engine.context import Context, digest
+from msm_fast.engine.context import TELL_AGAIN_S, Context, digest
 from msm_fast.errors import SerializationError, SessionTooLarge
 from msm_fast.policies import DistributionState
 from msm_fast.session import SessionState
@@ -19,8 +19,6 @@ __all__ = ["StaysLocal", "decode_attributes", "encode_attributes", "fit_item", "
 
 _NULL_SIZE = 1
 _NAMED_AT_ONCE = 3
-_TELL_AGAIN_S = 60.0
-"""How often it is told of one attribute of one session that it is stored as null."""
 
 
 class StaysLocal(Exception):
@@ -102,7 +100,7 @@ def refuse(ctx: Context, error: SerializationError | SessionTooLarge, body: byte
         raise error
     tags_session = policy == "local_session"
     is_stopped = not tags_session and ctx.state() is DistributionState.STOPPED
-    if not is_stopped and _is_first_time(ctx, error.session):
+    if not is_stopped and ctx.is_first_time(error.session):
         consequence = "The session is kept in this process only" if tags_session else "No session is distributed now"
         ctx.counters.add("unserializable", n_attributes)
         ctx.tell("unserializable", f"{error}. {consequence}", session=error.session)
@@ -160,14 +158,6 @@ def _null_largest(ctx: Context, state: SessionState, body: bytes, error: Session
 
 
 def _tell_null(ctx: Context, attribute: str, error: SerializationError, what: str, n: int = 1) -> None:
-    if _is_first_time(ctx, (error.session, attribute), _TELL_AGAIN_S):
+    if ctx.is_first_time((error.session, attribute), TELL_AGAIN_S):
         ctx.counters.add("unserializable", n)
         ctx.tell("unserializable", f"{error}. Stored as null for now: {what}", session=error.session)
-
-
-def _is_first_time(ctx: Context, what: object, ttl_s: float | None = None) -> bool:
-    """Whether this was not told before, or ttl_s seconds ago."""
-    if what in ctx.told:
-        return False
-    ctx.told.put(what, True, ttl=ttl_s)
-    return True

@@ -293,7 +293,7 @@ def _take(ctx: Context, write: Write, batch: Batch, outcome: Outcome) -> None:
     elif isinstance(outcome, NodeFailure) or outcome[0].status == "SERVER_ERROR":
         # After a failed store the server may have dropped the old value as well: its copy counts as gone.
         if not isinstance(outcome, NodeFailure):
-            write.refused |= {node}
+            _note_refusal(ctx, write, node, outcome[0].text)
         elif outcome.kind == "deadline":
             write.is_out_of_time = True
         _give_up(write, node)
@@ -303,6 +303,15 @@ def _take(ctx: Context, write: Write, batch: Batch, outcome: Outcome) -> None:
         _take_second_look(write, node, outcome[0])
     else:
         _take_copy(ctx, write, node, outcome)
+
+
+def _note_refusal(ctx: Context, write: Write, node: str, text: str) -> None:
+    write.refused |= {node}
+    ctx.tell_seldom(
+        "refused",
+        f"node {ctx.label(node)} cannot store a session ({text}): another node has to, or this host. Is it full?",
+        node=node,
+    )
 
 
 def _take_written(write: Write, node: str, replies: Replies) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from msm_fast import SerializationError, Session, SessionTooLarge, SessionUnavailable
+from msm_fast import Event, SerializationError, Session, SessionTooLarge, SessionUnavailable
 from msm_fast.engine.effects import Exchange
 from tests.simulation.driver import SimulatedDriver
 from tests.simulation.test_loading import backup_of, holders, home_of, key_of
@@ -233,6 +233,23 @@ def test_where_every_node_is_out_of_memory_the_error_says_so_and_not_that_none_c
     assert set(caught.value.nodes) == set(driver.nodes)
     assert "out of memory" in str(caught.value)
     assert "reached" not in str(caught.value)
+
+
+def test_that_a_node_cannot_store_sessions_is_told_once_a_minute(
+    driver: SimulatedDriver, worker: Worker, monkeypatch: Any
+) -> None:
+    events: list[Event] = []
+    worker.ctx.events.subscribe(events.append)
+    monkeypatch.setattr(driver.nodes["n1"].server, "handle", lambda data: b"SERVER_ERROR out of memory\r\n")
+    for _ in range(20):
+        worker.store(user="ada")
+    (told,) = [event for event in events if event.kind == "refused"]
+    assert told.node == "n1"
+    assert "(out of memory)" in told.detail
+    driver.clock.advance(61)
+    for _ in range(20):
+        worker.store(user="ada")
+    assert len([event for event in events if event.kind == "refused"]) == 2
 
 
 def test_the_error_tells_a_node_that_is_out_of_memory_from_one_that_cannot_be_reached(

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from msm_fast import CorruptRecord, UnknownFormat
+from msm_fast import CorruptRecord, Event, UnknownFormat
 from msm_fast._core.record import encode_record
 from tests.reference.record import encode_frame
 from tests.simulation.driver import SimulatedDriver
@@ -104,6 +104,23 @@ def test_without_the_secret_a_session_is_left_alone(
             make_worker(**others).load(session_id)
     assert items_of(driver, session_id) == before
     assert read(make_worker(**settings), session_id) == {"user": "ada"}
+
+
+def test_that_secrets_are_missing_is_told_of_each_node_once_a_minute(
+    driver: SimulatedDriver, make_worker: MakeWorker
+) -> None:
+    session_id = make_worker(**SIGNED).store(user="ada")
+    worker = make_worker(secrets=OLD, on_corrupt="local")
+    events: list[Event] = []
+    worker.ctx.events.subscribe(events.append)
+    for _ in range(3):
+        assert read(worker, session_id) == {}
+    told = [event for event in events if event.kind == "unreadable"]
+    assert sorted(event.node or "" for event in told) == sorted(holders(driver, session_id))
+    assert all("none of the configured secrets" in event.detail for event in told)
+    driver.clock.advance(61)
+    loaded(worker, session_id)
+    assert len([event for event in events if event.kind == "unreadable"]) == 4
 
 
 @MODES
