@@ -185,7 +185,7 @@ class SqliteStore:
 
 
 def _make(path: str) -> None:
-    """Make the file if it is not there. Raises: OSError, ConfigurationError for one that another user can change.
+    """Make the file if it is not there. Raises: OSError; ConfigurationError for one that others can change, or we cannot.
 
     One that is there is not opened: closing it here would let go the locks of this process's connections to it.
     """
@@ -196,4 +196,7 @@ def _make(path: str) -> None:
     is_ours = user in (0, found.st_uid) or found.st_uid == 0
     if not is_ours or found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         accepted = "a file that belongs to this user or root, and that nobody else can write: chmod 600 makes it so"
+        raise ConfigurationError("local_store", f"sqlite:///{path}", accepted)
+    if not os.access(path, os.R_OK | os.W_OK, effective_ids=os.access in os.supports_effective_ids):
+        accepted = f"a file that this user can read and write: it belongs to user {found.st_uid}, chown gives it away"
         raise ConfigurationError("local_store", f"sqlite:///{path}", accepted)

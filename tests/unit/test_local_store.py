@@ -3,6 +3,7 @@
 import os
 import sqlite3
 import stat
+import tempfile
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -14,6 +15,8 @@ from msm_fast._core.attributes import AttributeMap
 from msm_fast.drivers.sqlite_store import SqliteStore
 from msm_fast.local_store import LocalRecord, LocalStore, MemoryStore
 from tests.simulation.clock import VirtualClock
+
+NOBODY = 65534
 
 MakeStore = Callable[..., LocalStore]
 record = partial(LocalRecord, plain="0123")
@@ -134,6 +137,21 @@ def test_a_file_that_is_no_store_is_refused_and_left_as_it_is(tmp_path: Path) ->
     assert path.read_text().startswith("Dear Ada")
     with pytest.raises(ConfigurationError):
         SqliteStore(str(tmp_path / "no" / "such" / "folder"), NearCacheSettings())
+
+
+def test_a_file_that_root_has_made_for_itself_is_refused_with_its_owner() -> None:
+    user = os.geteuid()
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o755)
+        path = Path(folder, "sessions.db")
+        path.touch(0o400)
+        try:
+            if user == 0:
+                os.seteuid(NOBODY)
+            with pytest.raises(ConfigurationError, match=f"can read and write: it belongs to user {user}"):
+                SqliteStore(str(path), NearCacheSettings())
+        finally:
+            os.seteuid(user)
 
 
 @pytest.mark.parametrize("mode", [0o666, 0o602, 0o620])
