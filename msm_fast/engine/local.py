@@ -99,12 +99,15 @@ def state_of_record(ctx: Context, session_id: SessionId, found: LocalRecord) -> 
 
 
 def _seen_before(ctx: Context, session_id: SessionId) -> SessionState | None:
-    """Return the session as the near cache last saw it in the cluster."""
+    """Return the session as the near cache last saw it in the cluster, its life there extended by this request."""
     key = ctx.storage_key(session_id)
     near = ctx.near_copy(key)
-    record = None if near is None else near.record(ctx.records, key)
-    if record is None or is_over(ctx.essentials, record):
+    if near is None:
         return None
+    record = near.record(ctx.records, key)
+    if is_over(ctx.essentials, record):
+        return None
+    ctx.keep_near(key, near, record.body)
     state = _state(ctx, session_id, record, record.accessed_ms, "local")
     state.stored = Stored(record.generation, record.lineage, {}, record.body)
     return state

@@ -59,6 +59,19 @@ def test_a_session_that_was_seen_before_is_served_as_it_was_last_seen(
     assert not session.is_new
 
 
+def test_a_session_that_is_only_read_lives_on_for_as_long_as_it_is_used(
+    driver: SimulatedDriver, make_worker: MakeWorker
+) -> None:
+    worker = make_worker(**LOCAL)
+    session_id = worker.store(user="ada")
+    lose(driver, worker)
+    for _ in range(3):
+        driver.clock.advance(1700)
+        assert read(worker, session_id) == {"user": "ada"}
+    driver.clock.advance(1801)
+    assert read(worker, session_id) == {}
+
+
 def test_a_session_that_was_seen_to_be_gone_is_not_served(driver: SimulatedDriver, make_worker: MakeWorker) -> None:
     worker, other = make_worker(**LOCAL), make_worker(**LOCAL)
     session_id = worker.store(user="ada")
