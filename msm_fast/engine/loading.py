@@ -73,6 +73,7 @@ def load(
     if best is None:
         check_that_there_is_none(ctx, session_id, home, findings)
     if best is None or best.record.is_tombstone or is_over(ctx.essentials, best.record):
+        yield from _let_tombstones_live(ctx, key, findings, ttl_s)
         ctx.counters.add("not_found")
         ctx.forget(key)
         return None
@@ -101,8 +102,10 @@ def was_ended(ctx: Context, session_id: SessionId) -> Flow[bool]:
     if home is None:
         return False
     key = ctx.storage_key(session_id)
+    ttl_s = ctx.ttl_s(ctx.default_max_inactive_s)
     findings = _start(ctx, ctx.near_copy(key), is_calm=False)
-    yield from _find(ctx, findings, key, session_id.plain, home, ctx.ttl_s(ctx.default_max_inactive_s), False)
+    yield from _find(ctx, findings, key, session_id.plain, home, ttl_s, False)
+    yield from _let_tombstones_live(ctx, key, findings, ttl_s)
     return any(copy.record.is_tombstone for copy in findings.copies.values())
 
 
@@ -276,6 +279,24 @@ def _touch(ctx: Context, key: bytes, state: SessionState) -> Flow[None]:
     ttl_s = ctx.ttl_s(state.max_inactive_s, state.created_ms, state.absolute_lifetime_s)
     nodes = [node for node, found in state.stored.copies.items() if found != ABSENT and ctx.health.is_up(node)]
     yield from exchange(ctx, [Batch(n, [wire.get(key, ctx.exptime(ttl_s), value=False)]) for n in nodes])
+
+
+def _let_tombstones_live(ctx: Context, key: bytes, findings: Findings, ttl_s: int) -> Flow[None]:
+    """Give the session's tombstones their life back, if asking with ttl_s has left them less than they need.
+
+    Each has to outlive any copy that is left, which may live for longer than ttl_s, or was just touched as well.
+    """
+    ended = [copy for copy in findings.copies.values() if copy.record.is_tombstone]
+    if not ended:
+        return
+    nonces = {copy.nonce for copy in ended}
+    has_left_any = len(ended) < len(findings.copies) or any(n not in nonces for _, n in findings.peeked.values())
+    if ttl_s and not has_left_any and all(copy.ttl_s <= ttl_s for copy in ended):
+        return
+    exptime = ctx.exptime(max(ctx.tombstone_ttl_s(copy.record.max_inactive_s) for copy in ended))
+    nodes = [node for node, copy in findings.copies.items() if copy.record.is_tombstone]
+    nodes += [node for node, (_, nonce) in findings.peeked.items() if nonce in nonces]
+    yield from exchange(ctx, [Batch(node, [wire.get(key, exptime, value=False)]) for node in nodes])
 
 
 def _remember(

@@ -8,7 +8,7 @@ from msm_fast import SessionUnavailable
 from msm_fast._core.record import decode_record
 from msm_fast.engine.effects import Exchange
 from tests.simulation.driver import SimulatedDriver
-from tests.simulation.test_loading import backup_of, home_of, key_of
+from tests.simulation.test_loading import backup_of, holders, home_of, key_of
 from tests.simulation.test_saving import loaded, read
 from tests.simulation.worker import Worker
 
@@ -73,6 +73,40 @@ def test_a_tombstone_outlives_the_copy_of_a_node_that_has_missed_it(
     driver.clock.advance(1800 + 1.5)
     assert away.server.peek(key_of(session_id)) is not None
     assert make_worker().load(session_id) is None
+
+
+@pytest.mark.parametrize("max_inactive", [1800, 29 * 24 * 3600, None])
+def test_it_does_so_also_when_it_is_asked_for(
+    driver: SimulatedDriver, make_worker: MakeWorker, max_inactive: int | None
+) -> None:
+    one = make_worker()
+    session = one.create(user="ada")
+    session.max_inactive = max_inactive
+    one.save(session)
+    session_id = session.id
+    away = driver.nodes[home_of(session_id)]
+    away.server.early_s = 0
+    session = loaded(one, session_id)
+    session.rotate_id()
+    away.fault = "refused"
+    one.save(session)
+    assert one.load(session_id) is None
+    assert make_worker().load(session_id) is None
+    away.fault = None
+    driver.clock.advance((max_inactive or 24 * 3600) + 1.5)
+    assert away.server.peek(key_of(session_id)) is not None
+    assert make_worker().load(session_id) is None
+
+
+def test_asking_for_it_does_not_keep_it_for_ever(driver: SimulatedDriver, make_worker: MakeWorker) -> None:
+    worker = make_worker(max_inactive=None)
+    session_id = worker.store(user="ada")
+    logout = loaded(worker, session_id)
+    logout.invalidate()
+    worker.save(logout)
+    assert worker.load(session_id) is None
+    driver.clock.advance(30 * 24 * 3600 + 1)
+    assert not holders(driver, session_id)
 
 
 def test_a_node_that_does_not_answer_for_a_moment_is_told_of_a_logout_in_the_same_request(
