@@ -16,6 +16,7 @@ cdef class Stored:
     cdef public dict copies
     cdef public bytes body
     cdef public frozenset corrupt
+    cdef public tuple lives
 
 
 @cython.final
@@ -42,6 +43,8 @@ cdef class SessionState:
     cdef public long long accessed_ms
     cdef public long max_inactive_s
     cdef public long absolute_lifetime_s
+    cdef public long stored_max_inactive_s
+    cdef public long stored_absolute_lifetime_s
     cdef public Stored stored
     cdef public bytes body
     cdef public str local_kind
@@ -65,3 +68,4 @@ cdef class SessionState:
     cdef public object epoch
 
     cdef bint kept(self)
+    cpdef int note_lives_stored(self) except -1

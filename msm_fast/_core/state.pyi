@@ -19,6 +19,7 @@ class Stored:
     copies: dict[str, int]
     body: bytes
     corrupt: frozenset[str]
+    lives: tuple[int, int] | None
     def __init__(
         self,
         generation: int,
@@ -26,6 +27,7 @@ class Stored:
         copies: dict[str, int],
         body: bytes,
         corrupt: frozenset[str] = ...,
+        lives: tuple[int, int] | None = None,
     ) -> None: ...
     @property
     def nonce(self) -> int: ...
@@ -62,6 +64,8 @@ class SessionState:
     accessed_ms: int
     max_inactive_s: int
     absolute_lifetime_s: int
+    stored_max_inactive_s: int
+    stored_absolute_lifetime_s: int
     stored: Stored | None
     body: bytes
     local_kind: _LocalKind | None
@@ -111,4 +115,6 @@ class SessionState:
     def keeps_id(self) -> bool: ...
     @property
     def may_need_saving(self) -> bool: ...
+    def note_lives_stored(self) -> int: ...
+    def take_lives(self, max_inactive_s: int, absolute_lifetime_s: int) -> None: ...
     def part_with(self) -> SessionState: ...

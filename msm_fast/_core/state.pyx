@@ -22,7 +22,7 @@ cdef class Stored:
     generation: grows with each save. lineage: the nonces of the write that this view is based on and of those before
     it, newest first; the copies of one write have one nonce. copies: per node id the version of its copy, or ABSENT; a
     node that is not there is UNKNOWN. body: the encoded attributes of that generation. corrupt: nodes whose copy nobody
-    can read.
+    can read. lives: its max_inactive_s and absolute_lifetime_s; None: those that the session was found with.
     """
 
     def __init__(
@@ -32,12 +32,14 @@ cdef class Stored:
         dict copies not None,
         bytes body not None,
         frozenset corrupt not None=NOTHING,
+        tuple lives=None,
     ):
         self.generation = generation
         self.lineage = lineage
         self.copies = copies
         self.body = body
         self.corrupt = corrupt
+        self.lives = lives
 
     @property
     def nonce(self):
@@ -98,7 +100,8 @@ cdef class SessionState:
     """The session behind a `Session`: what the engine loads, changes and saves. Times are wall-clock milliseconds.
 
     stored: what the cluster holds; None for a session that was never there, or may be but cannot be reached. body: the
-    encoded attributes as they were found, or last saved here or there. local_kind: why it is kept locally; None for a
+    encoded attributes as they were found, or last saved here or there. stored_max_inactive_s,
+    stored_absolute_lifetime_s: its lives, likewise; where they are others now a request has set them. local_kind: why it is kept locally; None for a
     distributed session. local_generation: of its record in the local store; 0: there is none. must_store: save even if
     no attribute changed: the session moved, a copy is missing, a lifetime was set. has_moved: its node could not be
     used: the next generation must beat any that the old node may still accept. retired: ids this session had before it
@@ -152,6 +155,7 @@ cdef class SessionState:
         self.accessed_ms = accessed_ms
         self.max_inactive_s = max_inactive_s
         self.absolute_lifetime_s = absolute_lifetime_s
+        self.note_lives_stored()
         self.stored = stored
         self.body = body
         self.local_kind = local_kind
@@ -183,12 +187,28 @@ cdef class SessionState:
         """Whether there is something that a save would store; what is not kept may have it in vain."""
         return self.must_store or bool(self.retired) or self.attributes.is_changed
 
+    cpdef int note_lives_stored(self) except -1:
+        """Note that it is stored with the lives that it has now."""
+        self.stored_max_inactive_s = self.max_inactive_s
+        self.stored_absolute_lifetime_s = self.absolute_lifetime_s
+        return 0
+
+    def take_lives(self, long max_inactive_s, long absolute_lifetime_s):
+        """Have the lives that another request has stored; what was set here since it was found stays."""
+        if self.max_inactive_s == self.stored_max_inactive_s:
+            self.max_inactive_s = max_inactive_s
+        if self.absolute_lifetime_s == self.stored_absolute_lifetime_s:
+            self.absolute_lifetime_s = absolute_lifetime_s
+        self.stored_max_inactive_s, self.stored_absolute_lifetime_s = max_inactive_s, absolute_lifetime_s
+
     def part_with(self):
         """Return a state with the same attributes that is no other request's."""
         cdef SessionState twin = SessionState.__new__(SessionState)
         twin.session_id, twin.attributes = self.session_id, self.attributes.copy()
         twin.created_ms, twin.accessed_ms = self.created_ms, self.accessed_ms
         twin.max_inactive_s, twin.absolute_lifetime_s = self.max_inactive_s, self.absolute_lifetime_s
+        twin.stored_max_inactive_s = self.stored_max_inactive_s
+        twin.stored_absolute_lifetime_s = self.stored_absolute_lifetime_s
         twin.stored, twin.body, twin.epoch = self.stored, self.body, self.epoch
         twin.local_kind, twin.local_generation = self.local_kind, self.local_generation
         twin.must_store, twin.has_moved, twin.retired = self.must_store, self.has_moved, self.retired

@@ -99,12 +99,17 @@ def encode_stored(ctx, bytes key not None, SessionState state not None):
     """Return the record that the cluster holds of a session, as this view of it knows; b"" for none."""
     if state.stored is None:
         return b""
+    max_inactive_s, absolute_lifetime_s = (
+        state.stored.lives or (state.stored_max_inactive_s, state.stored_absolute_lifetime_s)
+    )
     return ctx.records.encode(
         key,
         state.stored.body,
         generation=state.stored.generation,
         created_ms=state.created_ms,
         accessed_ms=state.accessed_ms,
+        max_inactive_s=max_inactive_s,
+        absolute_lifetime_s=absolute_lifetime_s,
         lineage=state.stored.lineage,
     )
 

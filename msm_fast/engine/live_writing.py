@@ -184,6 +184,7 @@ class LiveWriter:
         if state.stored is None or view.stored.nonce not in state.stored.lineage:
             state.stored = view.stored
         state.has_moved = False
+        state.take_lives(view.max_inactive_s, view.absolute_lifetime_s)
         state.session_id = state.session_id.with_node(view.session_id.node)
         self._live.note_touched(state)
         if result.status == "merged":
@@ -244,7 +245,7 @@ def _as_stored(state: SessionState) -> SaveResult:
 
 def _snapshot(ctx: Context, state: SessionState) -> SessionState:
     """Return a state that can be saved while requests go on with the live one."""
-    return SessionState(
+    view = SessionState(
         session_id=state.session_id,
         attributes=AttributeMap.decode(state.body, serializer=ctx.serializers),
         created_ms=state.created_ms,
@@ -262,3 +263,6 @@ def _snapshot(ctx: Context, state: SessionState) -> SessionState:
         used_at=state.used_at,
         revision=state.revision,
     )
+    view.stored_max_inactive_s = state.stored_max_inactive_s
+    view.stored_absolute_lifetime_s = state.stored_absolute_lifetime_s
+    return view

@@ -94,7 +94,7 @@ def state_of_record(ctx: Context, session_id: SessionId, found: LocalRecord) -> 
     state = _state(ctx, session_id, record, found.accessed_ms, found.kind)
     state.local_generation = found.generation
     state.attributes = found.live if found.live is not None else state.attributes
-    state.stored = None if base is None else Stored(base.generation, base.lineage, {}, base.body)
+    state.stored = None if base is None else _stored(base)
     return state
 
 
@@ -109,8 +109,14 @@ def _seen_before(ctx: Context, session_id: SessionId) -> SessionState | None:
         return None
     ctx.keep_near(key, near, record.body)
     state = _state(ctx, session_id, record, record.accessed_ms, "local")
-    state.stored = Stored(record.generation, record.lineage, {}, record.body)
+    state.stored = _stored(record)
     return state
+
+
+def _stored(record: Record) -> Stored:
+    """Return what a record says of the session in the cluster."""
+    lives = (record.max_inactive_s, record.absolute_lifetime_s)
+    return Stored(record.generation, record.lineage, {}, record.body, lives=lives)
 
 
 def _state(ctx: Context, session_id: SessionId, record: Record, accessed_ms: int, kind: LocalKind) -> SessionState:
@@ -223,23 +229,26 @@ def _swap(
     )
 
 
-def move_base(ctx: Context, key: bytes, body: bytes, stored: Stored) -> int:
-    """Let what is kept here stand on a body that is in the cluster since, under stored; return its generation.
+def move_base(ctx: Context, key: bytes, body: bytes, state: SessionState) -> int:
+    """Let what is kept here stand on a body that is in the cluster since, as state is; return its generation.
 
     That is what was kept before it and has been replayed. Changes made after that would else count as made beside it.
     """
     while (kept := ctx.local.load(key)) is not None and kept.kind == "local":
         try:
             record = ctx.records.decode(kept.data, key)
-            before = ctx.records.decode(kept.base, key) if kept.base else stored
+            before = ctx.records.decode(kept.base, key) if kept.base else state.stored
         except CorruptRecord:
             break  # who reads it next tells
+        assert before is not None
         base = ctx.records.encode(
             key,
             body,
             generation=before.generation,
             created_ms=record.created_ms,
             accessed_ms=record.accessed_ms,
+            max_inactive_s=state.stored_max_inactive_s,
+            absolute_lifetime_s=state.stored_absolute_lifetime_s,
             lineage=before.lineage,
         )
         moved = replace(kept, generation=kept.generation + 1, base=base)

@@ -106,7 +106,7 @@ def _replay_one(ctx: Context, key: bytes, record: LocalRecord) -> Flow[None]:
             yield from save(ctx, state)
             ctx.local.delete(key, record.generation)
             if state.stored is not None and ctx.local.load(key) is not None:  # a request has changed it meanwhile
-                move_base(ctx, key, ctx.records.decode(record.data, key).body, state.stored)
+                move_base(ctx, key, ctx.records.decode(record.data, key).body, state)
             ctx.counters.add("replayed")
     except SessionUnavailable:
         raise
@@ -178,7 +178,11 @@ def catch_up(ctx: Context, session_id: SessionId, state: SessionState | None, ke
         return mine
     base = AttributeMap.decode(mine.stored.body if mine.stored else b"", serializer=ctx.serializers)
     lay_over(state.attributes, base, mine.attributes, sparing=differing(base, state.attributes))
-    state.max_inactive_s = mine.max_inactive_s
+    were_s, limit_was_s = (mine.stored and mine.stored.lives) or (state.max_inactive_s, state.absolute_lifetime_s)
+    if state.max_inactive_s == were_s:
+        state.max_inactive_s = mine.max_inactive_s
+    if state.absolute_lifetime_s == limit_was_s:
+        state.absolute_lifetime_s = mine.absolute_lifetime_s
     state.local_generation = kept.generation
     state.must_store = True
     return state

@@ -323,6 +323,7 @@ def _commit_superseded(ctx: Context, state: SessionState, write: Write, body: by
     assert write.superseded_by is not None
     home = follow_home(ctx, state, write.home, write.superseded_by.record)
     state.attributes.mark_saved(body)
+    state.note_lives_stored()
     state.stored = Stored(write.generation, write.lineage, {}, body)
     state.body = body
     state.must_store = state.has_moved = False

@@ -218,7 +218,7 @@ class StickySessions:
             raise
         with self._live.lock(key):
             if live.local_kind == "local" and live.stored is not None:  # a request has changed it while it was written
-                live.local_generation = move_base(self._ctx, key, live.stored.body, live.stored)
+                live.local_generation = move_base(self._ctx, key, live.stored.body, live)
         return True
 
     def _dump(self, discards: bool) -> int:

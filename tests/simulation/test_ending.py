@@ -269,3 +269,15 @@ def test_nor_does_who_asks_the_home_for_another_session_first(driver: SimulatedD
     home.fault = None
     assert idle.load(other, expect_write=False) is not None
     assert idle.load(session_id, expect_write=False) is None
+
+
+def test_a_lifetime_that_is_set_under_the_old_id_while_a_new_one_is_given_comes_along(make_worker: MakeWorker) -> None:
+    one, two = make_worker(), make_worker()
+    session_id = one.store(user="ada")
+    login = loaded(one, session_id)
+    other = loaded(two, session_id)
+    other.absolute_lifetime = 300
+    two.save(other)
+    login.rotate_id()
+    one.save(login)
+    assert loaded(two, login.id).absolute_lifetime == 300

@@ -34,6 +34,34 @@ def test_two_requests_that_change_different_attributes_both_win(
     assert len({copy.value for copy in copies if copy}) == 1, "both copies are the merged one"
 
 
+@pytest.mark.parametrize("name", ["max_inactive", "absolute_lifetime"])
+@pytest.mark.parametrize("is_first", [True, False], ids=["first", "last"])
+def test_a_lifetime_that_one_of_them_sets_stays(make_worker: MakeWorker, name: str, is_first: bool) -> None:
+    one, two = make_worker(), make_worker()
+    session_id = one.store(user="ada")
+    first, second = loaded(one, session_id), loaded(two, session_id)
+    setattr(first if is_first else second, name, 600)
+    first["a"] = 1
+    second["b"] = 2
+    one.save(first)
+    assert two.save(second).status == "merged"
+    for session in (second, loaded(one, session_id)):
+        assert getattr(session, name) == 600
+    second["c"] = 3
+    assert two.save(second).status == "stored"
+    assert getattr(loaded(one, session_id), name) == 600
+
+
+def test_of_two_lifetimes_that_are_set_the_later_stays(make_worker: MakeWorker) -> None:
+    one, two = make_worker(), make_worker()
+    session_id = one.store(user="ada")
+    first, second = loaded(one, session_id), loaded(two, session_id)
+    first.max_inactive, second.max_inactive = 600, 700
+    one.save(first)
+    assert two.save(second).status == "merged"
+    assert loaded(one, session_id).max_inactive == 700
+
+
 def test_of_one_attribute_the_later_value_stays(make_worker: MakeWorker) -> None:
     one, two = make_worker(), make_worker()
     session_id = one.store(a=0)

@@ -57,6 +57,37 @@ def test_with_the_policy_replay_it_is_stored_first(driver: SimulatedDriver, make
     assert worker.ctx.counters.snapshot().replayed == 2
 
 
+def test_so_are_lifetimes_that_were_set_here(driver: SimulatedDriver, make_worker: MakeWorker) -> None:
+    worker = make_worker(**REPLAY)
+    session_id = worker.store(user="ada")
+    lose(driver, worker)
+    for absolute_lifetime in (300, 400):
+        session = loaded(worker, session_id)
+        session.max_inactive, session.absolute_lifetime = 100, absolute_lifetime
+        assert worker.save(session).status == "local"
+    assert change(worker, session_id, n=1) == "local"
+    heal(driver, worker)
+    session = loaded(make_worker(), session_id)
+    assert (session.max_inactive, session.absolute_lifetime) == (100, 400)
+
+
+def test_lifetimes_that_another_worker_has_set_meanwhile_stay(driver: SimulatedDriver, make_worker: MakeWorker) -> None:
+    worker, other = make_worker(**REPLAY), make_worker()
+    session_id = worker.store(user="ada")
+    lose(driver, worker)
+    change(worker, session_id, n=1)
+    change(worker, session_id, n=2)
+    for node in driver.nodes.values():
+        node.fault = None
+    session = loaded(other, session_id)
+    session.max_inactive, session.absolute_lifetime = 100, 300
+    other.save(session)
+    heal(driver, worker)
+    session = loaded(make_worker(), session_id)
+    assert session["n"] == 2
+    assert (session.max_inactive, session.absolute_lifetime) == (100, 300)
+
+
 def test_a_replay_goes_on_when_the_nodes_of_more_sessions_are_back(
     driver: SimulatedDriver, make_worker: MakeWorker
 ) -> None:

@@ -440,3 +440,37 @@ def test_a_session_that_a_request_changed_during_its_replay_is_still_there_when_
     assert change(worker, session_id, n=4) == "local"
     heal(driver, worker)
     assert stored(driver, worker, session_id) == {"n": 4}
+
+
+def test_lifetimes_that_another_worker_has_set_are_taken_over(driver: SimulatedDriver, make_worker: MakeWorker) -> None:
+    one, two = make_worker(route="w1"), make_worker(route="w2")
+    session_id = one.store(user="ada")
+    one.catch_up()
+    session = loaded(two, session_id)
+    session["admin"] = True
+    session.max_inactive, session.absolute_lifetime = 100, 300
+    two.save(session)
+    two.catch_up()
+    back = loaded(one, session.id)
+    assert (back.max_inactive, back.absolute_lifetime) == (100, 300)
+    assert change(one, back.id, n=1) == "queued"
+    one.catch_up()
+    found = loaded(make_worker(route="w3"), back.id)
+    assert (found.max_inactive, found.absolute_lifetime) == (100, 300)
+
+
+def test_a_lifetime_that_is_set_while_another_worker_stores_the_session_is_not_lost(make_worker: MakeWorker) -> None:
+    one, two = make_worker(route="w1"), make_worker(route="w2")
+    session_id = one.store(user="ada")
+    one.catch_up()
+    session = loaded(two, session_id)
+    session["n"] = 1
+    session.absolute_lifetime = 300
+    mine = loaded(one, session_id)
+    mine.max_inactive = 100
+    one.save(mine)
+    two.save(session)
+    two.catch_up()
+    one.catch_up()
+    for found in (loaded(make_worker(route="w3"), session_id), loaded(one, session_id)):
+        assert (found.max_inactive, found.absolute_lifetime) == (100, 300)
