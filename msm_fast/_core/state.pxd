@@ -52,6 +52,7 @@ cdef class SessionState:
     cdef public bint must_store
     cdef public bint has_moved
     cdef public tuple retired
+    cdef public long retired_life_s
     cdef public bint is_new
     cdef public bint is_ended
     cdef public Stored rotated_from
@@ -69,3 +70,4 @@ cdef class SessionState:
 
     cdef bint kept(self)
     cpdef int note_lives_stored(self) except -1
+    cdef long copies_life_s(self)

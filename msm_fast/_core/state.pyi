@@ -73,6 +73,7 @@ class SessionState:
     must_store: bool
     has_moved: bool
     retired: tuple[SessionId, ...]
+    retired_life_s: int
     is_new: bool
     is_ended: bool
     rotated_from: Stored | None

@@ -105,7 +105,8 @@ cdef class SessionState:
     distributed session. local_generation: of its record in the local store; 0: there is none. must_store: save even if
     no attribute changed: the session moved, a copy is missing, a lifetime was set. has_moved: its node could not be
     used: the next generation must beat any that the old node may still accept. retired: ids this session had before it
-    was invalidated or got a new one; their copies go when it is saved. is_new: made in this request, not loaded.
+    was invalidated or got a new one; their copies go when it is saved. retired_life_s: how long the copies of those may
+    live unused; 0: for ever. is_new: made in this request, not loaded.
     is_ended: invalidated, here or by another request, and nothing written since. rotated_from: what was stored under
     the id before the new one, as far as it is known. merge_base: the encoded attributes that its own changes go back
     to, where the attributes themselves do not know. epoch: how often the distribution had been taken up again when it
@@ -201,6 +202,15 @@ cdef class SessionState:
             self.absolute_lifetime_s = absolute_lifetime_s
         self.stored_max_inactive_s, self.stored_absolute_lifetime_s = max_inactive_s, absolute_lifetime_s
 
+    cdef long copies_life_s(self):
+        """How long its copies, and those of the ids it had before, may live unused; 0: for ever."""
+        cdef long longest_s = max(self.max_inactive_s, self.stored_max_inactive_s)
+        if not self.max_inactive_s or not self.stored_max_inactive_s:
+            return 0
+        if not self.retired:
+            return longest_s
+        return max(longest_s, self.retired_life_s) if self.retired_life_s else 0
+
     def part_with(self):
         """Return a state with the same attributes that is no other request's."""
         cdef SessionState twin = SessionState.__new__(SessionState)
@@ -212,6 +222,7 @@ cdef class SessionState:
         twin.stored, twin.body, twin.epoch = self.stored, self.body, self.epoch
         twin.local_kind, twin.local_generation = self.local_kind, self.local_generation
         twin.must_store, twin.has_moved, twin.retired = self.must_store, self.has_moved, self.retired
+        twin.retired_life_s = self.retired_life_s
         twin.is_new, twin.is_ended, twin.rotated_from = self.is_new, self.is_ended, self.rotated_from
         twin.is_live, twin.was_ended, twin.touch_at = self.is_live, self.was_ended, self.touch_at
         twin.merge_base = self.merge_base

@@ -267,7 +267,7 @@ def _tell_dropped(ctx: Context, n: int) -> None:
 def _end_retired(ctx: Context, state: SessionState, epoch: int | None) -> bool:
     """End the ids that the session had before; return False, with nothing ended, if the cluster is back since epoch."""
     for session_id in state.retired:
-        end_locally(ctx, session_id, state.max_inactive_s)
+        end_locally(ctx, session_id, state.retired_life_s)
     if epoch is not None and ctx.distribution.epoch != epoch:
         for session_id in state.retired:
             ctx.local.delete(ctx.storage_key(session_id))

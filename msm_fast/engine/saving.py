@@ -73,7 +73,7 @@ def save(ctx: Context, state: SessionState, begun: Begun | None = None) -> Flow[
 def end_retired(ctx: Context, state: SessionState) -> Flow[None]:
     """Remove the copies of the ids that the session had before."""
     if state.retired:
-        yield from end_copies(ctx, state.retired, state.max_inactive_s)
+        yield from end_copies(ctx, state.retired, state.retired_life_s)
         ctx.counters.add("invalidated" if state.is_ended else "rotated")
     state.retired = ()
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from msm_fast import SessionUnavailable
+from msm_fast import Session, SessionUnavailable
 from msm_fast._core.record import decode_record
 from msm_fast.engine.effects import Exchange
 from tests.simulation.driver import SimulatedDriver
@@ -71,6 +71,29 @@ def test_a_tombstone_outlives_the_copy_of_a_node_that_has_missed_it(
     one.save(logout)
     away.fault = None
     driver.clock.advance(1800 + 1.5)
+    assert away.server.peek(key_of(session_id)) is not None
+    assert make_worker().load(session_id) is None
+
+
+@pytest.mark.parametrize("shortens", [False, True], ids=["as it was", "shortened"])
+@pytest.mark.parametrize("ends", [Session.invalidate, Session.rotate_id])
+def test_it_does_so_also_where_the_session_has_a_lifetime_of_its_own(
+    driver: SimulatedDriver, make_worker: MakeWorker, ends: Callable[[Session], None], shortens: bool
+) -> None:
+    one = make_worker()
+    session = one.create(user="ada")
+    session.max_inactive = 29 * 24 * 3600
+    one.save(session)
+    session_id = session.id
+    away = driver.nodes[home_of(session_id)]
+    session = loaded(one, session_id)
+    if shortens:
+        session.max_inactive = 60
+    ends(session)
+    away.fault = "refused"
+    one.save(session)
+    away.fault = None
+    driver.clock.advance(28 * 24 * 3600)
     assert away.server.peek(key_of(session_id)) is not None
     assert make_worker().load(session_id) is None
 

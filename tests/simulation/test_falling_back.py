@@ -72,6 +72,22 @@ def test_a_session_that_is_only_read_lives_on_for_as_long_as_it_is_used(
     assert read(worker, session_id) == {}
 
 
+def test_a_logout_is_not_forgotten_before_the_cluster_forgets_the_session(
+    driver: SimulatedDriver, make_worker: MakeWorker
+) -> None:
+    worker = make_worker(**LOCAL)
+    session = worker.create(user="ada")
+    session.max_inactive = 24 * 3600
+    worker.save(session)
+    lose(driver, worker)
+    logout = loaded(worker, session.id)
+    logout.invalidate()
+    assert worker.save(logout).status == "invalidated"
+    driver.clock.advance(3600)
+    heal(driver, worker)
+    assert worker.load(session.id) is None
+
+
 def test_a_session_that_was_seen_to_be_gone_is_not_served(driver: SimulatedDriver, make_worker: MakeWorker) -> None:
     worker, other = make_worker(**LOCAL), make_worker(**LOCAL)
     session_id = worker.store(user="ada")
