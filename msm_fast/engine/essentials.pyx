@@ -102,8 +102,12 @@ cdef class Essentials:
 
     cpdef long long life_s(self, SessionState state) except? -1:
         """Return with what TTL the session's items live long enough after its last request, in seconds; 0: for ever."""
-        cdef long long ttl_s = self.ttl_s(state.max_inactive_s, state.created_ms, state.absolute_lifetime_s)
-        return max(ttl_s - <long long>self.idle_s(state), 1) if ttl_s else 0
+        cdef long long left_s = self.ttl_s(0, state.created_ms, state.absolute_lifetime_s)
+        cdef long long unused_s
+        if not state.max_inactive_s:
+            return left_s
+        unused_s = max(self.ttl_s(state.max_inactive_s) - <long long>self.idle_s(state), 1)
+        return min(unused_s, left_s) if left_s else unused_s
 
     cpdef double idle_s(self, SessionState state) except? -1.0:
         """Return how long ago the session's last request came; 0 for one that only lives for its request."""

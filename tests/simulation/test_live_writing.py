@@ -60,6 +60,20 @@ def test_the_life_of_a_copy_counts_from_the_last_request_not_from_a_late_write(
     assert holders(driver, session_id) == set()
 
 
+def test_nor_is_it_shorter_where_the_session_is_about_to_reach_its_absolute_lifetime(
+    driver: SimulatedDriver, make_worker: MakeWorker
+) -> None:
+    worker = make_worker(max_inactive=1800, absolute_lifetime=2000)
+    session_id = worker.store(n=0)
+    worker.catch_up()
+    driver.clock.advance(1400)
+    assert change(worker, session_id, n=1) == "queued"
+    driver.clock.advance(290)
+    worker.catch_up()
+    driver.clock.advance(300)
+    assert len(holders(driver, session_id)) == 2
+
+
 def test_a_write_waits_for_the_one_before_it_of_the_same_session(
     driver: SimulatedDriver, make_worker: MakeWorker
 ) -> None:
