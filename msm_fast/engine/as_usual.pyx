@@ -255,8 +255,8 @@ cdef class UsualWay:
         has_lasted = near is not None and near.nonce == nonce
         if has_lasted:
             copies = {**near.copies, **copies}
-            if len(asked.batches) == 1:
-                now = near.asked_at
+        if near is not None and len(asked.batches) == 1:
+            now = near.asked_at
         near = NearCopy(record, size, record.generation, nonce, asked.max_inactive_s, copies, now, has_lasted)
         self._own.keep_near(asked.key, near, record.body)
         self._counts.count("round_trips")

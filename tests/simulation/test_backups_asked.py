@@ -1,8 +1,11 @@
 """When a request that may write asks the backups, too, in the round trip that finds its session."""
 
 from collections.abc import Callable
+from typing import Any
 
+from msm_fast.engine.exchanging import ask
 from tests.simulation.driver import SimulatedDriver
+from tests.simulation.test_loading import key_of
 from tests.simulation.worker import Worker
 
 MakeWorker = Callable[..., Worker]
@@ -81,3 +84,29 @@ def test_a_tenth_of_the_lifetime_later_they_are_asked_all_the_same(driver: Simul
     before = batches(driver)
     request(worker, session_id)
     assert batches(driver) == before + 2
+
+
+def test_nor_are_they_asked_later_than_that_since_another_worker_has_stored_the_session(
+    driver: SimulatedDriver, make_worker: MakeWorker
+) -> None:
+    one, two = make_worker(), make_worker()
+    session_id = one.store(step=0)
+    request(two, session_id, step=1)
+    keep_in_touch(driver, one, 100)
+    assert one.load(session_id, expect_write=False)
+    keep_in_touch(driver, one, 100)
+    assert one.load(session_id, expect_write=False)
+    lives = [item.expires_at - driver.clock.wall() for item in items(driver, session_id)]
+    assert min(lives) > 1800 - 1
+
+
+def keep_in_touch(driver: SimulatedDriver, worker: Worker, seconds: int) -> None:
+    """Let so many seconds pass in which the worker hears of every node."""
+    for _ in range(2 * seconds):
+        driver.clock.advance(0.5)
+        worker.driver.run(ask(worker.ctx))
+
+
+def items(driver: SimulatedDriver, session_id: str) -> list[Any]:
+    found = [node.server.peek(key_of(session_id)) for node in driver.nodes.values()]
+    return [item for item in found if item is not None]
