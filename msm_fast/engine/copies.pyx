@@ -62,7 +62,7 @@ cpdef bint is_over(Essentials own, Record record) except -1:
 cpdef object last_access_ms(Essentials own, Record record, long long ttl_s):
     """Return when the session was last used: as long ago as its item's life, of which ttl_s was left, had run down."""
     cdef long long idle_s
-    if ttl_s < 0:
+    if ttl_s < 0 or not record.max_inactive_s:
         return record.accessed_ms
     idle_s = max(own.ttl_s(record.max_inactive_s) - ttl_s, 0)
     return max(<long long>record.accessed_ms, own.now_ms() - idle_s * 1000)

@@ -123,6 +123,13 @@ cdef class Essentials:
         """Return ttl_s as memcached wants it."""
         return wire.exptime(ttl_s, self._wall())
 
+    cpdef object touch(self, long long ttl_s):
+        """Return the exptime with which a command that looks at an item lets it live ttl_s; None: as long as it does.
+
+        Where sessions live for ever unused that may be what is left of an absolute lifetime: it needs no touch.
+        """
+        return self.exptime(ttl_s) if ttl_s else None
+
     # -- chance
 
     cpdef object nonce(self):

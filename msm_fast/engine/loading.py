@@ -164,7 +164,7 @@ def _ask(
 
     A large copy that has changed since it was seen costs a second round trip, unless its node can compare.
     """
-    exptime = ctx.exptime(ttl_s)
+    exptime = ctx.touch(ttl_s)
     near = findings.near
     # Of a node that was peeked at before it is known that it has another.
     healths, validate_over = ctx.health.healths, ctx.settings.near_cache.validate_over
@@ -291,7 +291,7 @@ def _let_tombstones_live(ctx: Context, key: bytes, findings: Findings, ttl_s: in
         return
     nonces = {copy.nonce for copy in ended}
     has_left_any = len(ended) < len(findings.copies) or any(n not in nonces for _, n in findings.peeked.values())
-    if ttl_s and not has_left_any and all(copy.ttl_s <= ttl_s for copy in ended):
+    if not ttl_s or (not has_left_any and all(copy.ttl_s <= ttl_s for copy in ended)):
         return
     exptime = ctx.exptime(max(ctx.tombstone_ttl_s(copy.record.max_inactive_s) for copy in ended))
     nodes = [node for node, copy in findings.copies.items() if copy.record.is_tombstone]

@@ -134,6 +134,36 @@ def test_the_absolute_lifetime_ends_a_session_that_is_used_all_the_time(
     assert worker.load(session_id) is None
 
 
+def test_reading_does_not_keep_for_ever_what_has_an_absolute_lifetime_only(
+    driver: SimulatedDriver, make_worker: MakeWorker
+) -> None:
+    worker = make_worker(max_inactive=None, absolute_lifetime=600)
+    session_id = worker.store(user="ada")
+    for reader in (worker, make_worker(max_inactive=None), make_worker()):
+        driver.clock.advance(100)
+        session = reader.load(session_id)
+        assert session is not None
+        assert session.accessed_at == pytest.approx(session.created_at, abs=1)
+    driver.clock.advance(301)
+    assert worker.load(session_id) is None
+    driver.clock.advance(2)
+    assert not holders(driver, session_id)
+
+
+def test_nor_does_it_take_more_than_one_round_trip_to_find_such_a_session_ended(
+    driver: SimulatedDriver, make_worker: MakeWorker
+) -> None:
+    worker = make_worker(max_inactive=None)
+    session_id = worker.store(user="ada")
+    session = worker.load(session_id)
+    assert session is not None
+    session.invalidate()
+    worker.save(session)
+    before = driver.exchanges
+    assert worker.load(session_id) is None
+    assert driver.exchanges == before + 1
+
+
 def test_accessed_at_is_when_it_was_last_used(driver: SimulatedDriver, worker: Worker) -> None:
     session_id = worker.store(user="ada")
     driver.clock.advance(100)
