@@ -60,12 +60,16 @@ cpdef bint is_over(Essentials own, Record record) except -1:
 
 
 cpdef object last_access_ms(Essentials own, Record record, long long ttl_s):
-    """Return when the session was last used: as long ago as its item's life, of which ttl_s was left, had run down."""
-    cdef long long idle_s
+    """Return when the session was last used: as long ago as its item's life, of which ttl_s was left, had run down.
+
+    Never later than now, though the clock of the host that stored it may be ahead.
+    """
+    cdef long long idle_s, now_ms
     if ttl_s < 0 or not record.max_inactive_s:
         return record.accessed_ms
     idle_s = max(own.ttl_s(record.max_inactive_s) - ttl_s, 0)
-    return max(<long long>record.accessed_ms, own.now_ms() - idle_s * 1000)
+    now_ms = own.now_ms()
+    return min(max(<long long>record.accessed_ms, now_ms - idle_s * 1000), now_ms)
 
 
 def tell_corrupt(ctx, str node not None, error):

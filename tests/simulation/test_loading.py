@@ -1,11 +1,13 @@
 """Finding a session, with all nodes up and without."""
 
+import random
 import struct
 from collections.abc import Callable
 
 import pytest
 
 from msm_fast import CorruptRecord, SessionId, SessionUnavailable
+from msm_fast.engine.context import Clock, Context
 from tests.reference import record as reference
 from tests.reference.record import encode_frame
 from tests.simulation.clock import VirtualClock
@@ -174,6 +176,20 @@ def test_accessed_at_is_when_it_was_last_used(driver: SimulatedDriver, worker: W
     assert session is not None
     assert session.accessed_at == pytest.approx(last_use, abs=2)
     assert session.created_at == pytest.approx(last_use - 100, abs=2)
+
+
+def test_accessed_at_is_not_in_the_future_where_another_host_has_stored_the_session(
+    driver: SimulatedDriver, worker: Worker
+) -> None:
+    ahead = Worker(driver, make_settings())
+    ahead.ctx = Context(
+        make_settings(), Clock(driver.clock.monotonic, lambda: driver.clock.wall() + 24 * 3600), random.Random(7)
+    )
+    session_id = ahead.store(user="ada")
+    driver.clock.advance(100)
+    session = worker.load(session_id)
+    assert session is not None
+    assert session.accessed_at <= driver.clock.wall()
 
 
 @pytest.mark.parametrize("fault", ["refused", "reset", "timeout", "protocol", "unsupported"])
