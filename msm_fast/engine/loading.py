@@ -80,8 +80,8 @@ def load(
     if findings.away or findings.failed:
         check_that_it_is_current(ctx, session_id, home, findings, best)
     state = _build_state(ctx, session_id, home, findings, best)
-    if state.max_inactive_s != max_inactive_s:
-        yield from _touch(ctx, key, state)
+    if state.max_inactive_s != max_inactive_s and not (yield from _touch(ctx, key, state)):
+        state.must_store = True
     _remember(ctx, key, state, best, near, has_asked_backups=bool(findings.peeked or findings.absent))
     ctx.counters.add("loaded")
     return state
@@ -273,12 +273,17 @@ def _build_state(ctx: Context, session_id: SessionId, home: str, findings: Findi
     return state
 
 
-def _touch(ctx: Context, key: bytes, state: SessionState) -> Flow[None]:
-    """Extend the life of a session whose lifetime is its own, which could not be known before it was read."""
+def _touch(ctx: Context, key: bytes, state: SessionState) -> Flow[bool]:
+    """Extend the life of a session whose lifetime is its own, which could not be known before it was read.
+
+    Return whether every node has done so: where one has not, its copy has been left the usual lifetime.
+    """
     assert state.stored is not None
     ttl_s = ctx.ttl_s(state.max_inactive_s, state.created_ms, state.absolute_lifetime_s)
     nodes = [node for node, found in state.stored.copies.items() if found != ABSENT and ctx.health.is_up(node)]
-    yield from exchange(ctx, [Batch(n, [wire.get(key, ctx.exptime(ttl_s), value=False)]) for n in nodes])
+    batches = [Batch(n, [wire.get(key, ctx.exptime(ttl_s), value=False)]) for n in nodes]
+    outcomes = yield from exchange(ctx, batches)
+    return not any(isinstance(outcome, NodeFailure) for outcome in outcomes)
 
 
 def _let_tombstones_live(ctx: Context, key: bytes, findings: Findings, ttl_s: int) -> Flow[None]:

@@ -8,6 +8,7 @@ import pytest
 
 from msm_fast import CorruptRecord, SessionId, SessionUnavailable
 from msm_fast.engine.context import Clock, Context
+from msm_fast.engine.effects import Exchange
 from tests.reference import record as reference
 from tests.reference.record import encode_frame
 from tests.simulation.clock import VirtualClock
@@ -108,6 +109,28 @@ def test_a_lifetime_of_its_own_holds_from_the_first_read_on(driver: SimulatedDri
         assert worker.load(session.id, expect_write=False) is not None
     driver.clock.advance(7202)
     assert worker.load(session.id) is None
+
+
+def test_it_is_stored_again_where_a_node_could_not_be_told_of_that(
+    driver: SimulatedDriver, make_worker: MakeWorker
+) -> None:
+    one, two = make_worker(), make_worker()
+    session = one.create(user="ada")
+    session.max_inactive = 24 * 3600
+    one.save(session)
+    before = driver.exchanges
+
+    def hang_once(exchange: Exchange) -> None:
+        for node in driver.nodes.values():
+            node.fault = "timeout" if driver.exchanges == before + 1 else None
+
+    driver.before_exchange = hang_once
+    found = two.load(session.id)
+    assert found is not None
+    assert driver.exchanges == before + 2
+    assert two.save(found).status == "stored"
+    driver.clock.advance(23 * 3600)
+    assert make_worker().load(found.id) is not None
 
 
 def test_a_session_that_never_expires_stays(driver: SimulatedDriver, make_worker: MakeWorker) -> None:
