@@ -136,7 +136,7 @@ cdef class Session:
         """
         cdef SessionState state = self._now()
         cdef SessionState fresh = self._mint()
-        fresh.retired_life_s = state.copies_life_s()
+        fresh.retired_max_inactive_s = state.longest_max_inactive_s()
         fresh.retired = _retire(state)
         fresh.is_ended = True
         self._state = fresh
@@ -147,7 +147,7 @@ cdef class Session:
         cdef SessionState fresh = self._mint()
         if state.is_live:  # requests that share it must not be given the new id: they came with the old one
             state = self._state = state.part_with()
-        state.retired_life_s = state.copies_life_s()
+        state.retired_max_inactive_s = state.longest_max_inactive_s()
         state.retired = _retire(state)
         state.session_id = fresh.session_id
         state.rotated_from, state.stored = state.stored or state.rotated_from, None

@@ -16,7 +16,7 @@ cdef class Stored:
     cdef public dict copies
     cdef public bytes body
     cdef public frozenset corrupt
-    cdef public tuple lives
+    cdef public tuple lifetimes
 
 
 @cython.final
@@ -52,7 +52,7 @@ cdef class SessionState:
     cdef public bint must_store
     cdef public bint has_moved
     cdef public tuple retired
-    cdef public long retired_life_s
+    cdef public long retired_max_inactive_s
     cdef public bint is_new
     cdef public bint is_ended
     cdef public Stored rotated_from
@@ -69,5 +69,5 @@ cdef class SessionState:
     cdef public object epoch
 
     cdef bint kept(self)
-    cpdef int note_lives_stored(self) except -1
-    cdef long copies_life_s(self)
+    cpdef int note_lifetimes_stored(self) except -1
+    cdef long longest_max_inactive_s(self)

@@ -19,7 +19,7 @@ class Stored:
     copies: dict[str, int]
     body: bytes
     corrupt: frozenset[str]
-    lives: tuple[int, int] | None
+    lifetimes: tuple[int, int] | None
     def __init__(
         self,
         generation: int,
@@ -27,7 +27,7 @@ class Stored:
         copies: dict[str, int],
         body: bytes,
         corrupt: frozenset[str] = ...,
-        lives: tuple[int, int] | None = None,
+        lifetimes: tuple[int, int] | None = None,
     ) -> None: ...
     @property
     def nonce(self) -> int: ...
@@ -73,7 +73,7 @@ class SessionState:
     must_store: bool
     has_moved: bool
     retired: tuple[SessionId, ...]
-    retired_life_s: int
+    retired_max_inactive_s: int
     is_new: bool
     is_ended: bool
     rotated_from: Stored | None
@@ -116,6 +116,6 @@ class SessionState:
     def keeps_id(self) -> bool: ...
     @property
     def may_need_saving(self) -> bool: ...
-    def note_lives_stored(self) -> int: ...
-    def take_lives(self, max_inactive_s: int, absolute_lifetime_s: int) -> None: ...
+    def note_lifetimes_stored(self) -> int: ...
+    def take_lifetimes(self, max_inactive_s: int, absolute_lifetime_s: int) -> None: ...
     def part_with(self) -> SessionState: ...

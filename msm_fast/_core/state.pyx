@@ -22,7 +22,7 @@ cdef class Stored:
     generation: grows with each save. lineage: the nonces of the write that this view is based on and of those before
     it, newest first; the copies of one write have one nonce. copies: per node id the version of its copy, or ABSENT; a
     node that is not there is UNKNOWN. body: the encoded attributes of that generation. corrupt: nodes whose copy nobody
-    can read. lives: its max_inactive_s and absolute_lifetime_s; None: those that the session was found with.
+    can read. lifetimes: its max_inactive_s and absolute_lifetime_s; None: those that the session was found with.
     """
 
     def __init__(
@@ -32,14 +32,14 @@ cdef class Stored:
         dict copies not None,
         bytes body not None,
         frozenset corrupt not None=NOTHING,
-        tuple lives=None,
+        tuple lifetimes=None,
     ):
         self.generation = generation
         self.lineage = lineage
         self.copies = copies
         self.body = body
         self.corrupt = corrupt
-        self.lives = lives
+        self.lifetimes = lifetimes
 
     @property
     def nonce(self):
@@ -101,12 +101,12 @@ cdef class SessionState:
 
     stored: what the cluster holds; None for a session that was never there, or may be but cannot be reached. body: the
     encoded attributes as they were found, or last saved here or there. stored_max_inactive_s,
-    stored_absolute_lifetime_s: its lives, likewise; where they are others now a request has set them. local_kind: why it is kept locally; None for a
-    distributed session. local_generation: of its record in the local store; 0: there is none. must_store: save even if
-    no attribute changed: the session moved, a copy is missing, a lifetime was set. has_moved: its node could not be
-    used: the next generation must beat any that the old node may still accept. retired: ids this session had before it
-    was invalidated or got a new one; their copies go when it is saved. retired_life_s: how long the copies of those may
-    live unused; 0: for ever. is_new: made in this request, not loaded.
+    stored_absolute_lifetime_s: its lifetimes, likewise; where it has others now a request has set them. local_kind: why
+    it is kept locally; None for a distributed session. local_generation: of its record in the local store; 0: there is
+    none. must_store: save even if no attribute changed: the session moved, a copy is missing, a lifetime was set.
+    has_moved: its node could not be used: the next generation must beat any that the old node may still accept.
+    retired: ids this session had before it was invalidated or got a new one; their copies go when it is saved.
+    retired_max_inactive_s: how long those may live unused; 0: for ever. is_new: made in this request, not loaded.
     is_ended: invalidated, here or by another request, and nothing written since. rotated_from: what was stored under
     the id before the new one, as far as it is known. merge_base: the encoded attributes that its own changes go back
     to, where the attributes themselves do not know. epoch: how often the distribution had been taken up again when it
@@ -156,7 +156,7 @@ cdef class SessionState:
         self.accessed_ms = accessed_ms
         self.max_inactive_s = max_inactive_s
         self.absolute_lifetime_s = absolute_lifetime_s
-        self.note_lives_stored()
+        self.note_lifetimes_stored()
         self.stored = stored
         self.body = body
         self.local_kind = local_kind
@@ -188,28 +188,28 @@ cdef class SessionState:
         """Whether there is something that a save would store; what is not kept may have it in vain."""
         return self.must_store or bool(self.retired) or self.attributes.is_changed
 
-    cpdef int note_lives_stored(self) except -1:
-        """Note that it is stored with the lives that it has now."""
+    cpdef int note_lifetimes_stored(self) except -1:
+        """Note that it is stored with the lifetimes that it has now."""
         self.stored_max_inactive_s = self.max_inactive_s
         self.stored_absolute_lifetime_s = self.absolute_lifetime_s
         return 0
 
-    def take_lives(self, long max_inactive_s, long absolute_lifetime_s):
-        """Have the lives that another request has stored; what was set here since it was found stays."""
+    def take_lifetimes(self, long max_inactive_s, long absolute_lifetime_s):
+        """Have the lifetimes that another request has stored; what was set here since it was found stays."""
         if self.max_inactive_s == self.stored_max_inactive_s:
             self.max_inactive_s = max_inactive_s
         if self.absolute_lifetime_s == self.stored_absolute_lifetime_s:
             self.absolute_lifetime_s = absolute_lifetime_s
         self.stored_max_inactive_s, self.stored_absolute_lifetime_s = max_inactive_s, absolute_lifetime_s
 
-    cdef long copies_life_s(self):
+    cdef long longest_max_inactive_s(self):
         """How long its copies, and those of the ids it had before, may live unused; 0: for ever."""
         cdef long longest_s = max(self.max_inactive_s, self.stored_max_inactive_s)
         if not self.max_inactive_s or not self.stored_max_inactive_s:
             return 0
         if not self.retired:
             return longest_s
-        return max(longest_s, self.retired_life_s) if self.retired_life_s else 0
+        return max(longest_s, self.retired_max_inactive_s) if self.retired_max_inactive_s else 0
 
     def part_with(self):
         """Return a state with the same attributes that is no other request's."""
@@ -222,7 +222,7 @@ cdef class SessionState:
         twin.stored, twin.body, twin.epoch = self.stored, self.body, self.epoch
         twin.local_kind, twin.local_generation = self.local_kind, self.local_generation
         twin.must_store, twin.has_moved, twin.retired = self.must_store, self.has_moved, self.retired
-        twin.retired_life_s = self.retired_life_s
+        twin.retired_max_inactive_s = self.retired_max_inactive_s
         twin.is_new, twin.is_ended, twin.rotated_from = self.is_new, self.is_ended, self.rotated_from
         twin.is_live, twin.was_ended, twin.touch_at = self.is_live, self.was_ended, self.touch_at
         twin.merge_base = self.merge_base

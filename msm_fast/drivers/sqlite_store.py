@@ -185,7 +185,7 @@ class SqliteStore:
 
 
 def _make(path: str) -> None:
-    """Make the file if it is not there. Raises: OSError; ConfigurationError for one that others can change, or we cannot.
+    """Make the file if it is not there. Raises: OSError; ConfigurationError for one of which the rights are wrong.
 
     One that is there is not opened: closing it here would let go the locks of this process's connections to it.
     """

@@ -286,7 +286,7 @@ cdef class UsualWay:
         state.accessed_ms = last_access_ms(self._own, record, ttl_s)
         state.max_inactive_s = record.max_inactive_s
         state.absolute_lifetime_s = record.absolute_lifetime_s
-        state.note_lives_stored()
+        state.note_lifetimes_stored()
         state.stored = Stored(record.generation, lineage, copies, record.body)
         state.body = record.body
         state.is_new = False
@@ -417,7 +417,7 @@ cdef class UsualWay:
             and before.nonce == state.stored.lineage[0]
         )
         state.attributes.mark_saved(body)
-        state.note_lives_stored()
+        state.note_lifetimes_stored()
         state.stored = Stored(generation, lineage, copies, body)
         state.body = body
         state.must_store = state.has_moved = False

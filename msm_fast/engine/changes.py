@@ -101,8 +101,8 @@ def follow(state: SessionState, body: bytes, winner: Record) -> None:
     """
     state.attributes.mark_saved(body)
     state.attributes.rebase(winner.body)
-    state.note_lives_stored()
-    state.take_lives(winner.max_inactive_s, winner.absolute_lifetime_s)
+    state.note_lifetimes_stored()
+    state.take_lifetimes(winner.max_inactive_s, winner.absolute_lifetime_s)
     state.merge_base = None
 
 
@@ -127,7 +127,7 @@ def merge(ctx: Context, state: SessionState, winner: Record, base: Base | None =
         mine_now, state.attributes = state.attributes, AttributeMap.decode(state.merge_base, serializer=ctx.serializers)
         lay_over(state.attributes, before, mine_now)
         state.merge_base = None
-    state.take_lives(winner.max_inactive_s, winner.absolute_lifetime_s)
+    state.take_lifetimes(winner.max_inactive_s, winner.absolute_lifetime_s)
     if base is None or not base.is_beside(winner):
         state.attributes.rebase(winner.body)
         return

@@ -104,7 +104,7 @@ def encode_stored(ctx, bytes key not None, SessionState state not None):
     if state.stored is None:
         return b""
     max_inactive_s, absolute_lifetime_s = (
-        state.stored.lives or (state.stored_max_inactive_s, state.stored_absolute_lifetime_s)
+        state.stored.lifetimes or (state.stored_max_inactive_s, state.stored_absolute_lifetime_s)
     )
     return ctx.records.encode(
         key,

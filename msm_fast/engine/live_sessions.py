@@ -112,7 +112,7 @@ class LiveSessions:
             self.rebase(live, carry_over(ctx, stored.body if stored is not None else b"", mine, theirs))
             live.session_id = live.session_id.with_node(found.session_id.node)
             live.created_ms = found.created_ms
-            live.take_lives(found.max_inactive_s, found.absolute_lifetime_s)
+            live.take_lifetimes(found.max_inactive_s, found.absolute_lifetime_s)
             live.stored, live.local_generation = found.stored, found.local_generation
             live.must_store |= found.must_store
             live.has_moved |= found.has_moved

@@ -184,7 +184,7 @@ class LiveWriter:
         if state.stored is None or view.stored.nonce not in state.stored.lineage:
             state.stored = view.stored
         state.has_moved = False
-        state.take_lives(view.max_inactive_s, view.absolute_lifetime_s)
+        state.take_lifetimes(view.max_inactive_s, view.absolute_lifetime_s)
         state.session_id = state.session_id.with_node(view.session_id.node)
         self._live.note_touched(state)
         if result.status == "merged":

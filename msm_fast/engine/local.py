@@ -115,8 +115,8 @@ def _seen_before(ctx: Context, session_id: SessionId) -> SessionState | None:
 
 def _stored(record: Record) -> Stored:
     """Return what a record says of the session in the cluster."""
-    lives = (record.max_inactive_s, record.absolute_lifetime_s)
-    return Stored(record.generation, record.lineage, {}, record.body, lives=lives)
+    lifetimes = (record.max_inactive_s, record.absolute_lifetime_s)
+    return Stored(record.generation, record.lineage, {}, record.body, lifetimes=lifetimes)
 
 
 def _state(ctx: Context, session_id: SessionId, record: Record, accessed_ms: int, kind: LocalKind) -> SessionState:
@@ -267,7 +267,7 @@ def _tell_dropped(ctx: Context, n: int) -> None:
 def _end_retired(ctx: Context, state: SessionState, epoch: int | None) -> bool:
     """End the ids that the session had before; return False, with nothing ended, if the cluster is back since epoch."""
     for session_id in state.retired:
-        end_locally(ctx, session_id, state.retired_life_s)
+        end_locally(ctx, session_id, state.retired_max_inactive_s)
     if epoch is not None and ctx.distribution.epoch != epoch:
         for session_id in state.retired:
             ctx.local.delete(ctx.storage_key(session_id))

@@ -178,7 +178,7 @@ def catch_up(ctx: Context, session_id: SessionId, state: SessionState | None, ke
         return mine
     base = AttributeMap.decode(mine.stored.body if mine.stored else b"", serializer=ctx.serializers)
     lay_over(state.attributes, base, mine.attributes, sparing=differing(base, state.attributes))
-    were_s, limit_was_s = (mine.stored and mine.stored.lives) or (state.max_inactive_s, state.absolute_lifetime_s)
+    were_s, limit_was_s = (mine.stored and mine.stored.lifetimes) or (state.max_inactive_s, state.absolute_lifetime_s)
     if state.max_inactive_s == were_s:
         state.max_inactive_s = mine.max_inactive_s
     if state.absolute_lifetime_s == limit_was_s:

@@ -30,5 +30,5 @@ def bring_along(ctx: Context, state: SessionState) -> Flow[None]:
         return  # nothing that is newer
     body = carry_over(ctx, base.body, state.body, found.body)
     state.attributes.rebase(body)
-    state.take_lives(found.max_inactive_s, found.absolute_lifetime_s)
+    state.take_lifetimes(found.max_inactive_s, found.absolute_lifetime_s)
     state.body = body

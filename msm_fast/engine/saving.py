@@ -73,7 +73,7 @@ def save(ctx: Context, state: SessionState, begun: Begun | None = None) -> Flow[
 def end_retired(ctx: Context, state: SessionState) -> Flow[None]:
     """Remove the copies of the ids that the session had before."""
     if state.retired:
-        yield from end_copies(ctx, state.retired, state.retired_life_s)
+        yield from end_copies(ctx, state.retired, state.retired_max_inactive_s)
         ctx.counters.add("invalidated" if state.is_ended else "rotated")
     state.retired = ()
 
@@ -323,7 +323,7 @@ def _commit_superseded(ctx: Context, state: SessionState, write: Write, body: by
     assert write.superseded_by is not None
     home = follow_home(ctx, state, write.home, write.superseded_by.record)
     state.attributes.mark_saved(body)
-    state.note_lives_stored()
+    state.note_lifetimes_stored()
     state.stored = Stored(write.generation, write.lineage, {}, body)
     state.body = body
     state.must_store = state.has_moved = False

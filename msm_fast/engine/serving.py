@@ -121,7 +121,7 @@ def _store_in_cluster(ctx: Context, state: SessionState, epoch: int, begun: Begu
     except StaysLocal as stays:
         return (yield from _tag(ctx, state, stays))
     for session_id in ended:
-        _end_tagged(ctx, session_id, state.retired_life_s)
+        _end_tagged(ctx, session_id, state.retired_max_inactive_s)
     if state.local_generation:
         drop_kept(ctx, state.session_id, state.local_generation)
         state.local_generation = 0
