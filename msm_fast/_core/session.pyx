@@ -96,7 +96,7 @@ cdef class Session:
     @max_inactive.setter
     def max_inactive(self, seconds):
         if seconds is not None and not 1 <= seconds < 2**32:
-            raise ValueError(f"max_inactive is 1 second or more, or None: not {seconds!r}")
+            raise ValueError(f"max_inactive is 1 to 2**32 - 1 seconds, or None: not {seconds!r}")
         whole = 0 if seconds is None else int(seconds)
         cdef SessionState state = self._now()
         if whole != state.max_inactive_s:
@@ -111,14 +111,14 @@ cdef class Session:
     @absolute_lifetime.setter
     def absolute_lifetime(self, seconds):
         if seconds is not None and not 1 <= seconds < 2**32:
-            raise ValueError(f"absolute_lifetime is 1 second or more, or None: not {seconds!r}")
+            raise ValueError(f"absolute_lifetime is 1 to 2**32 - 1 seconds, or None: not {seconds!r}")
         whole = 0 if seconds is None else int(seconds)
         cdef SessionState state = self._now()
         if whole != state.absolute_lifetime_s:
             state.must_store |= state.is_kept
             state.absolute_lifetime_s = whole
 
-    def has_lives(self, max_inactive, absolute_lifetime):
+    def has_lifetimes(self, max_inactive, absolute_lifetime):
         """Whether it has these two already, in seconds, in which case they need not be set."""
         cdef SessionState state = self._now()
         return state.max_inactive_s == (max_inactive or 0) and state.absolute_lifetime_s == (absolute_lifetime or 0)

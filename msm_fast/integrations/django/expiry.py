@@ -27,7 +27,7 @@ def set_lifetimes(session: Session, managers: Managers, cookie_age: float) -> bo
     expiry = session.get(EXPIRY)
     settings = managers.settings
     unused_s = settings.max_inactive if managers.has_own_lifetime else cookie_age
-    if not expiry and session.has_lives(unused_s, settings.absolute_lifetime):
+    if not expiry and session.has_lifetimes(unused_s, settings.absolute_lifetime):
         return True
     lifetime_s = settings.absolute_lifetime
     if isinstance(expiry, str):

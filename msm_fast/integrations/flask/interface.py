@@ -22,6 +22,7 @@ __all__ = ["MsmSessionInterface", "close_session", "note_unanswered", "refusal"]
 
 _log = logging.getLogger("msm_fast.flask")
 _ENVIRON_KEY = "msm_fast.flask_session"
+_LONGEST_LIFETIME_S = 2**32 - 1
 
 
 class MsmSessionInterface(SessionInterface):
@@ -92,8 +93,8 @@ class MsmSessionInterface(SessionInterface):
         return value
 
     def _save(self, app: Flask, session: FlaskSession) -> SaveResult:
-        lifetime = self.manager.settings.max_inactive
-        return session.save(app.permanent_session_lifetime.total_seconds(), lifetime)
+        permanent_s = min(max(app.permanent_session_lifetime.total_seconds(), 1), _LONGEST_LIFETIME_S)
+        return session.save(permanent_s, self.manager.settings.max_inactive)
 
     def _must_repeat(self, app: Flask, session: FlaskSession, response: Response, result: SaveResult) -> bool:
         """Whether the client must be sent the cookie that it has.

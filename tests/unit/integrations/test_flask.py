@@ -275,6 +275,15 @@ def test_a_permanent_session_lives_as_long_as_flask_says(app: Flask, client: Fla
     assert found.max_inactive == 3 * 24 * 3600
 
 
+@pytest.mark.parametrize("lifetime", [timedelta(0), timedelta(days=100_000)], ids=["too short", "too long"])
+def test_a_lifetime_that_no_session_can_have_is_the_nearest_one(
+    app: Flask, client: FlaskClient, lifetime: timedelta
+) -> None:
+    app.permanent_session_lifetime = lifetime
+    assert client.post("/stay").text == "1"
+    assert manager_of(app).statistics().created == 1
+
+
 def test_other_sessions_live_as_long_as_msm_fast_says() -> None:
     app = make_app(MSM_FAST={"max_inactive": 600})
     client = app.test_client()
