@@ -69,7 +69,11 @@ class BlockingDriver:
         _close(gone)
 
     def look_up(self, node: str) -> None:
-        """Look up again where a node is, and wait for that no longer than a connection may take."""
+        """Look up again where a node that is down is, and wait for that no longer than a connection may take.
+
+        Its idle connections are closed: a firewall may have forgotten them, and each would make a probe fail.
+        """
+        self._drop_idle(node)
         with self._lock:
             configured = self._nodes.get(node)
         if configured is not None:

@@ -53,6 +53,7 @@ class FaultProxy(Proxy):
         self.requests = Faults()
         self.replies = Faults()
         self._waiting: tuple[bytes, Link] | None = None
+        self._forgotten: list[Link] = []
         self._rng = random.Random(0)
         super().__init__(target_port)
 
@@ -60,6 +61,10 @@ class FaultProxy(Proxy):
         """Accept connections and bytes, and never answer; connections that are open do not see an end."""
         self.requests = Faults(swallows=True)
         self.replies = Faults(swallows=True)
+
+    def forget_connections(self) -> None:
+        """Swallow what those carry that are open now, as a firewall does that has forgotten them; new ones work."""
+        self._forgotten += self.links()
 
     def refuse(self) -> None:
         """Refuse new connections and reset those that are there, as the kernel of a machine does without the server."""
@@ -83,6 +88,8 @@ class FaultProxy(Proxy):
 
     def carry(self, data: bytes, link: Link, *, is_reply: bool) -> None:
         faults = self.replies if is_reply else self.requests
+        if any(link is forgotten for forgotten in self._forgotten):
+            return
         if not faults.only(data):
             super().carry(data, link, is_reply=is_reply)
         elif faults.swallows:

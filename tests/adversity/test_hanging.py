@@ -7,14 +7,19 @@ timeouts.request and a margin.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 
 import pytest
 
 from msm_fast import Breaker, DistributionState, Reconnect, SessionManager, SessionUnavailable
+from msm_fast._core import wire
+from msm_fast.engine.effects import Batch
+from msm_fast.request_scope import TimeBudget
 from tests.adversity.conftest import Cluster, home_of
-from tests.adversity.proxy import Faults, FullBacklog, is_store
+from tests.adversity.proxy import FaultProxy, Faults, FullBacklog, is_store
 from tests.adversity.stopwatch import Stopwatch
 from tests.adversity.visitor import MARGIN_S, wait_until
+from tests.memcached import Memcached
 from tests.timeouts import HURRIED
 
 pytestmark = pytest.mark.memcached
@@ -120,6 +125,27 @@ def test_row_20_a_peer_that_is_gone_without_a_word_costs_one_operation_timeout(c
     assert failures(worker) == 1
     assert visitor.slowest_s < HURRIED.operation + MARGIN_S
     assert visitor.get() == {"step": 2}
+
+
+@pytest.fixture
+def firewall() -> Iterator[FaultProxy]:
+    server = Memcached()
+    proxy = FaultProxy(server.port)
+    yield proxy
+    proxy.close()
+    server.stop()
+
+
+def test_row_20_connections_that_a_firewall_has_forgotten_make_no_probe_fail(firewall: FaultProxy) -> None:
+    with closing(SessionManager(firewall.address, timeouts=HURRIED, reconnect=Reconnect(first=0.1))) as worker:
+        as_by_threads = [Batch("", [wire.noop()])] * (Breaker().timeouts + 5)
+        worker._driver.exchange(as_by_threads, TimeBudget(5.0))
+        assert len(firewall.links()) == len(as_by_threads)
+        firewall.forget_connections()
+        worker.ask_nodes()
+        assert not worker.nodes()[0].is_up
+        wait_until(lambda: worker.nodes()[0].is_up)
+        assert failures(worker) == Breaker().timeouts
 
 
 def test_row_20_a_large_session_is_stored_elsewhere_when_a_peer_reads_no_further(cluster: Cluster) -> None:
