@@ -41,6 +41,7 @@ _REFUSALS: dict[str, tuple[FailureKind, str]] = {
 }
 _SETTINGS_END = re.compile(rb"^(END|ERROR|CLIENT_ERROR.*|SERVER_ERROR.*)\r\n\Z", re.MULTILINE)
 _ITEM_LIMIT = re.compile(rb"^STAT item_size_max ([0-9]{1,18})\r\n", re.MULTILINE)
+_HAS_NO_CAS = b"STAT cas_enabled no\r\n"
 _MOST_SETTINGS = 1 << 16
 _MOST_SAID = 200
 _NOT_PRINTABLE = re.compile(r"[^ -~]")
@@ -64,14 +65,14 @@ class Greeting:
 def greet(credentials: Credentials | None = None) -> Dialogue[Greeting]:
     """Greet the server; what it is told here may be said again and does no harm.
 
-    Raises: ConnectionFailed; its kind is "unsupported" for a server that is too old, wants another password or is
-        something else.
+    Raises: ConnectionFailed; its kind is "unsupported" for a server that is too old, has no CAS values, wants another
+        password or is something else.
     """
     try:
         if credentials is not None:
             yield from _authenticate(credentials)
         version, token = yield from _ask_life()
-        return Greeting(token, version >= _COMPARES_FROM, (yield from _ask_item_limit()))
+        return Greeting(token, version >= _COMPARES_FROM, (yield from _ask_settings()))
     except ConnectionFailed as failure:
         raise ConnectionFailed(failure.kind, False, failure.detail) from failure
 
@@ -128,11 +129,17 @@ def _check_version(replies: Sequence[Reply]) -> tuple[int, ...]:
     return version
 
 
-def _ask_item_limit() -> Dialogue[int | None]:
+def _ask_settings() -> Dialogue[int | None]:
+    """Return the size of the largest item, if the server tells it.
+
+    Raises: ConnectionFailed if items have no CAS values.
+    """
     text = yield b"stats settings\r\n"
     while not _SETTINGS_END.search(text):
         text += yield b""
         if len(text) > _MOST_SETTINGS:
             raise ConnectionFailed("protocol", False, "it does not come to an end with its settings")
+    if _HAS_NO_CAS in text:
+        raise ConnectionFailed("unsupported", False, "its items have no CAS values; start it without -C (disable-cas)")
     found = _ITEM_LIMIT.search(text)
     return int(found[1]) if found else None

@@ -41,8 +41,8 @@ FailureKind = Literal[
 
 refused: no connection, by its host's word. unreachable: its host is not reached. reset: the connection was lost.
 timeout: no answer within timeouts.operation (or timeouts.connect). protocol: the answer was nonsense. unsupported: the
-server is no memcached, too old, does not accept our password, or has no certificate that we accept. restarted: the node
-is up, but not in the life that the batch was for; nothing was sent.
+server is no memcached, too old, without CAS values, does not accept our password, or has no certificate that we accept.
+restarted: the node is up, but not in the life that the batch was for; nothing was sent.
 
 These say nothing about the node. deadline: the request's own time was over. exhausted: this process or its host lacked
 what a connection takes. gone: it is none of our nodes any more.

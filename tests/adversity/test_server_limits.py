@@ -244,6 +244,25 @@ def test_row_25_a_lifetime_that_memcached_would_misread_is_no_setting(max_inacti
 
 
 @pytest.mark.parametrize("is_sticky", [False, True], ids=["non_sticky", "sticky"])
+def test_a_server_without_cas_values_is_told_once_and_left_alone(cluster: Cluster, is_sticky: bool) -> None:
+    unable = Memcached("-C")
+    events: list[Event] = []
+    try:
+        mode = {"sticky": is_sticky, "backup": "sync"}
+        worker = cluster.worker_on(nodes_with(cluster, n1=unable), reconnect=Reconnect(first=60), **mode)
+        worker.subscribe(events.append)
+        visitors = [cluster.visitor(worker) for _ in range(6)]
+        for n, visitor in enumerate(visitors):
+            assert visitor.post(n=n).status == "stored"
+            assert visitor.post(changed=True).status == "stored"
+            assert visitor.get() == {"n": n, "changed": True}
+    finally:
+        unable.stop()
+    assert [event.node for event in events if event.kind == "node_down"] == ["n1"]
+    assert "without -C" in worker.nodes()[0].last_failure
+
+
+@pytest.mark.parametrize("is_sticky", [False, True], ids=["non_sticky", "sticky"])
 def test_row_49_a_server_that_wants_a_password_is_told_once_and_left_alone(
     cluster: Cluster, password_file: str, is_sticky: bool
 ) -> None:
