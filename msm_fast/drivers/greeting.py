@@ -78,11 +78,15 @@ def greet(credentials: Credentials | None = None) -> Dialogue[Greeting]:
 
 
 def _authenticate(credentials: Credentials) -> Dialogue[None]:
-    """Say who we are, before anything else: a server may close the connection of who does not."""
+    """Say who we are, before anything else: a server may close the connection of who does not.
+
+    One that asks for no password takes that for a store, and may have no memory for it: one that asks refuses what
+    follows.
+    """
     heard = yield credentials.command()
     while not heard.endswith(b"\n") and len(heard) < _MOST_SETTINGS:
         heard += yield b""
-    if heard != b"STORED\r\n":
+    if heard != b"STORED\r\n" and not heard.startswith(b"SERVER_ERROR out of memory"):
         said = credentials.left_out_of(heard).strip()[:_MOST_SAID]
         raise _refused(_NOT_PRINTABLE.sub("?", said.decode("latin-1")))
 

@@ -38,3 +38,9 @@ def test_a_server_that_repeats_the_password_does_not_bring_it_into_the_reason() 
 
 def test_what_memcached_says_to_a_wrong_password_is_explained() -> None:
     assert "does not accept the setting credentials" in refusal(b"CLIENT_ERROR authentication failure\r\n")
+
+
+def test_a_server_without_passwords_that_has_no_memory_for_what_it_takes_for_a_store_is_asked_further() -> None:
+    dialogue = greet(Credentials(f"ada:{PASSWORD}"))
+    next(dialogue)
+    assert dialogue.send(b"SERVER_ERROR out of memory storing object\r\n").startswith(b"version\r\n")
