@@ -55,6 +55,8 @@ class SessionLock:
     is_held: bool = False
     is_wanted: bool = False
     """Somebody else had it when the session was asked for: to be waited for."""
+    is_refused: bool = False
+    """Its node stores none: the request goes on without."""
     wait_until: float = 0.0
     """How long it may be waited for, monotonic seconds; 0: it was not waited for yet."""
     renewed_at: float = 0.0
@@ -76,7 +78,7 @@ def find_locked(
     """Return the session with lock held, or None if there is none; see `find`.
 
     If somebody else holds it, lock.is_wanted is set and the result is None: carry out `wait_for_lock`, which has time
-    of its own, and call again. A session that is kept on this host has no lock.
+    of its own, and call again. A session that is kept on this host has no lock, nor one whose home stores none.
     """
     for _ in range(_MOVES):
         lock.is_wanted = False
@@ -96,7 +98,7 @@ def find_locked(
             break
         yield from release(ctx, lock)  # the session has moved, and so have those who want its lock
         session_id = state.session_id
-    if lock.is_held:
+    if lock.is_held or lock.is_refused:
         return state
     lock.is_wanted = True
     lock.wait_until = lock.wait_until or ctx.clock.monotonic() + ctx.settings.timeouts.lock
@@ -104,7 +106,7 @@ def find_locked(
 
 
 def wait_for_lock(ctx: Context, lock: SessionLock) -> Flow[None]:
-    """Wait until lock is held, or its node is lost.
+    """Wait until lock is held, or its node is lost or stores none.
 
     Deadline: lock.wait_until. The holder may have let it go, its lifetime may be over, or it may be ours, if only the
     answer was lost. Waits are random, up to 5 ms at first and 100 ms in the end, so that waiters do not ask in step.
@@ -135,7 +137,7 @@ def wait_for_lock(ctx: Context, lock: SessionLock) -> Flow[None]:
             _take_look(lock, node, (outcome[1], outcome.life))
             if node in lock.items:
                 _hold(ctx, lock, lock.items[node])
-        if lock.is_held:
+        if lock.is_held or lock.is_refused:
             return
 
 
@@ -150,6 +152,7 @@ def _aim(ctx: Context, lock: SessionLock, session_id: SessionId) -> None:
     if home is not None and not ctx.health.is_up(home):
         home = next(iter(ctx.topology.ranked(session_id.plain, ctx.health.is_up)), None)
     lock.node = home if ctx.distribution.is_on else None
+    lock.is_refused = False
 
 
 def _add(ctx: Context, lock: SessionLock) -> wire.Command:
@@ -180,6 +183,20 @@ def _take_add(ctx: Context, lock: SessionLock, answer: Answer) -> None:
     reply, life = answer
     if reply.status == "HD":
         _hold(ctx, lock, version(life, reply.cas))
+    elif reply.status == "SERVER_ERROR":
+        _do_without(ctx, lock, reply.text)
+
+
+def _do_without(ctx: Context, lock: SessionLock, reason: str) -> None:
+    """Have no lock: nobody has one that there is no memory for, and whoever waited would wait in vain."""
+    lock.is_refused = True
+    ctx.tell(
+        "lock_lost",
+        f"session {lock.session} has no lock: node {ctx.label(lock.node or '')} stores none: {reason}; what this "
+        "request stores is merged with what others do",
+        node=lock.node,
+        session=lock.session,
+    )
 
 
 def _hold(ctx: Context, lock: SessionLock, found: int) -> None:

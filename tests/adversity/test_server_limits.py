@@ -46,7 +46,7 @@ def password_file() -> Iterator[str]:
 def fill(server: Memcached) -> None:
     """Use up the server's memory, so that it takes no more of any size."""
     with server.client() as client:
-        for size in (500_000, 50_000, 5_000, 500, 100):
+        for size in (500_000, 50_000, 5_000, 500, 100, 60):
             with pytest.raises(MemcacheServerError, match="out of memory"):
                 _store_for_ever(client, size)
 
@@ -104,6 +104,23 @@ def test_row_23_a_backup_out_of_memory_is_replaced_by_the_third_node(cluster: Cl
     cluster.servers["n1"].kill()
     for visitor in visitors:
         assert len(str(visitor.get()["large"])) == 5000
+
+
+def test_row_23_a_node_out_of_memory_for_locks_keeps_nobody_waiting_for_one(
+    cluster: Cluster, full_server: Memcached
+) -> None:
+    events: list[Event] = []
+    worker = cluster.worker_on(nodes_with(cluster, n1=full_server), locking="all")
+    worker.subscribe(events.append)
+    visitor = cluster.visitor_at_home_on("n1", worker, user="ada")
+    fill(full_server)
+    assert visitor.get() == {"user": "ada"}
+    assert visitor.post(step=1).status == "stored"
+    assert visitor.get() == {"user": "ada", "step": 1}
+    assert worker.statistics().lock_waits == 0
+    refused = [event for event in events if event.kind == "lock_lost"]
+    assert refused[0].node == "n1"
+    assert "out of memory" in refused[0].detail
 
 
 def test_row_24_a_session_over_the_nodes_own_item_limit_is_refused_before_it_is_sent(
