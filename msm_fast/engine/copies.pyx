@@ -99,8 +99,11 @@ cpdef bytes encode_state(
     )
 
 
-def encode_stored(ctx, bytes key not None, SessionState state not None):
-    """Return the record that the cluster holds of a session, as this view of it knows; b"" for none."""
+def encode_stored(ctx, bytes key not None, SessionState state not None, home=0):
+    """Return the record that the cluster holds of a session, as this view of it knows; b"" for none.
+
+    home: as a record names the session's node; 0: none.
+    """
     if state.stored is None:
         return b""
     max_inactive_s, absolute_lifetime_s = (
@@ -115,6 +118,7 @@ def encode_stored(ctx, bytes key not None, SessionState state not None):
         max_inactive_s=max_inactive_s,
         absolute_lifetime_s=absolute_lifetime_s,
         lineage=state.stored.lineage,
+        home=home,
     )
 
 

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from functools import partial
 from typing import NamedTuple
 
+from msm_fast._core import wire
 from msm_fast.engine.as_usual import LINEAGE, Writing
 from msm_fast.engine.changes import Base, follow, merge, needs_storing
 from msm_fast.engine.context import Context, digest
-from msm_fast.engine.copies import Copy, encode_state
-from msm_fast.engine.effects import Exchange, Flow, Outcome, Sleep
+from msm_fast.engine.copies import Copy, encode_state, encode_stored
+from msm_fast.engine.effects import Batch, Exchange, Flow, Outcome, Sleep
 from msm_fast.engine.ending import end_copies
-from msm_fast.engine.exchanging import settle, wait_after_conflict
+from msm_fast.engine.exchanging import exchange, settle, wait_after_conflict
 from msm_fast.engine.relocation import follow_home, move_home
 from msm_fast.engine.rotating import bring_along
 from msm_fast.engine.serialization import encode_attributes, fit_item
+from msm_fast.engine.topology import home_digest
 from msm_fast.engine.writing import BEATS_THE_OLD_HOME, Write, write_copies, write_deferred
 from msm_fast.errors import SessionUnavailable
 from msm_fast.policies import SaveResult, SaveStatus
@@ -119,7 +122,6 @@ def _start(stored: Stored | None, own_nonces: frozenset[int] = frozenset()) -> _
 
 def _store(ctx: Context, state: SessionState, body: bytes, begun: Begun | None) -> Flow[SaveResult]:
     """Write the record until it is stored, merging and moving as it must, as long as the request has time."""
-    status: SaveStatus = "stored"
     if begun is None:
         if body is state.body:
             body = fit_item(ctx, state, body)
@@ -131,6 +133,20 @@ def _store(ctx: Context, state: SessionState, body: bytes, begun: Begun | None) 
                 return result
             begun = Begun(writing, outcomes)
     progress = _start(state.stored, state.own_nonces)
+    home = home_digest(state.session_id.node or "")
+    try:
+        return (yield from _write_on(ctx, state, body, begun, progress))
+    except SessionUnavailable:
+        if progress.refused and not progress.n_conflicts:
+            yield from _put_back(ctx, state, home, progress.refused)
+        raise
+
+
+def _write_on(
+    ctx: Context, state: SessionState, body: bytes, begun: Begun | None, progress: _Progress
+) -> Flow[SaveResult]:
+    """Go on with what was begun, if anything was, and write again until it is stored or cannot be."""
+    status: SaveStatus = "stored"
     while True:
         if begun is None:
             body = fit_item(ctx, state, body)
@@ -182,6 +198,20 @@ def _store(ctx: Context, state: SessionState, body: bytes, begun: Begun | None) 
             if progress.n_conflicts % 2 == 0:  # what was just looked at is worth another try at once, but not always
                 yield Sleep(wait_after_conflict(ctx, progress.n_conflicts))
                 progress.expected = dict.fromkeys(progress.expected or (), UNKNOWN)
+
+
+def _put_back(ctx: Context, state: SessionState, home: int, nodes: Collection[str]) -> Flow[None]:
+    """Store again what the session was, on nodes that had no room for what it is: they have dropped that, too.
+
+    Only where there is nothing now: what others have stored or ended meanwhile stays.
+    """
+    if state.stored is None:
+        return
+    key, exptime = ctx.storage_key(state.session_id), ctx.exptime(ctx.life_s(state))
+    record = encode_stored(ctx, key, state, home)
+    command = wire.store(key, record, state.stored.nonce, exptime, add=True)
+    had_copies = [node for node in nodes if state.stored.copies.get(node, UNKNOWN) != ABSENT]
+    yield from exchange(ctx, [Batch(node, (command,)) for node in had_copies])
 
 
 def _learn(progress: _Progress, write: Write) -> None:

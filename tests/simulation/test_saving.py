@@ -1,5 +1,6 @@
 """Storing what a request changed, alone and against others."""
 
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -266,6 +267,52 @@ def test_the_error_tells_a_node_that_is_out_of_memory_from_one_that_cannot_be_re
     assert f"{full} (" in told_full
     assert all(f"{node} (" in told_away for node in others)
     assert "cannot be reached" in told_away
+
+
+@pytest.fixture
+def no_room_for_more(driver: SimulatedDriver, monkeypatch: Any) -> None:
+    """Let every server have room for what it has, but for nothing larger; it drops what it cannot replace."""
+    for node in driver.nodes.values():
+
+        def handle(
+            data: bytes, server: Any = node.server, usual: Callable[[bytes], bytes] = node.server.handle
+        ) -> bytes:
+            verb, key, *rest = data.split(b"\r\n")[0].split()
+            if verb == b"ms" and int(rest[0]) > 2000:
+                server.evict(key)
+                return b"SERVER_ERROR out of memory storing object\r\n"
+            return usual(data)
+
+        monkeypatch.setattr(node.server, "handle", handle)
+
+
+@pytest.mark.usefixtures("no_room_for_more")
+def test_what_no_node_has_room_for_does_not_take_along_what_they_had(
+    driver: SimulatedDriver, make_worker: MakeWorker
+) -> None:
+    worker, other = make_worker(), make_worker()
+    session_id = worker.store(step=1)
+    session = loaded(worker, session_id)
+    session["large"] = os.urandom(4000)
+    with pytest.raises(SessionUnavailable, match="out of memory"):
+        worker.save(session)
+    assert read(other, session_id) == {"step": 1}
+    assert len(holders(driver, session_id)) == 2
+    session = loaded(other, session_id)
+    session["step"] = 2
+    assert other.save(session).status == "stored"
+    assert read(worker, session_id) == {"step": 2}
+
+
+@pytest.mark.usefixtures("no_room_for_more")
+def test_and_what_is_kept_on_this_host_instead_is_still_served(make_worker: MakeWorker) -> None:
+    worker = make_worker(on_cluster_lost="local")
+    session_id = worker.store(step=1)
+    session = loaded(worker, session_id)
+    large = session["large"] = os.urandom(4000)
+    assert worker.save(session).status == "local"
+    assert read(worker, session_id) == {"step": 1, "large": large}
+    assert read(make_worker(), session_id) == {"step": 1}
 
 
 # -- copies that vanish
