@@ -22,6 +22,7 @@ cdef class AttributeMap:
     cdef bint _is_own_change(self, str name, Slot slot, bytes base, Writer out, bint if_unencodable) except -1
     cdef int _adopt(self, bytes body, dict judged, set own) except -1
     cdef bint _find(self, bytes base, object name, msm_frame_t *frame) except -1
+    cdef int _make_index(self) except -1
     cdef Slot _slot(self, object name)
     cdef list _names(self)
 

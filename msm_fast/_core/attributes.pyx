@@ -23,6 +23,13 @@ __all__ = ["AttributeMap"]
 
 cdef extern from "Python.h":
     str PyUnicode_FromObject(object text)  # an exact str, whatever a subclass does in __str__
+    # Each returns whether the garbage collector was at work before.
+    bint PyGC_Disable()
+    bint PyGC_Enable()
+
+# Where base, index, slots and what was removed must agree, no other code may run. It does not, but for what dies when
+# garbage is collected, which lets in other threads as well. Before Python 3.12 any object that is made may start that:
+# so either the collector rests meanwhile, or the object is made first.
 
 cdef enum:
     NAME_SIZE_MAX = 0xFFFF
@@ -139,7 +146,13 @@ cdef class AttributeMap:
 
     cdef bytes encode_into(self, object keep, dict nulls, list failures):
         """Do what `encode` does, and add to failures."""
-        return encode_slots(self._chain, self._base, self._live.copy(), self._removed, keep, nulls, failures)
+        cdef bint collects = PyGC_Disable()
+        try:
+            base, live, removed = self._base, self._live.copy(), self._removed.copy()
+        finally:
+            if collects:
+                PyGC_Enable()
+        return encode_slots(self._chain, base, live, removed, keep, nulls, failures)
 
     def null_out(self, bytes body not None, names: Iterable[str]) -> bytes:
         """Return body, which `encode` gave, with null as the value of each of names; the map keeps their values.
@@ -230,24 +243,32 @@ cdef class AttributeMap:
 
     cdef int _adopt(self, bytes body, dict judged, set own) except -1:
         """Make body the base. judged, own: which values stand, whatever body holds; as for `move_slots`."""
-        cdef bytes base = self._base
-        cdef dict before = self._live.copy()
-        cdef list removed = [
-            name
-            for name, start in self._removed.copy().items()
-            if name not in before and (judged is None or start >= 0)
-        ]
-        cdef uint32_t n_frames = count_frames(body, 0)
-        cdef dict index = index_names(body) if len(before) + len(removed) > SEARCHES_WITHOUT_INDEX else None
-        cdef dict live = move_slots(before, base, body, index, judged, own)
+        cdef bytes base
+        cdef dict before, index, live
         cdef dict still_removed = {}
+        cdef list removed
+        cdef uint32_t n_frames
         cdef msm_frame_t frame
-        for name in removed:
-            if find_frame(body, index, name, &frame):
-                still_removed[name] = frame.start
-        # Values that die here may run code of their own: `before` lets them die when the map is whole again.
-        self._base, self._n_base, self._index, self._n_searches = body, n_frames, index, 0
-        self._live, self._removed = live, still_removed
+        cdef bint collects = PyGC_Disable()
+        try:
+            base, before = self._base, self._live.copy()
+            removed = [
+                name
+                for name, start in self._removed.items()
+                if name not in before and (judged is None or start >= 0)
+            ]
+            n_frames = count_frames(body, 0)
+            index = index_names(body) if len(before) + len(removed) > SEARCHES_WITHOUT_INDEX else None
+            live = move_slots(before, base, body, index, judged, own)
+            for name in removed:
+                if find_frame(body, index, name, &frame):
+                    still_removed[name] = frame.start
+            # Values that die here may run code of their own: `before` lets them die when the map is whole again.
+            self._base, self._n_base, self._index, self._n_searches = body, n_frames, index, 0
+            self._live, self._removed = live, still_removed
+        finally:
+            if collects:
+                PyGC_Enable()
         return 0
 
     cdef bint _find(self, bytes base, object name, msm_frame_t *frame) except -1:
@@ -256,9 +277,18 @@ cdef class AttributeMap:
             return False
         if self._index is None:
             if self._n_searches >= SEARCHES_BEFORE_INDEX:
-                self._index = index_names(self._base)
+                self._make_index()
             self._n_searches += 1
         return find_frame(base, self._index, name, frame)
+
+    cdef int _make_index(self) except -1:
+        cdef bint collects = PyGC_Disable()
+        try:
+            self._index = index_names(self._base)
+        finally:
+            if collects:
+                PyGC_Enable()
+        return 0
 
     cdef Slot _slot(self, object name):
         """Return the slot of name, decoding its value if need be; None when the map has no such name."""
@@ -285,10 +315,15 @@ cdef class AttributeMap:
 
     cdef list _names(self):
         cdef Slot slot
-        if self._index is None:
-            self._index = index_names(self._base)
-        names = [name for name in self._index if name not in self._removed]
-        names += [name for name, slot in self._live.items() if slot.start < 0]
+        cdef bint collects = PyGC_Disable()
+        try:
+            if self._index is None:
+                self._index = index_names(self._base)
+            names = [name for name in self._index if name not in self._removed]
+            names += [name for name, slot in self._live.items() if slot.start < 0]
+        finally:
+            if collects:
+                PyGC_Enable()
         return names
 
     def __len__(self) -> int:
@@ -324,13 +359,13 @@ cdef class AttributeMap:
     def __setitem__(self, name: str, value: object) -> None:
         cdef msm_frame_t frame
         name = checked_name(name)
+        cdef Slot made = make_slot(value, -1)
         cdef Slot slot = self._live.get(name)
         if slot is not None:
-            self._live[name] = make_slot(value, slot.start)
+            made.start = slot.start
         elif name not in self._removed and self._find(self._base, name, &frame):
-            self._live[name] = make_slot(value, frame.start)
-        else:
-            self._live[name] = make_slot(value, -1)
+            made.start = frame.start
+        self._live[name] = made
 
     def __delitem__(self, name: str) -> None:
         cdef msm_frame_t frame
@@ -373,12 +408,18 @@ cdef class AttributeMap:
     def copy(self) -> AttributeMap:
         """Return another map of the very same values, with the same base to tell changes by."""
         cdef AttributeMap twin = AttributeMap.__new__(AttributeMap)
+        cdef bint collects
         for name in self._names():
             self._slot(name)
         twin._chain, twin._on_failure = self._chain, self._on_failure
-        twin._base, twin._n_base, twin._index = self._base, self._n_base, self._index
-        twin._live, twin._removed = self._live.copy(), self._removed.copy()
         twin._failures = self._failures.copy()
+        collects = PyGC_Disable()
+        try:
+            twin._base, twin._n_base, twin._index = self._base, self._n_base, self._index
+            twin._live, twin._removed = self._live.copy(), self._removed.copy()
+        finally:
+            if collects:
+                PyGC_Enable()
         return twin
 
     def update(
