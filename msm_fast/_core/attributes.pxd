@@ -24,6 +24,7 @@ cdef class AttributeMap:
     cdef bint _find(self, bytes base, object name, msm_frame_t *frame) except -1
     cdef int _make_index(self) except -1
     cdef Slot _slot(self, object name)
+    cdef bint _remove(self, object name) except -1
     cdef list _names(self)
 
 

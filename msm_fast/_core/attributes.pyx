@@ -368,15 +368,21 @@ cdef class AttributeMap:
         self._live[name] = made
 
     def __delitem__(self, name: str) -> None:
+        if not self._remove(name):
+            raise KeyError(name)
+
+    cdef bint _remove(self, object name) except -1:
+        """Remove name; return False when there is none."""
         cdef msm_frame_t frame
         cdef Slot slot = self._live.pop(name, None)
         if slot is None:
             if name in self._removed or not self._find(self._base, name, &frame):
-                raise KeyError(name)
+                return False
             self._removed[PyUnicode_FromObject(name)] = frame.start
         # A name that had a frame and was set again after its removal keeps that frame on record.
         elif slot.start >= 0 or name not in self._removed:
             self._removed[name] = slot.start
+        return True
 
     def pop(self, name: str, default: object = _MISSING) -> object:
         """Remove name and return its value, or default when there is none.
@@ -403,7 +409,7 @@ cdef class AttributeMap:
     def clear(self) -> None:
         """Remove every attribute."""
         for name in self._names():
-            del self[name]
+            self._remove(name)  # what dies with the one before it may have been first
 
     def copy(self) -> AttributeMap:
         """Return another map of the very same values, with the same base to tell changes by."""

@@ -839,3 +839,15 @@ def test_what_is_deleted_in_a_collection_that_an_encoding_starts_does_not_break_
     for _ in interrupted(prepare, encode_it, delete):
         found = dict(AttributeMap.decode(bodies.pop()).items())
         assert found in ({**OURS, "e": 5}, {"a": [1], "c": [3], **MANY})
+
+
+def test_values_that_die_while_the_map_is_cleared_may_clear_it_too():
+    attributes = AttributeMap()
+
+    class Last:
+        def __del__(self):
+            attributes.clear()
+
+    attributes.update(last=Last(), one=1, two=2)
+    attributes.clear()
+    assert not attributes
