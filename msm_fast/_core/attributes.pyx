@@ -138,7 +138,8 @@ cdef class AttributeMap:
         nulls: name → type names, with module, of values that are written as null unseen. With nulls, even empty, what
         cannot be encoded is written as null too.
 
-        Raises:  ValueError when the frames take more than 4 GiB; with keep, CorruptRecord when a name stands twice.
+        Raises:  ValueError when the frames take more than 4 GiB; with keep, CorruptRecord when a name stands twice;
+                 MemoryError.
         Cost:    what was set, and what was read and is mutable, is encoded; all else is copied in runs.
         """
         cdef list failures = []

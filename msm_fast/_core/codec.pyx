@@ -56,7 +56,7 @@ def dumps(value: object) -> bytes:
 def loads(bytes data not None) -> object:
     """Return the value that data holds, equal to what went into `dumps`, type included.
 
-    Raises:  CorruptRecord, whatever is wrong. No length takes memory before it is known to fit the data.
+    Raises:  CorruptRecord, whatever is wrong; MemoryError. No length takes memory before it is known to fit the data.
     """
     return decode_value(<const uint8_t *> PyBytes_AS_STRING(data), 0, PyBytes_GET_SIZE(data))
 

@@ -42,7 +42,7 @@ cdef struct Reader:
 cdef object decode_value(const uint8_t *buf, Py_ssize_t start, Py_ssize_t end):
     """Return the one value that stands in buf[start:end]; the caller keeps buf alive.
 
-    Raises:  CorruptRecord, its offset counted from buf.
+    Raises:  CorruptRecord, its offset counted from buf; MemoryError, which says nothing of the value.
     """
     cdef Reader reader
     reader.buf = buf
@@ -51,7 +51,7 @@ cdef object decode_value(const uint8_t *buf, Py_ssize_t start, Py_ssize_t end):
     reader.owed = 0
     try:
         value = read_value(&reader, 0)
-    except CorruptRecord:
+    except (CorruptRecord, MemoryError):
         raise
     except Exception as error:
         raise CorruptRecord(f"a value cannot be decoded: {type(error).__name__}", reader.pos) from error

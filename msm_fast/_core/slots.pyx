@@ -56,6 +56,8 @@ cdef Slot read_slot(object chain, str name, bytes base, const msm_frame_t *frame
             slot.value = decode_value(buf, frame.value, frame.end)
         else:
             slot.value = chain.loads(frame.tag, base[frame.value:frame.end])
+    except MemoryError:  # there may be some for the next request: the value is as good as before
+        raise
     except Exception as error:
         slot.value = AttributeFailure(name, "unknown", error)
         slot.is_clean = slot.is_failed = True
@@ -154,7 +156,7 @@ cdef bint write_null(Writer out, str name) except -1:
 
 
 cdef bint write_frame(object chain, Writer out, str name, object value, list failures) except -1:
-    """Append a frame, or nothing and a failure."""
+    """Append a frame, or nothing and a failure. Raises: MemoryError."""
     cdef Py_ssize_t n_name, n_value
     cdef Py_ssize_t frame = out.size
     cdef int tag
@@ -168,6 +170,8 @@ cdef bint write_frame(object chain, Writer out, str name, object value, list fai
         n_value = out.size - n_value
         if n_value > <Py_ssize_t> UINT32_MAX:
             raise ValueError("the value takes more than 4 GiB")
+    except MemoryError:  # as in read_slot
+        raise
     except Exception as error:
         out.truncate(frame)
         failures.append(AttributeFailure(name, type_name(value), error, carries_type(type(value))))
@@ -192,6 +196,8 @@ cdef int write_value(object chain, Writer out, object value) except -1:
             payload = prefix + serializer.dumps(value)
             out.write(PyBytes_AS_STRING(payload), PyBytes_GET_SIZE(payload))
             return tag
+        except MemoryError:  # another serializer may need less, and then the value is stored in another form
+            raise
         except Exception as error:
             out.truncate(start)
             failure = error

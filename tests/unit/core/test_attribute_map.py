@@ -623,6 +623,26 @@ def test_a_rebase_ends_though_something_is_set_each_time_it_compares(monkeypatch
     assert list(attributes) == ["a", *names], "what could not be compared is kept"
 
 
+@pytest.mark.parametrize("serializer", ["native", ("native", "json"), ("json", "native")])
+def test_a_lack_of_memory_is_no_failure_of_a_value(monkeypatch, serializer):
+    def lack_memory():
+        raise MemoryError
+
+    attributes = AttributeMap.decode(encode(AttributeMap({"a": Tracked(1)})), serializer=serializer)
+    with monkeypatch.context() as short:
+        short.setattr(Tracked, "meanwhile", staticmethod(lack_memory))
+        with pytest.raises(MemoryError):
+            attributes.get("a")
+    assert attributes.failures == ()
+    assert attributes["a"].content == 1
+    attributes["a"] = Tracked(2)
+    with monkeypatch.context() as short:
+        short.setattr(Tracked, "meanwhile", staticmethod(lack_memory))
+        with pytest.raises(MemoryError):
+            attributes.encode()
+    assert read_back(attributes)["a"].content == 2
+
+
 @pytest.fixture
 def _busy_threads():
     """Let threads take turns far more often than they would."""
