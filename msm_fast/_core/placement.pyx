@@ -13,6 +13,9 @@ from xxhash import xxh3_64_intdigest
 
 from msm_fast.errors import ConfigurationError
 
+cdef extern from "Python.h":
+    str PyUnicode_FromObject(object text)  # an exact str, whatever a subclass does in __str__
+
 cdef extern from "msm_placement.h" nogil:
     ctypedef struct msm_placement_rank_t:
         uint64_t score
@@ -147,11 +150,12 @@ cdef dict _checked_weights(object nodes):
         raise ConfigurationError("nodes", nodes, "an iterable of node ids, or a mapping of node id to weight")
     has_weights = isinstance(nodes, Mapping)
     for node in nodes:
-        if not isinstance(node, str) or not node or not _is_utf8(node):
+        text = PyUnicode_FromObject(node) if isinstance(node, str) else ""
+        if not text or not _is_utf8(text):
             raise ConfigurationError("nodes", node, "a node id is text of at least one character")
-        if node in weights:
+        if text in weights:
             raise ConfigurationError("nodes", node, "each node id once")
-        weights[node] = _checked_weight(node, nodes[node]) if has_weights else 1.0
+        weights[text] = _checked_weight(text, nodes[node]) if has_weights else 1.0
     if not weights:
         raise ConfigurationError("nodes", nodes, "at least one node")
     return weights

@@ -28,6 +28,19 @@ def test_the_order_in_which_nodes_are_given_does_not_matter():
     assert all(forward.ranked(key) == backward.ranked(key) for key in KEYS[:500])
 
 
+@pytest.mark.parametrize("weigh", [list, lambda ids: dict.fromkeys(ids, 2.5)])
+def test_ids_of_a_subclass_of_str_rank_as_their_text(weigh):
+    class Name(str):
+        __slots__ = ()
+
+        def __str__(self):
+            return "another text"
+
+    named = RendezvousHash(weigh([Name(node) for node in TEN]))
+    assert named.ranked("key") == RendezvousHash(TEN).ranked("key")
+    assert {type(node) for node in named.nodes} == {str}
+
+
 def test_equal_weights_rank_as_no_weights():
     plain, weighted = RendezvousHash(TEN), RendezvousHash(dict.fromkeys(TEN, 3.5))
     assert plain.nodes_for(KEYS) == weighted.nodes_for(KEYS)
