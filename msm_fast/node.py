@@ -43,6 +43,7 @@ class Node:
     def __post_init__(self) -> None:
         if not isinstance(self.node_id, str) or (self.node_id and not _NODE_ID.fullmatch(self.node_id)):
             raise ConfigurationError("node_id", self.node_id, _ID_WORDS)
+        object.__setattr__(self, "node_id", str.__str__(self.node_id))  # of a subclass, what is compiled takes none
         if not isinstance(self.host, str) or not self.host:
             raise ConfigurationError("host", self.host, "a host name, an address or the path of a unix socket")
         if self.is_unix:

@@ -24,7 +24,7 @@ __all__ = [
 ]
 
 _LONGEST_BUSY_POLL_S = 0.01
-_LONGEST_LOCK_S = 24 * 3600
+_LONGEST_S = 24 * 3600
 
 SaveStatus = Literal["stored", "unchanged", "merged", "queued", "local", "failed", "invalidated"]
 
@@ -59,11 +59,12 @@ def require_positive(setting: str, value: object) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Timeouts:
-    """Limits in seconds. connect: one connection. operation: one round trip. request: all a request may spend.
+    """Limits in seconds, a day at most.
 
-    lock: what it may spend, besides, on waiting for its session's lock. lock_ttl: for how long a lock outlives a worker
-    that died with it, 1 or more; while its request runs it is renewed. busy_poll: for how long a thread waits for an
-    answer without sleeping, up to 0.01; 0: never. Where nobody answers that soon it is hardly ever tried.
+    connect: one connection. operation: one round trip. request: all a request may spend. lock: what it may spend,
+    besides, on waiting for its session's lock. lock_ttl: for how long a lock outlives a worker that died with it, 1 or
+    more; while its request runs it is renewed. busy_poll: for how long a thread waits for an answer without sleeping,
+    up to 0.01; 0: never. Where nobody answers that soon it is hardly ever tried.
     """
 
     connect: float = 0.1
@@ -76,10 +77,12 @@ class Timeouts:
     def __post_init__(self) -> None:
         for name in ("connect", "operation", "request", "lock", "lock_ttl"):
             require_positive(f"timeouts.{name}", getattr(self, name))
+            if getattr(self, name) > _LONGEST_S:  # what is far longer the system's own calls refuse
+                raise ConfigurationError(f"timeouts.{name}", getattr(self, name), f"at most {_LONGEST_S} seconds")
         if not (isinstance(self.busy_poll, (int, float)) and 0 <= self.busy_poll <= _LONGEST_BUSY_POLL_S):
             raise ConfigurationError("timeouts.busy_poll", self.busy_poll, f"0 to {_LONGEST_BUSY_POLL_S} seconds")
-        if not 1 <= self.lock_ttl <= _LONGEST_LOCK_S:
-            raise ConfigurationError("timeouts.lock_ttl", self.lock_ttl, f"1 to {_LONGEST_LOCK_S} seconds")
+        if self.lock_ttl < 1:
+            raise ConfigurationError("timeouts.lock_ttl", self.lock_ttl, f"1 to {_LONGEST_S} seconds")
 
 
 @dataclass(frozen=True, slots=True)

@@ -105,6 +105,9 @@ class Settings:
             raise ConfigurationError("replicas", self.replicas, "0 to 8 backup copies")
         if not (isinstance(self.key_prefix, str) and _KEY_PREFIX.fullmatch(self.key_prefix)):
             raise ConfigurationError("key_prefix", self.key_prefix, _KEY_PREFIX_WORDS)
+        for name in ("route", "key_prefix"):  # of a subclass, what is compiled takes none
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, str.__str__(getattr(self, name)))
         if not (isinstance(self.local_store, str) and _LOCAL_STORE.fullmatch(self.local_store)):
             raise ConfigurationError(
                 "local_store", harmless(self.local_store), "'memory' or 'sqlite:///path/of/a/file'"

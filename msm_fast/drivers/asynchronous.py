@@ -44,7 +44,7 @@ class AsyncDriver:
         self._timeouts = timeouts
         self._threads = threads
         self._dialer = Dialer(timeouts, learn_item_limit, access)
-        self._links = {name: self._link(node) for name, node in nodes.items()}
+        self._links = self.lives.nodes = {name: self._link(node) for name, node in nodes.items()}
         self._watch: Watch | None = None
         self._former: set[_Link] = set()
         self._abandoned: list[object] = []
@@ -97,7 +97,7 @@ class AsyncDriver:
         """Talk to these nodes from now on; connections to others, or to other addresses, are closed when idle."""
         before = self._links
         kept = {name: before[name] for name, node in nodes.items() if name in before and before[name].node == node}
-        self._links = {name: kept.get(name) or self._link(node) for name, node in nodes.items()}
+        self._links = self.lives.nodes = {name: kept.get(name) or self._link(node) for name, node in nodes.items()}
         self._dialer.keep_only(nodes.values())
         for name, link in before.items():
             if name not in kept:

@@ -49,6 +49,7 @@ class BlockingDriver:
         self._access = access
         self._addresses = AddressBook()
         self.lives = NodeLives()
+        self.lives.nodes = self._nodes
         self._idle = IdleConnections(nodes, _MOST_IDLE, self.lives)
         self._made: weakref.WeakSet[Connection] = weakref.WeakSet()
         self._lock = threading.Lock()
@@ -63,7 +64,7 @@ class BlockingDriver:
         with self._lock:
             before = self._nodes
             kept = {name: before[name] for name, node in nodes.items() if before.get(name) == node}
-            self._nodes = {**nodes, **kept}
+            self._nodes = self.lives.nodes = {**nodes, **kept}
             gone = self._idle.change_nodes(nodes, kept)
         self._addresses.keep_only(nodes.values())
         _close(gone)

@@ -107,13 +107,16 @@ def _ask_life() -> Dialogue[tuple[tuple[int, ...], bytes | None]]:
     token = secrets.token_hex(8).encode()
     questions = [wire.version(), wire.store(_TOKEN_KEY, token, 0, 0, add=True), wire.get(_TOKEN_KEY)]
     parser = ReplyParser(questions, 0)
-    heard = yield wire.encode(questions, 0)
     try:
+        heard = yield wire.encode(questions, 0)
         while not parser.feed(heard):
             heard = yield b""
-    except ConnectionFailed:
+    except ConnectionFailed as failure:
         if parser.replies:
             _check_version(parser.replies)  # one that is too old does not understand the rest
+        elif failure.kind == "reset":
+            detail = f"{failure.detail}, before it said anything: does it want TLS, or only the binary protocol?"
+            raise ConnectionFailed("reset", False, detail) from failure
         raise
     except ProtocolError as error:
         if parser.replies:

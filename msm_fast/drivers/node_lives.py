@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import threading
+from collections.abc import Container
 
 __all__ = ["NodeLives"]
+
+_log = logging.getLogger("msm_fast.node_lives")
 
 
 class NodeLives:
@@ -15,16 +19,24 @@ class NodeLives:
         self._lock = threading.Lock()
         self.turn = 0
         """How often a life has begun."""
+        self.nodes: Container[str] = ()
+        """Those that are configured: two of them in one life are one server, which is logged."""
 
     def number(self, node: str, token: bytes | None) -> int:
         """Return the number of the node's life, from 1 on; a node that gives no token begins a new one each time."""
         with self._lock:
             known, life = self._known.get(node, (None, 0))
-            if token is None or token != known:
-                life += 1
-                self._known[node] = (token, life)
-                self.turn += 1
-            return life
+            if token is not None and token == known:
+                return life
+            twins = [
+                other for other, (its, _) in self._known.items() if its == token is not None and other in self.nodes
+            ]
+            life += 1
+            self._known[node] = (token, life)
+            self.turn += 1
+        if twins:
+            _log.warning("nodes %s and %s are one server: no session has a copy on another", twins[0], node)
+        return life
 
     def is_current(self, node: str, life: int) -> bool:
         """Whether the node has begun no other life since, as far as is known."""

@@ -137,6 +137,8 @@ cdef class PendingBatch:
     cdef int _sent_on(self, object connection) except -1:
         """Note that it was written; from now on a failure leaves it unknown whether it was carried out."""
         self.connection = connection
+        if self._round_trip is None:  # closed meanwhile, by a finalizer
+            return 0
         return self._round_trip._batch_sent()
 
 

@@ -223,7 +223,8 @@ class Context:
 
     def _node_restarted(self, node: str) -> None:
         self.counters.add("restarts")
-        self.tell("node_restarted", f"node {self.label(node)} has lost its memory: restarted or flushed", node=node)
+        detail = f"node {self.label(node)} has lost its memory: restarted, flushed, or short of it"
+        self.tell("node_restarted", detail, node=node)
 
     def _state_changed(self, state: DistributionState, before: DistributionState, reason: str) -> None:
         self.tell("state_changed", f"sessions are {state.value} now, {before.value} before: {reason}")

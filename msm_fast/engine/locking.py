@@ -190,12 +190,12 @@ def _take_add(ctx: Context, lock: SessionLock, answer: Answer) -> None:
 def _do_without(ctx: Context, lock: SessionLock, reason: str) -> None:
     """Have no lock: nobody has one that there is no memory for, and whoever waited would wait in vain."""
     lock.is_refused = True
-    ctx.tell(
-        "lock_lost",
-        f"session {lock.session} has no lock: node {ctx.label(lock.node or '')} stores none: {reason}; what this "
-        "request stores is merged with what others do",
+    assert lock.node is not None
+    ctx.tell_seldom(
+        "refused",
+        f"node {ctx.label(lock.node)} cannot store a lock ({reason}): requests of its sessions go on without, and are "
+        "merged. Is it full?",
         node=lock.node,
-        session=lock.session,
     )
 
 

@@ -118,9 +118,9 @@ def test_row_23_a_node_out_of_memory_for_locks_keeps_nobody_waiting_for_one(
     assert visitor.post(step=1).status == "stored"
     assert visitor.get() == {"user": "ada", "step": 1}
     assert worker.statistics().lock_waits == 0
-    refused = [event for event in events if event.kind == "lock_lost"]
-    assert refused[0].node == "n1"
-    assert "out of memory" in refused[0].detail
+    (refused,) = [event for event in events if event.kind == "refused"]
+    assert refused.node == "n1"
+    assert "cannot store a lock (out of memory" in refused.detail
 
 
 def test_row_24_a_session_over_the_nodes_own_item_limit_is_refused_before_it_is_sent(

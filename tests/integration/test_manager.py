@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from msm_fast import (
+    Node,
     Reconnect,
     Session,
     SessionId,
@@ -371,3 +372,20 @@ def test_idle_connections_that_the_server_closed_cost_no_request(nodes: Nodes) -
             assert manager.statistics().node_failures == 0
     finally:
         server.stop()
+
+
+class Text(str):
+    """Text as some readers of configuration files give it."""
+
+    __slots__ = ()
+
+    def __str__(self) -> str:
+        return "another text"
+
+
+def test_settings_may_be_texts_of_a_subclass_of_str(nodes: Nodes) -> None:
+    named = [Node(Text(name), Text("127.0.0.1"), server.port) for name, server in nodes.items()]
+    with SessionManager(named, route=Text("w1"), key_prefix=Text("shop:")) as manager:
+        session_id = store(manager, user="ada")
+        assert dict(loaded(manager, session_id)) == {"user": "ada"}
+        assert session_id.endswith(".w1")

@@ -214,6 +214,7 @@ def test_pickle_is_refused_without_secrets() -> None:
         lambda: Timeouts(request=0),
         lambda: Timeouts(connect=float("nan")),
         lambda: Timeouts(lock=0),
+        lambda: Timeouts(operation=1e7),
         lambda: Timeouts(lock_ttl=0.5),
         lambda: Timeouts(busy_poll=-0.001),
         lambda: Timeouts(busy_poll=1),

@@ -40,6 +40,14 @@ def test_what_memcached_says_to_a_wrong_password_is_explained() -> None:
     assert "does not accept the setting credentials" in refusal(b"CLIENT_ERROR authentication failure\r\n")
 
 
+def test_a_connection_that_is_lost_before_a_word_may_have_been_meant_for_another_protocol() -> None:
+    dialogue = greet()
+    next(dialogue)
+    with pytest.raises(ConnectionFailed, match="before it said anything: does it want TLS") as caught:
+        dialogue.throw(ConnectionFailed("reset", True, "the server closed the connection"))
+    assert caught.value.kind == "reset"
+
+
 def test_a_server_without_passwords_that_has_no_memory_for_what_it_takes_for_a_store_is_asked_further() -> None:
     dialogue = greet(Credentials(f"ada:{PASSWORD}"))
     next(dialogue)

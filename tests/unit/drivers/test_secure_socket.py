@@ -198,7 +198,7 @@ def test_the_answer_to_a_password_may_come_in_pieces() -> None:
     [
         (b"CLIENT_ERROR authentication failure\r\n", "unsupported", "authfile"),
         (b"ERROR Too many open connections\r\n", "refused", "memcached -c"),
-        (b"SERVER_ERROR out of memory\r\n", "unsupported", "out of memory"),
+        (b"SERVER_ERROR not now\r\n", "unsupported", "not now"),
         (b"\xff" * 70_000, "unsupported", "not a memcached server"),
     ],
 )
