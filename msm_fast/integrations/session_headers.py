@@ -50,19 +50,20 @@ class SessionHeaders:
         self._cookie = cookie
         self._presented = presented
         self._is_https = is_https
-        self._sent: str | None = None
+        self.sent: str | None = None
+        """What Set-Cookie said when it was last asked for; to be said again where other headers take their place."""
 
     def cookie_to_set(self, result: SaveResult) -> str | None:
         """Return what Set-Cookie says after the save that gave result, or None: the client's cookie stays as it is.
 
         It is taken as sent.
         """
-        self._sent = self._cookie_after(result)
-        return self._sent
+        self.sent = self._cookie_after(result)
+        return self.sent
 
     def note_late_save(self, result: SaveResult, log: logging.Logger) -> None:
         """Warn if a save after the headers had left gave the session an id that the client was not told."""
-        if result.status not in ("unchanged", "invalidated") and self._cookie_after(result) not in (None, self._sent):
+        if result.status not in ("unchanged", "invalidated") and self._cookie_after(result) not in (None, self.sent):
             log.warning("a session got its id after the headers had left; the client will not know it")
 
     def _cookie_after(self, result: SaveResult) -> str | None:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, cast
 
-from msm_fast.integrations.cookies import CookieSettings, read_cookie, vary_by_cookie
+from msm_fast.integrations.cookies import CookieSettings, read_cookie
 from msm_fast.integrations.session_headers import REFUSAL, REFUSAL_HEADERS, UNREACHABLE, SessionHeaders, add_session
 from msm_fast.manager import RequestScope, SessionManager
 
@@ -75,15 +75,18 @@ class _Response:
     def start(
         self, status: str, headers: list[tuple[str, str]], exc_info: _ExcInfo | None = None
     ) -> Callable[[bytes], object]:
-        """Store the session, then pass the response on with what it needs of headers."""
+        """Store the session, then pass the response on with what it needs of headers.
+
+        An error page that takes the place of a response tells the client what that would have told of the session.
+        """
         headers = list(headers)
         if not self.has_started:
             result = self._scope.save()
             self.has_started = True
             if self._scope.session.was_used:
-                add_session(headers, self._session_headers.cookie_to_set(result))
-        elif self._scope.session.was_used:
-            vary_by_cookie(headers, sets_cookie=False)
+                self._session_headers.cookie_to_set(result)
+        if self._scope.session.was_used:
+            add_session(headers, self._session_headers.sent)
         return self._pass_on(status, headers, exc_info)
 
     def end(self) -> None:
@@ -97,10 +100,16 @@ class _Response:
         self._scope.close()
 
     def refuse(self, error: BaseException) -> Iterable[bytes]:
-        """Answer 503: the session may well exist, so the client keeps its cookie and comes again."""
+        """Answer 503: the session may well exist, so the client keeps its cookie and comes again.
+
+        It is given the id that it would have had with the response whose place this takes: its own may be dead.
+        """
         _log.error("a request was refused: %s", error)
         exc_info = sys.exc_info() if self.has_started else None
-        self._pass_on("503 Service Unavailable", list(REFUSAL_HEADERS), exc_info)
+        headers = list(REFUSAL_HEADERS)
+        if self._session_headers.sent is not None:
+            add_session(headers, self._session_headers.sent)
+        self._pass_on("503 Service Unavailable", headers, exc_info)
         return [REFUSAL]
 
     def _pass_on(

@@ -1,6 +1,7 @@
 """The WSGI middleware, on the embedded local store; with wsgiref's validator around both sides."""
 
 import io
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 from wsgiref.validate import validator
@@ -149,6 +150,57 @@ def test_a_new_id_reaches_the_client_in_the_same_response(make_browser: Callable
     assert browser.send().body == b"2"
     browser.cookie = old
     assert browser.send().body == b"0", "the old id is dead"
+
+
+def test_an_error_page_in_place_of_a_response_gives_the_new_id_too(manager: SessionManager) -> None:
+    def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        session = environ[ENVIRON_KEY]
+        if environ["PATH_INFO"] == "/login":
+            session.rotate_id()
+            start_response("200 OK", [("Content-Type", "text/html")])
+            try:
+                raise ValueError("the page could not be made")
+            except ValueError:
+                start_response("500 Internal Server Error", [("Content-Type", "text/plain")], sys.exc_info())
+                return [b"sorry"]
+        text = count(session, environ)
+        start_response("200 OK", [("Content-Type", "text/plain")])
+        return [text.encode()]
+
+    browser = Browser(SessionMiddleware(app, manager))  # type: ignore[arg-type]
+    browser.send("POST")
+    old = browser.cookie
+    response = browser.send("POST", "/login")
+    assert (response.status, response.all("cache-control"), response.all("vary")) == (500, ["no-store"], ["Cookie"])
+    assert browser.cookie not in (None, old)
+    assert browser.send().body == b"1"
+
+
+def test_a_refusal_in_place_of_a_response_gives_the_new_id_too(
+    manager: SessionManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(scope: RequestScope) -> SaveResult:
+        raise SessionUnavailable("every node is down")
+
+    def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        session = environ[ENVIRON_KEY]
+        if environ["PATH_INFO"] == "/login":
+            session.rotate_id()
+        text = count(session, environ)
+        start_response("200 OK", [("Content-Type", "text/plain")])
+        if environ["PATH_INFO"] == "/login":
+            monkeypatch.setattr(RequestScope, "save", fail)
+            session["late"] = True
+        return [text.encode()]
+
+    browser = Browser(SessionMiddleware(app, manager))  # type: ignore[arg-type]
+    browser.send("POST")
+    old = browser.cookie
+    response = browser.send("POST", "/login")
+    monkeypatch.undo()
+    assert (response.status, response.all("cache-control")) == (503, ["no-store"])
+    assert browser.cookie not in (None, old)
+    assert browser.send().body == b"2"
 
 
 def test_a_logout_deletes_the_cookie(make_browser: Callable[..., Browser]) -> None:
