@@ -27,7 +27,7 @@ class SessionMiddleware:
 
     The session is stored when app calls start_response, so before the first byte leaves: a client that follows a
     redirect at once finds what was written. What a streaming body writes later is stored when the body ends, but can no
-    longer set a cookie. A request that the app ends with an exception stores nothing.
+    longer set a cookie. A request that the app ends with an exception stores nothing more.
 
     When no copy of a session can be reached, or its lock cannot be had in time, the answer is 503 with Retry-After, and
     the cookie stays as it is.
@@ -125,21 +125,26 @@ class _Body:
     def __init__(self, body: Iterable[bytes], response: _Response) -> None:
         self._body = body
         self._response = response
+        self._has_failed = False
 
     def __iter__(self) -> Iterator[bytes]:
         try:
             yield from self._body
-        except UNREACHABLE as error:
-            if self._response.has_started:
+        except GeneratorExit:  # the client has gone
+            raise
+        except BaseException as error:
+            self._has_failed = True
+            if self._response.has_started or not isinstance(error, UNREACHABLE):
                 raise
             yield from self._response.refuse(error)
 
     def close(self) -> None:
-        """Close the app's body, then store what it wrote to the session."""
+        """Close the app's body, then store what it wrote to the session, unless it failed."""
         close: Any = getattr(self._body, "close", None)
         try:
             if close is not None:
                 close()
-            self._response.end()
+            if not self._has_failed:
+                self._response.end()
         finally:
             self._response.close()

@@ -270,6 +270,37 @@ def test_what_a_streaming_body_writes_is_stored_when_it_ends(manager: SessionMan
     assert browser.send("GET").body == b"{'before': True, 'after': True}"
 
 
+@pytest.mark.parametrize("end", ["the body fails", "the client goes"])
+def test_what_a_body_wrote_before_it_failed_is_not_stored(manager: SessionManager, end: str) -> None:
+    def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        session = environ[ENVIRON_KEY]
+        session["before"] = True
+        start_response("200 OK", [("Content-Type", "text/plain")])
+        session["after"] = True
+        yield b"..."
+        if end == "the body fails":
+            raise ZeroDivisionError
+        yield b"..."
+
+    sent: list[list[tuple[str, str]]] = []
+    environ: Any = {"REQUEST_METHOD": "POST", "PATH_INFO": "/"}
+
+    def start_response(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
+        sent.append(headers)
+
+    body = SessionMiddleware(app, manager)(environ, start_response)  # type: ignore[arg-type]
+    chunks = iter(body)
+    assert next(chunks) == b"..."
+    if end == "the body fails":
+        with pytest.raises(ZeroDivisionError):
+            next(chunks)
+    body.close()  # type: ignore[attr-defined]
+    (cookie,) = [value.partition(";")[0].partition("=")[2] for name, value in sent[0] if name == "Set-Cookie"]
+    loaded = manager.load(cookie)
+    assert loaded is not None
+    assert ("after" in loaded) == (end == "the client goes")
+
+
 def test_a_session_that_starts_after_the_headers_left_is_warned_about(
     manager: SessionManager, caplog: pytest.LogCaptureFixture
 ) -> None:
