@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, cast
 
+from msm_fast.errors import ConfigurationError
 from msm_fast.integrations.cookies import CookieSettings, read_cookie
 from msm_fast.integrations.session_headers import REFUSAL, REFUSAL_HEADERS, UNREACHABLE, SessionHeaders, add_session
 from msm_fast.manager import RequestScope, SessionManager
@@ -33,10 +34,15 @@ class SessionMiddleware:
     the cookie stays as it is.
 
     cookie: name and attributes of the cookie.
+    Raises: ConfigurationError.
     Thread-safety: shared by all threads of a server.
     """
 
     def __init__(self, app: WSGIApplication, manager: SessionManager, cookie: CookieSettings | None = None) -> None:
+        if not isinstance(manager, SessionManager):
+            raise ConfigurationError("manager", type(manager), "a SessionManager(…)")
+        if not isinstance(cookie, CookieSettings | None):
+            raise ConfigurationError("cookie", cookie, "a CookieSettings(…)")
         self._app = app
         self._manager = manager
         self._cookie = cookie or CookieSettings()

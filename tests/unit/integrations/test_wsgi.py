@@ -8,7 +8,16 @@ from wsgiref.validate import validator
 
 import pytest
 
-from msm_fast import CorruptRecord, LockTimeout, SaveResult, SessionId, SessionManager, SessionUnavailable
+from msm_fast import (
+    AsyncSessionManager,
+    ConfigurationError,
+    CorruptRecord,
+    LockTimeout,
+    SaveResult,
+    SessionId,
+    SessionManager,
+    SessionUnavailable,
+)
 from msm_fast.integrations.cookies import CookieSettings
 from msm_fast.integrations.wsgi import ENVIRON_KEY, SessionMiddleware
 from msm_fast.manager import RequestScope
@@ -129,6 +138,19 @@ def test_over_https_the_cookie_is_secure(make_browser: Callable[..., Browser]) -
 def test_the_cookies_name_can_be_chosen(make_browser: Callable[..., Browser]) -> None:
     browser = make_browser(cookie=CookieSettings(name="sid"))
     assert browser.send("POST").all("set-cookie")[0].startswith("sid=")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "accepted"),
+    [
+        ({"manager": AsyncSessionManager()}, "a SessionManager"),
+        ({"manager": "n1:10.0.0.1:11211"}, "a SessionManager"),
+        ({"cookie": {"name": "sid"}}, "a CookieSettings"),
+    ],
+)
+def test_a_wrong_argument_is_refused_at_once(manager: SessionManager, wrong: dict[str, Any], accepted: str) -> None:
+    with pytest.raises(ConfigurationError, match=accepted):
+        SessionMiddleware(app_of(count), **{"manager": manager, **wrong})  # type: ignore[arg-type]
 
 
 def test_a_response_varies_by_cookie_if_the_session_was_looked_at(make_browser: Callable[..., Browser]) -> None:
