@@ -51,6 +51,8 @@ class SessionMiddleware:
         """Serve one request."""
         presented = read_cookie(environ.get("HTTP_COOKIE", ""), self._cookie.name)
         uri = environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")
+        if not uri.isascii():
+            uri = uri.encode("latin-1", "replace").decode("utf-8", "replace")  # PEP 3333 has bytes as latin-1
         scope = self._manager.request(presented, environ["REQUEST_METHOD"], uri)
         is_https = environ.get("wsgi.url_scheme") == "https"
         response = _Response(scope, SessionHeaders(scope, self._cookie, presented, is_https=is_https), start_response)

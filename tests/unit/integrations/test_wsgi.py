@@ -415,6 +415,13 @@ def test_an_ignored_request_sets_no_cookie_and_deletes_none() -> None:
         assert dict(loaded) == {"n": 1}
 
 
+def test_paths_are_compared_with_patterns_as_text() -> None:
+    with SessionManager(ignore_requests="/(käse|\ufffd)") as manager:
+        browser = Browser(SessionMiddleware(app_of(count), manager))  # type: ignore[arg-type]
+        for path in ("/käse".encode().decode("latin-1"), "/\xff"):
+            assert browser.send("POST", path).all("set-cookie") == []
+
+
 @pytest.mark.parametrize("end", ["a list", "a generator", "an exception", "an exception in the body"])
 def test_the_scope_is_closed_however_the_request_ends(
     manager: SessionManager, monkeypatch: pytest.MonkeyPatch, end: str
