@@ -95,9 +95,7 @@ cdef class Session:
 
     @max_inactive.setter
     def max_inactive(self, seconds):
-        if seconds is not None and not 1 <= seconds < 2**32:
-            raise ValueError(f"max_inactive is 1 to 2**32 - 1 seconds, or None: not {seconds!r}")
-        whole = 0 if seconds is None else int(seconds)
+        cdef long whole = _whole_seconds("max_inactive", seconds)
         cdef SessionState state = self._now()
         if whole != state.max_inactive_s:
             state.must_store |= state.is_kept
@@ -110,9 +108,7 @@ cdef class Session:
 
     @absolute_lifetime.setter
     def absolute_lifetime(self, seconds):
-        if seconds is not None and not 1 <= seconds < 2**32:
-            raise ValueError(f"absolute_lifetime is 1 to 2**32 - 1 seconds, or None: not {seconds!r}")
-        whole = 0 if seconds is None else int(seconds)
+        cdef long whole = _whole_seconds("absolute_lifetime", seconds)
         cdef SessionState state = self._now()
         if whole != state.absolute_lifetime_s:
             state.must_store |= state.is_kept
@@ -215,3 +211,12 @@ cdef tuple _retire(SessionState state):
     if state.keeps_id:
         return (*state.retired, state.session_id)
     return state.retired
+
+
+cdef long _whole_seconds(str name, object seconds) except -1:
+    """Return a lifetime as records have it: 0 for none. Raises: ValueError."""
+    if seconds is None:
+        return 0
+    if not isinstance(seconds, (int, float)) or not 1 <= seconds < 2**32:
+        raise ValueError(f"{name} is 1 to 2**32 - 1 seconds, or None: not {seconds!r}")
+    return int(seconds)

@@ -1,6 +1,7 @@
 """A request's session as a mapping: what a dict does, it does."""
 
 from collections.abc import Mapping, MutableMapping
+from datetime import timedelta
 
 import pytest
 
@@ -89,7 +90,7 @@ def test_what_a_look_up_raises_is_raised_at_each_use():
     assert not session.is_at_hand
 
 
-@pytest.mark.parametrize("seconds", [0, 0.5, -1, 2**32, float("nan")])
+@pytest.mark.parametrize("seconds", [0, 0.5, -1, 2**32, float("nan"), "60", timedelta(hours=1)])
 def test_a_lifetime_that_memcached_cannot_keep_is_refused(seconds):
     session = session_of(a=1)
     for name in ("max_inactive", "absolute_lifetime"):
