@@ -88,14 +88,19 @@ def state_of_record(ctx: Context, session_id: SessionId, found: LocalRecord) -> 
         return None
     if is_over(ctx.essentials, record):
         return None
-    ttl_s = ctx.ttl_s(record.max_inactive_s, record.created_ms, record.absolute_lifetime_s)
-    with contextlib.suppress(SessionUnavailable):  # a file that can be read only, for now: the next request extends it
-        ctx.local.touch(key, ttl_s, ctx.now_ms())
     state = _state(ctx, session_id, record, found.accessed_ms, found.kind)
+    _extend(ctx, state)
     state.local_generation = found.generation
     state.attributes = found.live if found.live is not None else state.attributes
     state.stored = None if base is None else _stored(base)
     return state
+
+
+def _extend(ctx: Context, state: SessionState) -> None:
+    """Let the record that is kept of the session here live on."""
+    ttl_s = ctx.ttl_s(state.max_inactive_s, state.created_ms, state.absolute_lifetime_s)
+    with contextlib.suppress(SessionUnavailable):  # a file that can be read only, for now: the next request extends it
+        ctx.local.touch(ctx.storage_key(state.session_id), ttl_s, ctx.now_ms())
 
 
 def _seen_before(ctx: Context, session_id: SessionId) -> SessionState | None:
@@ -167,6 +172,8 @@ def _keep(ctx: Context, state: SessionState, epoch: int | None) -> SaveResult | 
     state.local_kind = state.local_kind or "local"
     body, live = _encode(ctx, state)
     if not needs_storing(state, body) and live is None:
+        if state.is_live and state.local_generation:  # it was found in memory: nobody has looked at its record
+            _extend(ctx, state)
         ctx.counters.add("unchanged")
         return SaveResult("unchanged")
     was_new = not state.is_kept and not state.retired

@@ -273,6 +273,39 @@ def test_what_was_kept_in_an_outage_is_not_laid_over_what_came_after(
     assert len(worker.ctx.local) == 0
 
 
+def test_a_session_that_is_only_read_for_the_rest_of_a_long_outage_is_replayed(
+    driver: SimulatedDriver, make_worker: MakeWorker
+) -> None:
+    worker = make_worker(max_inactive=100, reconnect=Reconnect(on_reconnect="replay"))
+    session_id = worker.store(n=0)
+    worker.catch_up()
+    lose(driver, worker)
+    assert change(worker, session_id, n=1) == "local"
+    for _ in range(4):
+        driver.clock.advance(40)
+        assert worker.save(loaded(worker, session_id)).status == "unchanged"
+    heal(driver, worker)
+    assert loaded(worker, session_id)["n"] == 1
+    worker.catch_up()
+    assert stored(driver, worker, session_id) == {"n": 1}
+
+
+def test_a_session_that_once_held_what_cannot_be_stored_lives_while_it_is_read(
+    driver: SimulatedDriver, make_worker: MakeWorker
+) -> None:
+    worker = make_worker(max_inactive=100, on_unserializable="local_session")
+    session = worker.create(n=0, handle=object())
+    assert worker.save(session).status == "local"
+    back = loaded(worker, session.id)
+    del back["handle"]
+    assert worker.save(back).status == "local"
+    for _ in range(4):
+        driver.clock.advance(40)
+        assert worker.save(loaded(worker, session.id)).status == "unchanged"
+    assert change(worker, session.id, n=1) == "local"
+    assert loaded(worker, session.id)["n"] == 1
+
+
 def test_a_logout_in_an_outage_holds_after_it(driver: SimulatedDriver, worker: StickyWorker) -> None:
     session_id = worker.store(n=0)
     worker.catch_up()
