@@ -203,8 +203,10 @@ class LiveWriter:
         """
         ctx = self._ctx
         stored = state.stored
-        if stored is None or state.was_ended or state.revision != state.written_revision:
-            return True  # what is still to be written extends them too
+        if stored is None or state.was_ended:
+            return True
+        if state.revision != state.written_revision:  # such a write extends them too, and may have failed before
+            return (yield from self._write_behind(state))
         exptime = ctx.exptime(ctx.life_s(state))
         nodes = [node for node, found in stored.copies.items() if found != ABSENT and ctx.health.is_up(node)]
         batches = [Batch(node, [wire.get(key, exptime, value=False)]) for node in nodes]

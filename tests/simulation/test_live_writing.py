@@ -180,6 +180,25 @@ def test_an_item_that_a_node_turns_out_not_to_take_keeps_the_session_here(
     assert worker.catch_up() == 0
 
 
+def test_copies_that_could_not_be_touched_nor_stored_again_once_are_kept_alive_later(
+    driver: SimulatedDriver, make_worker: MakeWorker
+) -> None:
+    worker = make_worker(max_inactive=100)
+    session_id = worker.store(n=0)
+    worker.catch_up()
+    driver.clock.advance(20)
+    loaded(worker, session_id)
+    fail(driver, "timeout")
+    worker.catch_up()
+    fail(driver, None)
+    for _ in range(20):
+        driver.clock.advance(10)
+        loaded(worker, session_id)
+        worker.catch_up()
+    assert len(holders(driver, session_id)) == 2
+    assert worker.catch_up() == 0
+
+
 # -- outages
 
 
