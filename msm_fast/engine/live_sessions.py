@@ -133,16 +133,36 @@ class LiveSessions:
         self._table.pop(key)
         self._alive.pop(key, None)
 
-    def end(self, session_id: SessionId) -> None:
-        """Drop a session that was ended, or has another id now; requests that still have it store nothing."""
+    def end(self, session_id: SessionId, by: object = True) -> SessionState | None:
+        """Drop a session that was ended, or has another id now; requests that still have it store nothing.
+
+        by: who ends it, for `revive`. Return what lived here.
+        """
         key = self._ctx.storage_key(session_id)
         self._ctx.behind.discard(key)
         with self.lock(key):
-            self._ended.put(key, True)
+            self._ended.put(key, by)
             live = self._alive.get(key)
             if live is not None:
                 live.was_ended = True
             self.forget(key)
+            return live
+
+    def revive(self, session_id: SessionId, live: SessionState | None, by: object) -> bool:
+        """Let a session live on that was to end and did not, unless another has ended it since; return whether it does.
+
+        live, by: of `end`.
+        """
+        key = self._ctx.storage_key(session_id)
+        with self.lock(key):
+            if self._ended.get(key) is not by:
+                return False
+            self._ended.pop(key)
+            if live is None:
+                return False
+            live.was_ended = False
+            self.put(key, live)
+            return True
 
     def clear(self) -> int:
         """Drop all sessions, and what is still to be written of them; return how many that were."""

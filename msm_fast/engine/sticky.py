@@ -113,19 +113,26 @@ class StickySessions:
         """
         if state.is_live and state.local_kind is None:
             return (yield from self._writer.write_now(state))
-        ended = state.retired
-        for session_id in ended:
-            self._live.end(session_id)
+        ended = [(session_id, self._live.end(session_id, state)) for session_id in state.retired]
         try:
             result = yield from store(self._ctx, state)
         finally:
-            for session_id in ended:  # also what a request has loaded before the tombstones were there
-                self._live.end(session_id)
+            is_in_its_place = state.is_ended or state.stored is not None or state.local_generation > 0
+            for session_id, live in ended:
+                if is_in_its_place:
+                    self._live.end(session_id)  # also what a request has loaded before the tombstones were there
+                else:
+                    self._live_on(session_id, live, state)
         if state.local_kind in (None, "tagged") and state.is_kept and result.status != "invalidated":
             key = self._ctx.storage_key(state.session_id)
             with self._live.lock(key):
                 self._live.put(key, state)
         return result
+
+    def _live_on(self, session_id: SessionId, live: SessionState | None, heir: SessionState) -> None:
+        """Let a session keep its id, with which its client comes again: it could not be stored under the new one."""
+        if self._live.revive(session_id, live, heir) and live is not None and live.revision != live.written_revision:
+            live.must_store |= not self._writer.queue(self._ctx.storage_key(session_id), live)
 
     # -- found here
 

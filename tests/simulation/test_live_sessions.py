@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from msm_fast import AttributeMap, NearCacheSettings, Reconnect, SessionId
+from msm_fast import AttributeMap, NearCacheSettings, Reconnect, SessionId, SessionUnavailable
+from msm_fast.engine.effects import Exchange
 from msm_fast.session import SessionState, Stored
 from tests.simulation.driver import SimulatedDriver
 from tests.simulation.sticky_worker import StickyWorker
@@ -75,6 +76,51 @@ def test_a_new_id_at_login_is_not_told_to_a_request_that_came_with_the_old_one(w
     other["late"] = True
     assert worker.save(other).status == "invalidated"
     assert dict(loaded(worker, login.id)) == {"cart": ["apple"], "user": "ada"}
+
+
+@pytest.mark.parametrize("is_written", [True, False])
+def test_a_new_id_that_could_not_be_stored_leaves_the_session_under_the_old_one(
+    driver: SimulatedDriver, make_worker: MakeWorker, is_written: bool
+) -> None:
+    worker = make_worker(on_cluster_lost="error")
+    session_id = worker.store(n=0)
+    if is_written:
+        worker.catch_up()
+    login = loaded(worker, session_id)
+    login.rotate_id()
+    login["user"] = "ada"
+    fail(driver, "timeout")
+    with pytest.raises(SessionUnavailable):
+        worker.save(login)
+    fail(driver, None)
+    assert dict(loaded(worker, session_id)) == {"n": 0}
+    worker.catch_up()
+    assert stored(driver, worker, session_id) == {"n": 0}
+    assert change(worker, session_id, n=1) == "queued"
+    worker.catch_up()
+    assert stored(driver, worker, session_id) == {"n": 1}
+
+
+def test_nor_does_it_bring_back_what_another_request_has_ended_meanwhile(
+    driver: SimulatedDriver, make_worker: MakeWorker
+) -> None:
+    worker = make_worker(on_cluster_lost="error")
+    session_id = worker.store(n=0)
+    worker.catch_up()
+    login, logout = loaded(worker, session_id), loaded(worker, session_id)
+    login.rotate_id()
+    logout.invalidate()
+    fail(driver, "timeout")
+
+    def log_out(exchange: Exchange) -> None:
+        driver.before_exchange = None
+        with pytest.raises(SessionUnavailable):
+            worker.save(logout)
+
+    driver.before_exchange = log_out
+    with pytest.raises(SessionUnavailable):
+        worker.save(login)
+    assert worker.sticky.find_at_once(SessionId.parse(session_id)) is None  # type: ignore[arg-type]
 
 
 def test_a_session_that_was_being_loaded_while_it_was_ended_does_not_come_to_life(
