@@ -11,7 +11,15 @@ from typing import Any
 
 from msm_fast.drivers.event_loop import LoopHome
 from msm_fast.drivers.prober import has_work
-from msm_fast.drivers.write_behind import GATHERED_FOR_S, SWEPT_EVERY_S, Outcomes, finish, give_up, sweep_or_log
+from msm_fast.drivers.write_behind import (
+    GATHERED_FOR_S,
+    SWEPT_EVERY_S,
+    Outcomes,
+    can_write,
+    finish,
+    give_up,
+    sweep_or_log,
+)
 from msm_fast.engine.behind import Job
 from msm_fast.engine.context import Context
 from msm_fast.engine.effects import Flow
@@ -180,12 +188,12 @@ class WriterTask:
         await self._write(math.inf, self._task.pause)
 
     async def _write(self, until: float, wait: Callable[[float], Coroutine[Any, Any, None]]) -> None:
-        """Do what is in the queue until it is empty, the time is over, or the cluster is not used any more.
+        """Do what is in the queue until it is empty, the time is over, or the cluster cannot be used any more.
 
         The task ends early when it is closed; who closes it does the rest.
         """
         is_task = math.isinf(until)
-        while self._ctx.distribution.is_on and not (is_task and self._task.is_closing):
+        while can_write(self._ctx) and not (is_task and self._task.is_closing):
             now = time.monotonic()
             jobs = self._ctx.behind.take(now) if now < until else []
             if jobs:

@@ -14,7 +14,16 @@ from msm_fast.engine.effects import Flow
 from msm_fast.engine.exchanging import wait_before_retry
 from msm_fast.engine.together import together
 
-__all__ = ["GATHERED_FOR_S", "SWEPT_EVERY_S", "Outcomes", "WriteBehind", "finish", "give_up", "sweep_or_log"]
+__all__ = [
+    "GATHERED_FOR_S",
+    "SWEPT_EVERY_S",
+    "Outcomes",
+    "WriteBehind",
+    "can_write",
+    "finish",
+    "give_up",
+    "sweep_or_log",
+]
 
 Outcomes: TypeAlias = "list[bool | Exception]"
 
@@ -26,6 +35,11 @@ GATHERED_FOR_S = 0.01
 again is written once, and several sessions share a round trip."""
 SWEPT_EVERY_S = 1.0
 _SWEPT_AT_ONCE = 500
+
+
+def can_write(ctx: Context) -> bool:
+    """Whether it is worth a try: sessions go to the cluster, and there is a node that is up."""
+    return ctx.distribution.is_on and ctx.health.is_any_up
 
 
 def finish(ctx: Context, jobs: Sequence[Job], outcomes: Sequence[bool | Exception] | None) -> None:
@@ -92,7 +106,7 @@ class WriteBehind:
 
     def _work(self) -> None:
         while self._worker.goes_on:
-            jobs = self._ctx.behind.take(time.monotonic()) if self._can_write() else []
+            jobs = self._ctx.behind.take(time.monotonic()) if can_write(self._ctx) else []
             if jobs:
                 self._carry_out(jobs, time.monotonic() + self._ctx.settings.timeouts.request)
                 self._gather()
@@ -104,7 +118,7 @@ class WriteBehind:
 
     def _drain(self, deadline: float) -> None:
         """Do what is in the queue until it is empty, the deadline has come, or the cluster is not used any more."""
-        while self._can_write():
+        while can_write(self._ctx):
             now = time.monotonic()
             jobs = self._ctx.behind.take(now) if now < deadline else []
             if jobs:
@@ -114,9 +128,6 @@ class WriteBehind:
             if next_at is None or next_at >= deadline or now >= deadline:
                 return
             time.sleep(max(next_at - now, 0))
-
-    def _can_write(self) -> bool:
-        return self._ctx.distribution.is_on
 
     def _carry_out(self, jobs: Sequence[Job], deadline: float) -> None:
         outcomes = None
@@ -133,7 +144,7 @@ class WriteBehind:
 
     def _wait(self) -> bool:
         """Wait for something to do; return whether to go on."""
-        next_at = self._ctx.behind.next_at() if self._can_write() else None
+        next_at = self._ctx.behind.next_at() if can_write(self._ctx) else None
         wait_s = _IDLE_S if next_at is None else min(max(next_at - time.monotonic(), 0), _IDLE_S)
         if self._worker.is_closing or not wait_s:
             return True

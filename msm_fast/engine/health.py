@@ -115,13 +115,18 @@ class ClusterHealth:
         """Return the nodes whose breaker is open."""
         return [node for node, health in self.healths.items() if not health.is_up]
 
+    @property
+    def is_any_up(self) -> bool:
+        """Whether there is a node that requests may use."""
+        return any(health.is_up for health in self.healths.values())
+
     def looks_lost(self, primaries: Collection[str]) -> bool:
         """Whether the cluster cannot be used: no node is up, or most of three or more primaries are silent.
 
         Of a process that died its host says so; when most are silent, it is more likely this host that was cut off than
         all of them, and what it would store on the rest others would not see.
         """
-        if all(not health.is_up for health in self.healths.values()):
+        if not self.is_any_up:
             return True
         silent = sum(self.of(node).is_silent for node in primaries)
         return self._breaker.suspect_self and len(primaries) >= 3 and 2 * silent > len(primaries)

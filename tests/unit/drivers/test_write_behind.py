@@ -31,6 +31,12 @@ def ctx() -> Context:
 
 
 @pytest.fixture
+def strict() -> Context:
+    settings = Settings.build("n1:127.0.0.1:1", sticky=True, on_cluster_lost="error")
+    return Context(settings, Clock(monotonic=time.monotonic, wall=time.time), random.Random(1))
+
+
+@pytest.fixture
 def done() -> list[str]:
     return []
 
@@ -237,6 +243,43 @@ def test_while_the_cluster_is_not_used_nothing_is_tried_and_all_is_done_after(
     ctx.distribution.reconnected(has_leftovers=False)
     writer.wake()
     wait_until(lambda: done == ["a"])
+
+
+def test_while_no_node_is_up_nothing_is_tried_either_where_an_outage_is_an_error(
+    strict: Context, done: list[str]
+) -> None:
+    strict.health.failed("n1", "refused", "a test", time.monotonic())
+    assert strict.distribution.is_on
+    writer = WriteBehind(strict, lambda flow, deadline: end_of(flow))
+    strict.behind.add(b"a", job(lambda: done.append("a")))
+    time.sleep(0.05)
+    assert done == []
+    strict.health.returned("n1", 1, time.monotonic())
+    writer.wake()
+    wait_until(lambda: done == ["a"])
+    writer.close(1)
+
+
+def test_in_an_event_loop_nothing_is_tried_then(strict: Context, done: list[str]) -> None:
+    strict.health.failed("n1", "refused", "a test", time.monotonic())
+
+    async def run(flow: Flow[Outcomes], deadline: float) -> Outcomes:
+        return end_of(flow)
+
+    async def work() -> None:
+        home = LoopHome(lambda: None)
+        home.enter()
+        writer = WriterTask(strict, home, run)
+        strict.behind.add(b"a", job(lambda: done.append("a")))
+        await asyncio.sleep(0.05)
+        assert done == []
+        strict.health.returned("n1", 1, time.monotonic())
+        writer.wake()
+        while not done:
+            await asyncio.sleep(0.001)
+        await writer.close(1)
+
+    asyncio.run(asyncio.wait_for(work(), 10))
 
 
 def test_the_live_sessions_are_swept_while_there_is_work(ctx: Context) -> None:
