@@ -88,6 +88,7 @@ class LiveSessions:
                 self.take_in(live, found)
             self.note_touched(live)
             live.used_at = now
+            live.is_new = False
             return live
 
     def take_in(self, live: SessionState, found: SessionState) -> None:

@@ -230,6 +230,7 @@ def test_a_client_that_comes_back_finds_what_it_did_elsewhere(make_worker: MakeW
     back = loaded(one, elsewhere.id)
     assert dict(back) == {"a": 1, "b": 0}
     assert back.id.endswith(".w1")
+    assert not back.is_new
 
 
 def test_what_was_not_written_yet_is_laid_over_what_was_done_elsewhere(make_worker: MakeWorker) -> None:
