@@ -28,6 +28,8 @@ __all__ = ["Begun", "end_retired", "save"]
 
 _NO_NONCE = 0
 """What no write has."""
+_MOST_CONFLICTS = 1000
+"""More than fit into a request's time: in the background a save has no other end."""
 
 
 class Begun(NamedTuple):
@@ -169,7 +171,8 @@ def _write_on(
         if verdict == "ended":
             yield from end_copies(ctx, [state.session_id], state.max_inactive_s)  # also where it was not yet known
         _learn(progress, write)
-        if verdict == "home_lost" and write.is_out_of_time and progress.n_conflicts:
+        is_out_of_time = verdict == "home_lost" and write.is_out_of_time
+        if progress.n_conflicts >= _MOST_CONFLICTS or (is_out_of_time and progress.n_conflicts):
             raise _outrun(ctx, state, progress)  # no node is at fault
         if verdict == "gone" and (progress.lost or progress.away):
             raise _unavailable(ctx, state, progress)  # those that cannot be asked may have it
@@ -187,7 +190,8 @@ def _write_on(
             else:
                 base = Base(progress.base_generation, progress.base_nonce or _NO_NONCE, progress.lineage)
                 merge(ctx, state, winner.record, base)
-            follow_home(ctx, state, write.home, winner.record)
+            if winner.record.generation >= progress.base_generation:  # else what this stands on knows better
+                follow_home(ctx, state, write.home, winner.record)
             body = encode_attributes(ctx, state)
             status = "merged"
             _stand_on(progress, write, winner)

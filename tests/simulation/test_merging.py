@@ -1,5 +1,6 @@
 """Two requests save one session at once: neither loses what the other has stored."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -126,6 +127,19 @@ def test_who_is_always_outrun_by_others_is_told_so_at_the_end_of_the_requests_ti
     assert slow.id == session_id
     assert one.ctx.counters.snapshot().relocated == 0, "no node is at fault"
     assert one.ctx.counters.snapshot().conflicts > 10
+
+
+def test_a_save_that_has_all_the_time_of_the_world_does_not_go_on_for_ever(
+    driver: SimulatedDriver, make_worker: MakeWorker
+) -> None:
+    one, two = make_worker(), make_worker()
+    session_id = one.store(n=0)
+    slow = loaded(one, session_id)
+    slow["a"] = 1
+    outrun(driver, two, session_id)
+    with pytest.raises(SessionUnavailable, match="had changed it 1000 times"):
+        driver.run(one.keep(slow.state), math.inf)
+    assert slow.id == session_id
 
 
 def test_or_its_changes_are_kept_here_and_stored_with_the_next_request(
