@@ -70,7 +70,8 @@ class RequestLife(TimeBudget):
     """What is known of one request from its cookie to its save, and all that waits for nothing.
 
     is_ignored: settings.ignore_requests matches: nothing is stored, and the client's cookie must stay as it is.
-    takes_lock: False is for who cannot promise to call close.
+    takes_lock: False is for who cannot promise to call close. is_open_ended: it goes on behind its response's headers,
+    perhaps for hours: each save has timeouts.request for itself.
     """
 
     __slots__ = (
@@ -84,6 +85,7 @@ class RequestLife(TimeBudget):
         "_rules",
         "_uri",
         "is_ignored",
+        "is_open_ended",
         "session",
         "takes_lock",
     )
@@ -105,6 +107,7 @@ class RequestLife(TimeBudget):
         self._lock: SessionLock | None = None
         self._found: _Found | None = None
         self.takes_lock = True
+        self.is_open_ended = False
         self.is_ignored = rules.ignores and rules.is_ignored(self._name[1])
         self.session = Session(self._find, manager._mint, cookie_value)
 
@@ -281,6 +284,8 @@ class AsyncRequestScope(RequestLife):
         if self.is_ignored:
             self._tell_ignored_change(state)
             return _UNCHANGED
+        if self.is_open_ended:
+            self.left_s = self._ctx.settings.timeouts.request
         result = await self._manager._save(state, self, self._lock)
         if self._rules.learns:
             self._learn(state, result)

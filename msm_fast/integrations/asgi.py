@@ -195,7 +195,7 @@ class _Response:
             except UNREACHABLE as error:
                 await self.refuse(error)
                 return
-            self._has_started = True
+            self._has_started = self._scope.is_open_ended = True
             if self._scope.session.was_used:
                 message = {**message, "headers": self._with_session(message.get("headers", ()), result)}
         await self._send(message)

@@ -13,13 +13,19 @@ import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from http.cookies import SimpleCookie
 from typing import Any
 
 import pytest
+from starlette.applications import Starlette
+from starlette.routing import WebSocketRoute
 from starlette.testclient import TestClient
+from starlette.websockets import WebSocket
 
 from msm_fast import AsyncSessionManager, SessionManager
+from msm_fast.integrations.asgi import SessionMiddleware
+from tests.adversity.proxy import FaultProxy
 from tests.integration.asgi_app import make_fastapi, make_starlette
 from tests.integration.conftest import Nodes
 from tests.timeouts import HURRIED, UNHURRIED
@@ -84,6 +90,29 @@ def test_a_websocket_stores_what_is_said(client: TestClient, nodes: Nodes) -> No
         websocket.send_text("hello")
         assert websocket.receive_text() == "stored hello"
         assert seen_elsewhere(nodes, client) == {"cart": ["apple"], "said": "hello"}
+
+
+def test_each_save_of_a_websocket_that_lives_long_has_the_time_of_a_request(nodes: Nodes) -> None:
+    async def count(websocket: WebSocket) -> None:
+        await websocket.accept()
+        for n in range(20):
+            websocket.session["n"] = n
+            await websocket.session.save()
+        await websocket.close()
+
+    proxy = FaultProxy(nodes["n1"].port)
+    proxy.replies.delay_s = 0.03
+    app = SessionMiddleware(
+        Starlette(routes=[WebSocketRoute("/", count)]),
+        nodes=f"n1:{proxy.address}",
+        timeouts=replace(UNHURRIED, request=0.5),
+        on_cluster_lost="error",
+    )
+    try:
+        with TestClient(app) as client, client.websocket_connect("/") as websocket:
+            assert websocket.receive()["code"] == 1000
+    finally:
+        proxy.close()
 
 
 def test_fastapi_has_its_session_too(nodes: Nodes) -> None:
