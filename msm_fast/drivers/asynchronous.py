@@ -10,6 +10,7 @@ from typing import Generic, TypeVar
 
 from msm_fast.drivers.access import OPEN_ACCESS, Access
 from msm_fast.drivers.dialing import Dialer
+from msm_fast.drivers.event_loop import start_task
 from msm_fast.drivers.failures import GONE, OUT_OF_TIME, ConnectionFailed
 from msm_fast.drivers.multiplexed import MultiplexedConnection
 from msm_fast.drivers.node_lives import NodeLives
@@ -197,8 +198,7 @@ class _Link:
             return
         self._waiting.append(pending)
         if self._attempt is None:
-            name = f"msm-fast-connect-{self.node.label}"
-            self._attempt = asyncio.get_running_loop().create_task(self._connect(), name=name)
+            self._attempt = start_task(self._connect(), f"msm-fast-connect-{self.node.label}")
 
     @property
     def is_open(self) -> bool:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
-from msm_fast.drivers.event_loop import LoopHome
+from msm_fast.drivers.event_loop import LoopHome, start_task
 from msm_fast.drivers.prober import has_work
 from msm_fast.drivers.write_behind import (
     GATHERED_FOR_S,
@@ -83,7 +83,7 @@ class _Task:
     def _start(self) -> None:
         if not self.is_closing and (self._task is None or self._task.done()):
             self._alarm = asyncio.Event()
-            self._task = asyncio.get_running_loop().create_task(self._work(), name=self._name)
+            self._task = start_task(self._work(), self._name)
 
     def _wake(self) -> None:
         self._start()

@@ -4,11 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+import contextvars
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 from msm_fast.errors import WrongEventLoop
 
-__all__ = ["LoopHome"]
+__all__ = ["LoopHome", "start_task"]
+
+
+def start_task(work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+    """Start what is no request's in a context of its own: it outlives the request that happens to need it first.
+
+    What that has in its context variables would live as long as a connection that it had made, and what is logged of a
+    node hours later would be told with that request's id.
+    """
+    loop = asyncio.get_running_loop()
+    return contextvars.Context().run(lambda: loop.create_task(work, name=name))
 
 
 class LoopHome:

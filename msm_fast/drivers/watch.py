@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import math
 import time
 
@@ -25,10 +26,12 @@ class Watch(Agenda):
     which has limits of its own.
     """
 
-    __slots__ = ("_timer",)
+    __slots__ = ("_context", "_timer")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, operation_s: float) -> None:
         super().__init__(loop, operation_s)
+        self._context = contextvars.Context()
+        """That of no request: the timer sets itself anew, again and again."""
         self._timer: asyncio.TimerHandle | None = None
 
     def wake_at(self, at: float) -> None:
@@ -36,7 +39,7 @@ class Watch(Agenda):
         if self._timer is not None:
             self._timer.cancel()
         self.wakes_at = at
-        self._timer = self.loop.call_later(max(at - time.monotonic(), 0), self._wake)
+        self._timer = self.loop.call_later(max(at - time.monotonic(), 0), self._wake, context=self._context)
 
     def _wake(self) -> None:
         self._timer, self.wakes_at = None, math.inf

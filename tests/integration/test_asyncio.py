@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import gc
 import os
 import socket
@@ -10,6 +11,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+import weakref
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -137,6 +139,42 @@ def test_what_requests_had_is_gone_with_them_and_not_left_to_the_garbage_collect
                 assert gc.collect() < len(cookies)
             finally:
                 gc.enable()
+
+    run(test())
+
+
+def test_what_a_request_has_in_its_context_outlives_it_nowhere_and_is_not_that_of_events_in_the_background(
+    nodes: Nodes, run: Run
+) -> None:
+    class Request:
+        """Stands for what tracing and logging keep of a request."""
+
+    current: contextvars.ContextVar[Request | None] = contextvars.ContextVar("current", default=None)
+
+    async def request(manager: AsyncSessionManager) -> weakref.ref[Request]:
+        current.set(Request())
+        await put(manager, n=1)
+        request = current.get()
+        assert request is not None
+        return weakref.ref(request)
+
+    async def test() -> None:
+        reconnect = Reconnect(first=0.01)
+        async with AsyncSessionManager(text_of(nodes), timeouts=UNHURRIED, reconnect=reconnect) as manager:
+            before = await asyncio.create_task(request(manager))
+            await asyncio.sleep(0)
+            assert before() is None
+
+            told: dict[str, Request | None] = {}
+            manager.subscribe(lambda event: told.setdefault(event.kind, current.get()))
+            nodes["n1"].kill()
+            await until(lambda: not manager._driver._links["n1"].is_open)
+            for _ in range(5):
+                await asyncio.create_task(request(manager))
+            nodes["n1"].start()
+            await until(lambda: "node_up" in told)
+            assert told["node_down"] is not None
+            assert told["node_up"] is None
 
     run(test())
 
