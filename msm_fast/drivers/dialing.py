@@ -12,6 +12,7 @@ from msm_fast.drivers.addresses import Address, AddressBook
 from msm_fast.drivers.failures import ConnectionFailed, cannot_connect, cannot_find, handshake_failed
 from msm_fast.drivers.multiplexed import ConnectionOwner, MultiplexedConnection
 from msm_fast.drivers.node_lives import NodeLives
+from msm_fast.drivers.waiting import result_within, wait_for_end
 from msm_fast.node import Node
 from msm_fast.policies import Timeouts
 
@@ -93,7 +94,8 @@ class Dialer:
         if isinstance(found, list):
             return found
         lookup = asyncio.wrap_future(found)
-        if not (await asyncio.wait([lookup], timeout=timeout_s))[0]:
+        await wait_for_end(lookup, timeout_s)
+        if not lookup.done():
             raise ConnectionFailed("timeout", False, f"the address of {node.host} was not found in time")
         try:
             return lookup.result()
@@ -115,7 +117,7 @@ class Dialer:
             sock = socket.socket(family, kind, protocol)
             sock.setblocking(False)
             where = node.host if address is None else address[4]
-            await asyncio.wait_for(loop.sock_connect(sock, where), max(timeout_s, 0.001))
+            await result_within(max(timeout_s, 0.001), loop.sock_connect(sock, where))
             return await self._speak(node, sock, until, owner)
         except BaseException as error:
             if sock is not None:
@@ -147,7 +149,7 @@ class Dialer:
             ssl_handshake_timeout=left_s + _LATER_S,
         )
         try:
-            return (await asyncio.wait_for(handshake, left_s))[1]
+            return (await result_within(left_s, handshake))[1]
         except asyncio.TimeoutError:
             raise handshake_failed(TimeoutError()) from None
         except (OSError, ValueError) as error:

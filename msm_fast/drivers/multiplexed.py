@@ -12,6 +12,7 @@ from msm_fast.drivers.failures import RESTARTED, ConnectionFailed
 from msm_fast.drivers.greeting import FIRST_FREE_OPAQUE, Greeting, greet
 from msm_fast.drivers.pipeline import PendingBatch, Pipeline
 from msm_fast.drivers.tls_records import lengths_of_writes
+from msm_fast.drivers.waiting import wait_for_end
 from msm_fast.node import Node
 
 __all__ = ["ConnectionOwner", "MultiplexedConnection"]
@@ -67,7 +68,7 @@ class MultiplexedConnection(asyncio.Protocol):
 
     async def greeted(self, timeout_s: float) -> Greeting:
         """Return what the server says of itself. Raises: ConnectionFailed, the connection is closed then."""
-        await asyncio.wait([self._greeting], timeout=timeout_s)
+        await wait_for_end(self._greeting, timeout_s)
         if not self._greeting.done():
             self._lose(ConnectionFailed("timeout", False, "no answer in time"))
         return self._greeting.result()

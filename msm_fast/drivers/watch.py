@@ -9,11 +9,11 @@ import time
 
 from msm_fast.drivers.failures import OUT_OF_TIME
 from msm_fast.drivers.pipeline import Agenda, PendingBatch, RoundTrip
+from msm_fast.drivers.waiting import HELD_UP_S
 from msm_fast.engine.effects import NodeFailure
 
 __all__ = ["Watch"]
 
-_HELD_UP_S = 0.01
 _LAST_LOOK_S = 0.001
 """A loop that was held up may look at its timers before it reads what has come meanwhile (uvloop does): so much later
 it has read it."""
@@ -53,7 +53,7 @@ class Watch(Agenda):
     def _look(self, round_trip: RoundTrip, due: float) -> None:
         """Give up what has no answer, once there was time for one. due: when this was to be called."""
         now = time.monotonic()
-        if now > due + _HELD_UP_S and not round_trip.is_last_look:
+        if now > due + HELD_UP_S and not round_trip.is_last_look:
             round_trip.is_last_look = True
             self.look_at(round_trip, now + _LAST_LOOK_S)
             return

@@ -383,6 +383,21 @@ def test_a_loop_that_was_held_up_reads_what_has_come_before_it_gives_up(nodes: N
     run(test())
 
 
+def test_a_loop_that_was_held_up_while_it_connects_takes_no_node_for_down(nodes: Nodes, run: Run) -> None:
+    async def test() -> None:
+        for n_turns in range(1, 7):
+            timeouts = replace(UNHURRIED, connect=0.1)
+            async with AsyncSessionManager(text_of(nodes), timeouts=timeouts) as manager:
+                writing = [asyncio.ensure_future(put(manager, n=n)) for n in range(3)]
+                for _ in range(n_turns):
+                    await asyncio.sleep(0)
+                    time.sleep(0.15)
+                await asyncio.gather(*writing)
+                assert manager.statistics().node_failures == 0
+
+    run(test())
+
+
 WRITE_AND_LEAVE = """
 import asyncio, sys
 from msm_fast import AsyncSessionManager
