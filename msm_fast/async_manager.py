@@ -171,11 +171,7 @@ class AsyncSessionManager(Operations):
             if found is not ELSEWHERE:
                 return found
         while True:
-            deadline = budget.start()
-            try:
-                state = await self._driver.run(self._finding(session_id, expect_write, lock, asked), deadline)
-            finally:
-                budget.stop()
+            state = await self._driver.run_within(self._finding(session_id, expect_write, lock, asked), budget)
             if lock is not None and lock.is_held:
                 self._lock_keeper.keep(lock)
             if lock is None or not lock.is_wanted:
@@ -201,20 +197,14 @@ class AsyncSessionManager(Operations):
                 result = self._store_here(state)
             if result is not ELSEWHERE:
                 return result
-        deadline = budget.start()
-        try:
-            return await self._driver.run(self._storing(state, lock, begun), deadline)
-        finally:
-            budget.stop()
+        return await self._driver.run_within(self._storing(state, lock, begun), budget)
 
     async def _release(self, lock: SessionLock, budget: TimeBudget) -> None:
         """Let a lock go, in the background what takes longer than the request may."""
-        deadline = budget.start()
         try:
             if lock.items:
-                await self._driver.run(release(self._ctx, lock), deadline)
+                await self._driver.run_within(release(self._ctx, lock), budget)
         finally:
-            budget.stop()
             self._leave(lock)
 
     def _leave(self, lock: SessionLock) -> None:

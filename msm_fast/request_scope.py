@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Awaitable
 from enum import Enum
 from types import TracebackType
@@ -38,19 +37,10 @@ trip more."""
 class TimeBudget:
     """What one request may still spend on sessions, in seconds."""
 
-    __slots__ = ("_started_at", "left_s")
+    __slots__ = ("left_s",)
 
     def __init__(self, left_s: float) -> None:
         self.left_s = left_s
-
-    def start(self) -> float:
-        """Charge what passes from now until `stop`; return the deadline for that, of time.monotonic()."""
-        self._started_at = time.monotonic()
-        return self._started_at + self.left_s
-
-    def stop(self) -> None:
-        """Charge what has passed since `start`."""
-        self.left_s -= time.monotonic() - self._started_at
 
 
 class _Found(NamedTuple):

@@ -56,6 +56,14 @@ class AsyncDriver:
         A flow that is broken off, by a cancelled task, is closed at once; replies that are still on their way to it
         are read and dropped.
         """
+        return await self.run_within(flow, _Time(deadline - time.monotonic()))
+
+    async def run_within(self, flow: Flow[T], budget: Budget) -> T:
+        """As run, in what is left of a request's time.
+
+        The time for which the application held up the loop meanwhile is not charged.
+        """
+        deadline = time.monotonic() + budget.left_s
         result: list[Outcome] | bool | None = None
         threads = self._threads
         try:
@@ -74,6 +82,7 @@ class AsyncDriver:
                     try:
                         await round_trip.has_ended
                         result = round_trip.outcomes
+                        deadline = time.monotonic() + round_trip.left_s
                     finally:
                         round_trip.close()
                 elif isinstance(step, Sleep):
@@ -82,17 +91,20 @@ class AsyncDriver:
                     return step.value
         finally:
             flow.close()
+            budget.left_s = deadline - time.monotonic()
 
     async def exchange(self, batches: Sequence[Batch], budget: Budget) -> list[Outcome]:
-        """Write every batch, then wait for every reply: a single round trip, however many nodes."""
-        started = time.monotonic()
-        round_trip = self._begin(batches, started + budget.left_s)
+        """Write every batch, then wait for every reply: a single round trip, however many nodes.
+
+        Charged as in run_within.
+        """
+        round_trip = self._begin(batches, time.monotonic() + budget.left_s)
         try:
             await round_trip.has_ended
             return round_trip.outcomes
         finally:
+            budget.left_s = round_trip.left_s
             round_trip.close()
-            budget.left_s -= time.monotonic() - started
 
     def change_nodes(self, nodes: Mapping[str, Node]) -> None:
         """Talk to these nodes from now on; connections to others, or to other addresses, are closed when idle."""
@@ -166,6 +178,13 @@ class AsyncDriver:
 
     def _link(self, node: Node) -> _Link:
         return _Link(node, self._dialer, self._timeouts.operation)
+
+
+@dataclass(slots=True)
+class _Time:
+    """What is left of the time for what no request waits for."""
+
+    left_s: float
 
 
 @dataclass(frozen=True, slots=True)

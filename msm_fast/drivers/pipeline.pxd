@@ -16,13 +16,14 @@ cdef class Agenda:
 cdef class RoundTrip:
     cdef readonly list pending
     cdef readonly object has_ended
-    cdef readonly double deadline
+    cdef public double deadline
     cdef readonly double sent_at
     cdef readonly Py_ssize_t n_unsent
     cdef public bint waits_for_connection
     cdef public bint is_last_look
     cdef Agenda _agenda
     cdef Py_ssize_t _n_open
+    cdef double _ended_at
 
     cdef int _batch_sent(self) except -1
     cdef int _batch_ended(self, bint was_sent) except -1

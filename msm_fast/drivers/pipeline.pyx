@@ -82,6 +82,16 @@ cdef class RoundTrip:
         cdef PendingBatch pending
         return [pending.outcome for pending in self.pending if pending.outcome is not None]
 
+    @property
+    def left_s(self):
+        """What is left of the time until its deadline, before it is closed.
+
+        It is charged until it ended, however late who waits for it wakes up, and no longer than until it was to be
+        looked at: what is past that, the loop was held up.
+        """
+        cdef double ended_at = self._ended_at or monotonic()
+        return self.deadline - min(ended_at, <double>self._agenda.due.get(self, INFINITY))
+
     def close(self):
         """Want no outcome any more of what has none yet."""
         cdef PendingBatch pending
@@ -97,6 +107,7 @@ cdef class RoundTrip:
     cdef int _batch_ended(self, bint was_sent) except -1:
         self._n_open -= 1
         if self._n_open == 0:
+            self._ended_at = monotonic()
             if not self.has_ended.done():
                 self.has_ended.set_result(None)
         elif not was_sent:

@@ -53,10 +53,12 @@ class Watch(Agenda):
     def _look(self, round_trip: RoundTrip, due: float) -> None:
         """Give up what has no answer, once there was time for one. due: when this was to be called."""
         now = time.monotonic()
-        if now > due + HELD_UP_S and not round_trip.is_last_look:
-            round_trip.is_last_look = True
-            self.look_at(round_trip, now + _LAST_LOOK_S)
-            return
+        if now > due + HELD_UP_S:
+            round_trip.deadline += now - due  # it is not the request that has spent that
+            if not round_trip.is_last_look:
+                round_trip.is_last_look = True
+                self.look_at(round_trip, now + _LAST_LOOK_S)
+                return
         round_trip.is_last_look = False
         round_trip.waits_for_connection = round_trip.n_unsent > 0
         next_at = math.inf

@@ -383,6 +383,27 @@ def test_a_loop_that_was_held_up_reads_what_has_come_before_it_gives_up(nodes: N
     run(test())
 
 
+@pytest.mark.parametrize("locking", ["none", "all"])
+def test_the_time_for_which_the_application_holds_up_the_loop_is_not_charged_to_requests(
+    nodes: Nodes, run: Run, locking: str
+) -> None:
+    async def test() -> None:
+        timeouts = replace(UNHURRIED, operation=0.3, request=0.6)
+        settings: dict[str, Any] = {"timeouts": timeouts, "locking": locking, "on_cluster_lost": "error"}
+        async with AsyncSessionManager(text_of(nodes), **settings) as manager:
+            cookie = await put(manager, n=0)
+            for n in range(1, 4):
+                writing = asyncio.ensure_future(put(manager, cookie, n=n))
+                for _ in range(n):
+                    await asyncio.sleep(0)
+                time.sleep(0.7)
+                await writing
+                assert await seen(manager, cookie) == {"n": n}
+            assert manager.statistics().node_failures == 0
+
+    run(test())
+
+
 def test_a_loop_that_was_held_up_while_it_connects_takes_no_node_for_down(nodes: Nodes, run: Run) -> None:
     async def test() -> None:
         for n_turns in range(1, 7):
