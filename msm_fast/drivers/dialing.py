@@ -136,7 +136,7 @@ class Dialer:
         context, credentials = self._access.context_for(node), self._access.credentials
 
         def make() -> MultiplexedConnection:
-            return MultiplexedConnection(node, owner, credentials)
+            return MultiplexedConnection(node, owner, credentials, self._timeouts.operation)
 
         if context is None:
             return (await loop.create_connection(make, sock=sock))[1]

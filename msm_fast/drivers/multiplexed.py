@@ -40,11 +40,17 @@ class MultiplexedConnection(asyncio.Protocol):
     What is submitted in one turn of the loop leaves in one write. Nobody who goes away takes the connection along:
     replies that nobody wants are read and dropped. A reply that makes no sense ends it.
 
-    credentials: what the server is told first.
+    While its buffer is full, batches wait here, where who gives up takes its own back: of a node that is slower than
+    what is written to it, nothing but what nobody wants any more would be in a buffer that grows for ever.
+
+    credentials: what the server is told first. patience_s: for how long a full buffer may wait for a node that answers
+    nothing.
     Thread-safety: of one event loop.
     """
 
-    def __init__(self, node: Node, owner: ConnectionOwner, credentials: Credentials | None = None) -> None:
+    def __init__(
+        self, node: Node, owner: ConnectionOwner, credentials: Credentials | None = None, patience_s: float = 1.0
+    ) -> None:
         self.node = node
         self.life = 0
         """The number of the life that the node is in, which the driver gives."""
@@ -63,6 +69,9 @@ class MultiplexedConnection(asyncio.Protocol):
         self._pipeline = Pipeline(FIRST_FREE_OPAQUE)
         self._is_retired = False
         self._patience: asyncio.TimerHandle | None = None
+        self._patience_s = patience_s
+        self._full_since: float | None = None
+        self._full: asyncio.TimerHandle | None = None
 
     # -- for the driver
 
@@ -129,12 +138,25 @@ class MultiplexedConnection(asyncio.Protocol):
         if self._is_retired:
             self._close_if_idle()
 
+    def pause_writing(self) -> None:
+        """Write nothing more until the buffer is emptier."""
+        self._full_since = time.monotonic()
+        self._full = self._loop.call_later(self._patience_s, self._look_if_stuck)
+
+    def resume_writing(self) -> None:
+        """Write what has waited and is still wanted."""
+        self._full_since = None
+        if self._full is not None:
+            self._full.cancel()
+        self._flush()
+
     def connection_lost(self, error: Exception | None) -> None:
         """Fail what was on its way."""
         detail = "the server closed the connection" if error is None else f"connection lost: {error}"
         self._lose(ConnectionFailed("reset", True, detail))
-        if self._patience is not None:
-            self._patience.cancel()
+        for timer in (self._patience, self._full):
+            if timer is not None:
+                timer.cancel()
         if not self._has_ended.done():
             self._has_ended.set_result(None)
         self._owner.closed(self)
@@ -157,7 +179,9 @@ class MultiplexedConnection(asyncio.Protocol):
                 self._transport.write(said)
 
     def _flush(self) -> None:
-        """Write what was submitted and is still wanted."""
+        """Write what was submitted and is still wanted, unless the buffer is full."""
+        if self._full_since is not None and self._failure is None:
+            return
         written = self._pipeline.write(self) if self._failure is None else None
         if written is None:
             self._close_if_idle()
@@ -171,6 +195,19 @@ class MultiplexedConnection(asyncio.Protocol):
         for length in lengths_of_writes(data, commands, first_opaque):
             self._transport.write(data[at : at + length])
             at += length
+
+    def _look_if_stuck(self) -> None:
+        """Give the connection no more batches if the node has neither taken nor answered anything for too long.
+
+        None of those that wait here ever would: their time for an answer has not begun.
+        """
+        if self._full_since is None:
+            return
+        left_s = max(self._full_since, self.answered_at) + self._patience_s - time.monotonic()
+        if left_s <= 0:
+            self.suspect()
+        else:
+            self._full = self._loop.call_later(left_s, self._look_if_stuck)
 
     def _lose(self, failure: ConnectionFailed) -> None:
         """Give up the connection. The batch whose turn it was is told why, those behind it that it was lost."""

@@ -49,11 +49,13 @@ class Owner:
     def __init__(self) -> None:
         self.resent: list[PendingBatch] = []
         self.told: list[str] = []
+        self.has_suspected = False
 
     def opened(self, connection: MultiplexedConnection) -> None:
         self.told.append("opened")
 
     def suspected(self, connection: MultiplexedConnection) -> None:
+        self.has_suspected = True
         connection.retire(60)
 
     def lost(self, connection: MultiplexedConnection, unsent: list[PendingBatch]) -> None:
@@ -66,12 +68,12 @@ class Owner:
 class Line:
     """A greeted connection, and the round trips on it."""
 
-    def __init__(self) -> None:
+    def __init__(self, patience_s: float = 60) -> None:
         self._watch = Watch(asyncio.get_running_loop(), operation_s=60)
         self._round_trips: dict[PendingBatch, RoundTrip] = {}
         self.owner = Owner()
         self.transport = Transport()
-        self.connection = MultiplexedConnection(Node("n1", "localhost"), self.owner)
+        self.connection = MultiplexedConnection(Node("n1", "localhost"), self.owner, None, patience_s)
         self.transport.connection = self.connection
         self.connection.connection_made(self.transport)
         self.connection.data_received(GREETING)
@@ -165,6 +167,40 @@ def test_a_batch_that_is_abandoned_before_it_is_written_never_is() -> None:
         assert b"left" not in line.transport.writes[0]
         line.connection.data_received(hit(3, b"mine"))
         assert values_of(other) == [b"mine"]
+
+    asyncio.run(test())
+
+
+def test_while_the_buffer_is_full_what_is_submitted_waits_and_may_still_be_abandoned() -> None:
+    async def test() -> None:
+        line = Line()
+        line.connection.pause_writing()
+        abandoned = await line.ask(wire.get(b"left"))
+        other = await line.ask(GET)
+        assert line.transport.writes == []
+        line.abandon(abandoned)
+        line.connection.resume_writing()
+        assert len(line.transport.writes) == 1
+        assert b"left" not in line.transport.writes[0]
+        line.connection.data_received(hit(3, b"mine"))
+        assert values_of(other) == [b"mine"]
+
+    asyncio.run(test())
+
+
+@pytest.mark.parametrize("is_emptied", [True, False])
+def test_a_buffer_that_stays_full_while_nothing_is_answered_makes_the_connection_suspect(is_emptied: bool) -> None:
+    async def test() -> None:
+        line = Line(patience_s=0.01)
+        line.connection.pause_writing()
+        waiting = await line.ask(GET)
+        if is_emptied:
+            line.connection.resume_writing()
+        await asyncio.sleep(0.03)
+        assert line.owner.has_suspected is not is_emptied
+        line.connection.abort()
+        await asyncio.sleep(0)
+        assert (line.owner.resent == [waiting]) is not is_emptied
 
     asyncio.run(test())
 
