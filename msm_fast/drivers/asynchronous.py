@@ -217,7 +217,9 @@ class _Link:
             return
         self._waiting.append(pending)
         if self._attempt is None:
-            self._attempt = start_task(self._connect(), f"msm-fast-connect-{self.node.label}")
+            attempt = start_task(self._connect(), f"msm-fast-connect-{self.node.label}")
+            if not attempt.done():  # an eager task may have failed already
+                self._attempt = attempt
 
     @property
     def is_open(self) -> bool:

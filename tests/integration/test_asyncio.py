@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import errno
 import gc
 import os
 import socket
@@ -226,6 +227,26 @@ def test_a_manager_that_was_closed_still_serves_late_requests_and_keeps_nothing_
         await manager.close()
 
     run(test())
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="eager tasks came with Python 3.12")
+def test_an_eager_task_that_fails_to_connect_at_once_is_followed_by_others(
+    nodes: Nodes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    async def test() -> None:
+        asyncio.get_running_loop().set_task_factory(asyncio.eager_task_factory)  # type: ignore[attr-defined, unused-ignore]
+        async with AsyncSessionManager(text_of(nodes), timeouts=UNHURRIED, on_cluster_lost="error") as manager:
+            with monkeypatch.context() as patch:
+                patch.setattr("msm_fast.drivers.dialing.socket.socket", refuse)
+                with pytest.raises(SessionUnavailable):
+                    await put(manager, n=0)
+            cookie = await put(manager, n=1)
+            assert await seen(manager, cookie) == {"n": 1}
+
+    asyncio.run(test())
 
 
 def test_a_unix_socket_is_as_good_as_a_port(tmp_path: Path, run: Run) -> None:
