@@ -78,8 +78,8 @@ class SessionMiddleware:
     The session is looked up before app is called, which costs a round trip if the client has one, and stored when app
     starts its response, before the headers leave: a client that follows a redirect at once finds what was written. What
     is written later, by a streaming body or a background task, is stored when app returns, but can no longer set a
-    cookie. A websocket's session is stored when it is accepted and when app returns, and in between by `await
-    session.save()`. A request that app ends with an exception stores nothing more.
+    cookie. A websocket's session is stored when it is accepted and when app returns or the client goes away, and in
+    between by `await session.save()`. A request that app ends with an exception stores nothing more.
 
     When no copy of a session can be reached, or its lock cannot be had in time, the answer to a request that looks at
     it is 503 with Retry-After, and the cookie stays as it is; a websocket is closed with code 1013.
@@ -146,16 +146,27 @@ class SessionMiddleware:
         headers = SessionHeaders(request, self._cookie, presented, is_https=scope.get("scheme") in ("https", "wss"))
         response = _Response(request, headers, kind, send)
         scope["session"] = AsyncSession(request)
+        if kind == "websocket":
+            receive = response.listening(receive)
         try:
             await request.load()
             try:
-                await self._app(scope, receive, response.send)
-                await response.end()
+                await self._run(scope, receive, response)
             except UNREACHABLE as error:
                 await response.refuse(error)
             await request.close()
         finally:
             request.abandon()
+
+    async def _run(self, scope: Scope, receive: Receive, response: _Response) -> None:
+        """Run the application, and store what it wrote; that its websocket's client has gone ends it by an exception."""
+        try:
+            await self._app(scope, receive, response.send)
+        except Exception:
+            if response.has_client_gone:
+                await response.end()
+            raise
+        await response.end()
 
     def _closing_last(self, send: Send) -> Send:
         """Return a send that closes the manager when app has shut down."""
@@ -178,6 +189,17 @@ class _Response:
         self._send = send
         self._has_started = False
         self._is_refused = False
+        self.has_client_gone = False
+
+    def listening(self, receive: Receive) -> Receive:
+        """Return a receive that notes when the websocket's client has gone."""
+
+        async def receive_and_note() -> Message:
+            message = await receive()
+            self.has_client_gone |= message["type"] == "websocket.disconnect"
+            return message
+
+        return receive_and_note
 
     def send(self, message: Message) -> Awaitable[None]:
         """Pass one message of app's on; to be awaited."""
@@ -211,6 +233,8 @@ class _Response:
             return
         _log.error("a request was refused: %s", error)
         self._is_refused = True
+        if self.has_client_gone:
+            return
         if self._is_websocket:
             await self._send({"type": "websocket.close", "code": _TRY_AGAIN_LATER})
         elif self._has_started:

@@ -548,6 +548,36 @@ def test_a_websocket_can_store_its_session_while_it_is_open(
     assert seen == [2]
 
 
+class ClientHasGoneError(Exception):
+    """What frameworks raise in an application that waits for a message of a client that has gone."""
+
+
+@pytest.mark.parametrize("message", ["websocket.receive", "websocket.disconnect"])
+def test_a_websocket_whose_client_goes_away_stores_its_session_but_not_one_that_fails(
+    browse: Callable[..., Browser],
+    manager: AsyncSessionManager,
+    loop: asyncio.AbstractEventLoop,
+    monkeypatch: pytest.MonkeyPatch,
+    message: str,
+) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        scope["session"]["n"] = 1
+        await send({"type": "websocket.accept"})
+        scope["session"]["n"] = 2
+        await receive()
+        raise ClientHasGoneError
+
+    async def receive(_: Browser) -> Message:
+        return {"type": message}
+
+    monkeypatch.setattr(Browser, "_receive", receive)
+    browser = browse(app)
+    with pytest.raises(ClientHasGoneError):
+        browser.connect({"type": "websocket", "path": "/", "scheme": "ws"})
+    stored = loop.run_until_complete(manager.load(browser.cookie or ""))
+    assert stored == {"n": 2 if message == "websocket.disconnect" else 1}
+
+
 def test_a_websocket_whose_session_is_not_available_is_closed(
     browse: Callable[..., Browser], failing: type[Failing]
 ) -> None:
