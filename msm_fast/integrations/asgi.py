@@ -159,7 +159,7 @@ class SessionMiddleware:
             request.abandon()
 
     async def _run(self, scope: Scope, receive: Receive, response: _Response) -> None:
-        """Run the application, and store what it wrote; that its websocket's client has gone ends it by an exception."""
+        """Run the application, and store what it wrote; a websocket whose client has gone ends by an exception."""
         try:
             await self._app(scope, receive, response.send)
         except Exception:
