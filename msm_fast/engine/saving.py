@@ -89,8 +89,9 @@ class _Progress:
 
     generation: the highest that was written or met. base_generation, base_nonce: of the copy that the session's
     changes lie over, 0 and None for a new session. lineage: what the next write stands on. own_nonces, attempts: as for
-    `Write`. expected: per node, None while there can be no copy yet. lost: nodes that failed. refused: as for `Write`.
-    away: nodes that were down. n_conflicts: how often others were first.
+    `Write`. merged: nonces of the copies that its changes lay over before. expected: per node, None while there can be
+    no copy yet. lost: nodes that failed. refused: as for `Write`. away: nodes that were down. n_conflicts: how often
+    others were first.
     """
 
     generation: int = 0
@@ -99,6 +100,7 @@ class _Progress:
     lineage: tuple[int, ...] = ()
     own_nonces: frozenset[int] = frozenset()
     attempts: frozenset[int] = frozenset()
+    merged: frozenset[int] = frozenset()
     expected: dict[str, int] | None = None
     corrupt: frozenset[str] = frozenset()
     lost: set[str] = field(default_factory=set)
@@ -235,6 +237,8 @@ def _stand_on(progress: _Progress, write: Write, winner: Copy) -> None:
     """Let the next attempt stand on what another request stored first."""
     assert progress.expected is not None
     progress.expected.update((n, copy.version) for n, copy in write.strange.items() if copy.nonce == winner.nonce)
+    if progress.base_nonce is not None:
+        progress.merged |= {progress.base_nonce}
     progress.base_generation = winner.record.generation
     progress.base_nonce = winner.nonce
     progress.generation = max(progress.generation, winner.record.generation)
@@ -298,7 +302,7 @@ def _plan(ctx: Context, state: SessionState, body: bytes, progress: _Progress) -
         record=encode_state(ctx.essentials, ctx.records, key, state, body, generation, lineage),
         generation=generation,
         lineage=lineage,
-        own_nonces=own_nonces,
+        own_nonces=own_nonces | progress.merged,
         attempts=progress.attempts | {lineage[0]},
         exptime=ctx.exptime(ctx.life_s(state)),
         base_generation=progress.base_generation,

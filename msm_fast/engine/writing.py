@@ -43,8 +43,9 @@ Verdict = Literal["stored", "superseded", "conflict", "ended", "gone", "home_los
 class Write:
     """One attempt to store one record.
 
-    lineage: nonces, this write's first. own_nonces: those of all attempts of this save. attempts: of those since its
-    changes were last merged with another's, this one included: what stands on one of them has all that this one has.
+    lineage: nonces, this write's first. own_nonces: those of all attempts of this save, and of the copies that it has
+    been merged with before: two may name each other's node as their home. attempts: of the attempts since its changes
+    were last merged with another's, this one included: what stands on one of them has all that this one has.
     base_generation, base_nonce: of the copy that the record is based on; 0 and None for a new session. recreates: it
     is put back even if no node has a copy any more. expected: per node to write to, its copy's version, ABSENT or
     UNKNOWN; brought up to date as answers come. spares: nodes for backups whose node fails, best first. deferred:

@@ -7,8 +7,12 @@ from typing import Any
 import pytest
 
 from msm_fast import ConflictError, SessionUnavailable
+from msm_fast._core import wire
+from msm_fast.engine.copies import encode_state
 from msm_fast.engine.effects import Exchange, Flow, Outcome
+from msm_fast.engine.writing import BEATS_THE_OLD_HOME
 from msm_fast.policies import SaveResult
+from msm_fast.session import SessionState
 from tests.simulation.driver import SimulatedDriver
 from tests.simulation.test_loading import backup_of, holders, home_of, key_of
 from tests.simulation.test_saving import loaded, read
@@ -339,3 +343,32 @@ def test_a_save_that_its_home_has_lost_in_a_restart_is_not_taken_for_built_on(
 
     assert driver.run(with_a_slow_backup(one.keep(slow.state), restart_and_count_up)).status == "merged"
     assert read(make_worker(), session_id) == {"count": 10, "mine": True}
+
+
+def put_copy(driver: SimulatedDriver, worker: Worker, node: str, state: SessionState, generation: int) -> None:
+    """Let a node have a copy that a worker has stored there alone before it died."""
+    key, nonce = worker.ctx.storage_key(state.session_id), worker.ctx.nonce()
+    assert state.stored is not None
+    lineage = (nonce, *state.stored.lineage)
+    body, _ = state.attributes.encode()
+    record = encode_state(worker.ctx.essentials, worker.ctx.records, key, state, body, generation, lineage)
+    driver.nodes[node].server.handle(wire.encode([wire.store(key, record, nonce, 60)], 1))
+
+
+def test_two_copies_that_each_name_the_others_node_as_their_home_become_one(
+    driver: SimulatedDriver, make_worker: MakeWorker
+) -> None:
+    one, two, three = make_worker(), make_worker(), make_worker()
+    session_id = one.store(start=True)
+    home, backup = home_of(session_id), backup_of(driver, session_id)
+    (third,) = set(driver.nodes) - {home, backup}
+    left, moved = loaded(one, session_id).state, loaded(two, session_id).state
+    left.attributes["left"] = moved.attributes["moved"] = True
+    left.session_id = left.session_id.with_node(third)
+    put_copy(driver, one, home, left, 2)
+    put_copy(driver, two, third, moved, 2 + BEATS_THE_OLD_HOME)
+    driver.nodes[backup].server.evict(key_of(session_id))
+    session = loaded(three, session_id)
+    session["mine"] = True
+    assert three.save(session).status == "merged"
+    assert read(make_worker(), session.id) == {"start": True, "left": True, "moved": True, "mine": True}
