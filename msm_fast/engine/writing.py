@@ -376,7 +376,9 @@ def _take_copy(ctx: Context, write: Write, node: str, replies: Replies) -> None:
         for other in write.expected.keys() - write.done.keys():
             write.expected[other] = UNKNOWN  # has it gone another way?
             write.strange.pop(other, None)
-    elif write.home in write.done:
+    elif write.home in write.done and (
+        write.nonce in copy.record.lineage or copy.record.home == home_digest(write.home)
+    ):
         write.done[node] = UNKNOWN  # its writer has built on what the home has, and is still at work
     else:
         _note_stranger(write, node, copy)

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 
 from msm_fast import DistributionState, Node, SessionUnavailable
+from msm_fast.engine.effects import Exchange
 from tests.simulation.driver import SimulatedDriver
 from tests.simulation.sticky_worker import StickyWorker
 from tests.simulation.test_loading import backup_of, holders, home_of, key_of
@@ -205,3 +206,35 @@ def test_a_sticky_session_leaves_such_a_node_at_its_next_request(driver: Simulat
     worker.save(session)
     worker.catch_up()
     assert holders(driver, session.id) >= {"n1", "n3"}
+
+
+def test_what_is_built_on_a_save_that_seems_to_have_failed_survives_that_it_goes_elsewhere(
+    driver: SimulatedDriver, make_worker: MakeWorker
+) -> None:
+    """The one that builds on it does not use the node any more that the session is moved to."""
+    one, two = make_worker(replicas=2), make_worker()
+    session_id = one.store(start=True)
+    home = driver.nodes[home_of(session_id)]
+    new_home = next(
+        node for node in one.ctx.topology.ranked(key_of(session_id).decode()) if node != home_of(session_id)
+    )
+    change(two, *(driver.nodes.keys() - {new_home}))
+    session = loaded(one, session_id)
+    session["mine"] = True
+    home.fault, home.carries_out_before_failing = "refused", True
+    exchanges = iter(range(100))
+
+    def build_on_it(_: Exchange) -> None:
+        if next(exchanges) == 1:
+            driver.before_exchange, home.fault = None, None
+            other = loaded(two, session_id)
+            assert other["mine"]
+            other["other"] = True
+            assert two.save(other).status == "stored"
+            home.fault = "refused"
+
+    driver.before_exchange = build_on_it
+    assert one.save(session).status == "merged"
+    assert driver.before_exchange is None
+    home.fault = None
+    assert read(make_worker(replicas=2), session.id) == {"start": True, "mine": True, "other": True}
