@@ -96,8 +96,8 @@ def is_doubted(ctx: Context, findings: Findings, node: str) -> bool:
 def best_of(ctx: Context, findings: Findings) -> Copy | None:
     """Return the copy with the highest generation (a tombstone is above all).
 
-    A backup does not count if the home that its record names has a copy on which it does not stand: its writer lost
-    there.
+    A backup does not count if the home that its record names has another copy: its writer lost there, or has not won
+    yet; unless it stands on that copy, and the home was away or has less than this process has seen: then it is behind.
     """
     copies = findings.copies
     if len(copies) == 1:
@@ -105,7 +105,10 @@ def best_of(ctx: Context, findings: Findings) -> Copy | None:
 
     def counts(node: str) -> bool:
         home = ctx.topology.node_of_digest(copies[node].record.home)
-        return home not in copies or copies[home].nonce in copies[node].record.lineage
+        if home is None or home not in copies or copies[home].nonce == copies[node].nonce:
+            return True
+        is_behind = is_doubted(ctx, findings, home) or copies[home].record.generation < findings.seen_generation
+        return is_behind and copies[home].nonce in copies[node].record.lineage
 
     trusted = [copies[node] for node in copies if copies[node].record.is_tombstone or counts(node)]
     return max(trusted or copies.values(), key=lambda copy: copy.record.generation, default=None)

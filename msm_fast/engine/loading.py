@@ -154,7 +154,7 @@ def _find(
         if is_old:
             further = list(dict.fromkeys([*further, *others]))
         if further:
-            yield from _ask(ctx, findings, key, ttl_s, further, [])
+            yield from _ask(ctx, findings, key, ttl_s, [home, *further], [])
 
 
 def _ask(
@@ -226,6 +226,7 @@ def _note(ctx: Context, findings: Findings, key: bytes, node: str, outcome: Outc
     findings.peeked.pop(node, None)
     if reply.status == "EN":
         findings.absent.add(node)
+        findings.copies.pop(node, None)
     elif is_peek:
         findings.peeked[node] = (found, reply.client_flags)
     else:

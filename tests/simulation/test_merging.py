@@ -291,14 +291,25 @@ def test_what_another_has_built_on_a_save_survives_the_corruption_of_its_home(
 
 
 def with_a_slow_backup(flow: Flow[SaveResult], meanwhile: Callable[[], None]) -> Flow[SaveResult]:
-    """Carry a save out whose first batch is answered some time before the others arrive at their nodes."""
+    """Carry a save out whose first batch is answered some time before the other arrives at its node."""
+    return _with_one_slow(flow, meanwhile, 0, 1)
+
+
+def with_a_slow_home(flow: Flow[SaveResult], meanwhile: Callable[[], None]) -> Flow[SaveResult]:
+    """Carry a save out whose second batch is answered some time before the first arrives at its node."""
+    return _with_one_slow(flow, meanwhile, 1, 0)
+
+
+def _with_one_slow(flow: Flow[SaveResult], meanwhile: Callable[[], None], soon: int, late: int) -> Flow[SaveResult]:
     exchange = next(flow)
     assert isinstance(exchange, Exchange)
-    outcomes: list[Outcome] = yield Exchange(exchange.batches[:1])
+    assert len(exchange.batches) == 2
+    outcomes: dict[int, Outcome] = {}
+    (outcomes[soon],) = yield Exchange([exchange.batches[soon]])
     meanwhile()
-    outcomes += yield Exchange(exchange.batches[1:])
+    (outcomes[late],) = yield Exchange([exchange.batches[late]])
     try:
-        effect = flow.send(outcomes)
+        effect = flow.send([outcomes[0], outcomes[1]])
         while True:
             effect = flow.send((yield effect))
     except StopIteration as stop:
@@ -343,6 +354,26 @@ def test_a_save_that_its_home_has_lost_in_a_restart_is_not_taken_for_built_on(
 
     assert driver.run(with_a_slow_backup(one.keep(slow.state), restart_and_count_up)).status == "merged"
     assert read(make_worker(), session_id) == {"count": 10, "mine": True}
+
+
+def test_a_save_that_has_not_won_yet_at_the_home_is_not_built_on(make_worker: MakeWorker) -> None:
+    """It may lose there: then what it was based on would come back with it."""
+    one, two, three = make_worker(), make_worker(), make_worker()
+    session_id = one.store(step=0, draft=True)
+    slow = loaded(one, session_id)
+    slow["slow"] = True
+    winner = loaded(two, session_id)
+    winner["step"] = 1
+    del winner["draft"]
+
+    def lose_to_the_winner() -> None:
+        session = loaded(three, session_id)
+        session["third"] = True
+        assert two.save(winner).status == "stored"
+        assert three.save(session).status == "merged"
+
+    assert one.driver.run(with_a_slow_home(one.keep(slow.state), lose_to_the_winner)).status == "merged"
+    assert read(make_worker(), session_id) == {"step": 1, "slow": True, "third": True}
 
 
 def put_copy(driver: SimulatedDriver, worker: Worker, node: str, state: SessionState, generation: int) -> None:
