@@ -54,8 +54,8 @@ def _run_many(seeds: range) -> int:
 
 def _table(totals: dict[str, Counter[str]]) -> str:
     columns = ("schedules", "requests", "acknowledged", "served locally", "logouts", "unavailable", "violations")
-    lines = [f"{'':<22}" + "".join(f"{column:>16}" for column in columns)]
-    lines += [f"{name:<22}" + "".join(f"{totals[name][column]:>16,}" for column in columns) for name in NAMES]
+    lines = [f"{'':<48}" + "".join(f"{column:>16}" for column in columns)]
+    lines += [f"{name:<48}" + "".join(f"{totals[name][column]:>16,}" for column in columns) for name in NAMES]
     return "\n".join(lines)
 
 

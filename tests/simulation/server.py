@@ -30,6 +30,8 @@ class SimulatedServer:
         self._items: dict[bytes, Item] = {}
         self._last_cas = 0
         self.life = 1
+        self.room: int | None = None
+        """Bytes left for values; None: enough. An item that there is no room for leaves nothing of what was there."""
         self.early_s = 2
         """Items are dated by a count of seconds that may be a second old, and that leaps by two when it is late."""
 
@@ -113,6 +115,12 @@ class SimulatedServer:
         elif b"C" in given and item is not None and item.cas != int(given[b"C"]):
             status = b"EX"
         cas = 0
+        if status == b"HD" and self.room is not None:
+            self.room += len(item.value) if item is not None else 0
+            if len(value) > self.room:
+                self._items.pop(key, None)
+                return b"SERVER_ERROR out of memory storing object\r\n"
+            self.room -= len(value)
         if status == b"HD":
             self._last_cas += 1
             cas = self._last_cas

@@ -9,6 +9,7 @@ from msm_fast.engine.behind import Job
 from msm_fast.engine.effects import Flow
 from msm_fast.engine.local import find_locally
 from msm_fast.engine.sticky import StickySessions
+from msm_fast.local_store import LocalStore
 from msm_fast.session import SessionState
 from tests.simulation.driver import SimulatedDriver
 from tests.simulation.worker import Worker
@@ -19,8 +20,10 @@ _RETRY_S = 1.0
 class StickyWorker(Worker):
     """Does for sticky sessions what the manager and the thread behind it do."""
 
-    def __init__(self, driver: SimulatedDriver, settings: Any, seed: int = 0) -> None:
-        super().__init__(driver, settings, seed)
+    def __init__(
+        self, driver: SimulatedDriver, settings: Any, seed: int = 0, local_store: LocalStore | None = None
+    ) -> None:
+        super().__init__(driver, settings, seed, local_store)
         self.sticky = StickySessions(self.ctx)
 
     def find(self, session_id: SessionId, expect_write: bool) -> Flow[SessionState | None]:

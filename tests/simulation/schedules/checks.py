@@ -2,8 +2,9 @@
 
 By number; those that a history cannot show are tested elsewhere:
 
-I2 deadlines, I11 expiry and I16 stability: tests/simulation/schedules/sequential.py. I13 poisoned connections:
-tests/adversity/test_interruptions.py. I14 fork and threads: tests/integration/test_fork.py, test_concurrency.py.
+I2 deadlines, I11 expiry to the second, I16 stability: tests/simulation/schedules/sequential.py. I13 poisoned
+connections: tests/adversity/test_interruptions.py. I14 fork and threads: tests/integration/test_fork.py,
+test_concurrency.py.
 I17 corruption and I18 replacement: what befalls items here would violate I1 and I3. I19 events: beside the tests of
 what they tell.
 """
@@ -13,10 +14,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 
 from msm_fast import SessionId
-from tests.simulation.schedules.history import History, Request
+from tests.simulation.schedules.history import SET_BY_MANY, History, Request
 
 UNTIL_TOLD_S = 1.0
 """How long a node that missed a logout may serve the session to a worker that has not missed the node."""
+
+_LATE_S = 4.5
 
 Check = Callable[[History], list[str]]
 
@@ -56,11 +59,15 @@ def i04_read_your_writes(history: History) -> list[str]:
 
 
 def i05_monotonic_reads(history: History) -> list[str]:
-    """A request finds at least what one that had ended before it found or was acknowledged."""
+    """A request finds at least what one that had ended before it found or was acknowledged.
+
+    What one has written that was broken off may be on one node only, and go with that.
+    """
     violations = []
     for request, before in _reads(history):
         seen = set().union(*(other.found for other in _in_cluster(before)), _acknowledged(_in_cluster(before)))
-        missing = seen - set(request.found)
+        broken_off = {name for other in before if other.outcome == "running" for name in other.wrote}
+        missing = seen - broken_off - set(request.found)
         if missing:
             violations.append(f"request {request.n} does not see {sorted(missing)}")
     return violations
@@ -76,6 +83,21 @@ def i06_no_lost_update(history: History) -> list[str]:
                 other = counted.setdefault(request.count, request.n)
                 if other != request.n:
                     violations.append(f"requests {other} and {request.n} both counted up to {request.count}")
+    return violations
+
+
+def i06_later_value_stays(history: History) -> list[str]:
+    """Of what several requests set, attribute or lifetime, the value stays that no later request has replaced."""
+    violations = []
+    for final in history.finals:
+        for name in SET_BY_MANY if final.found is not None else ():
+            setting = [request for request in history.of(final.browser) if name in request.set]
+            over = [request for request in setting if request.is_acknowledged]
+            may_be = [r.set[name] for r in setting if not any(other.began > r.ended >= 0 for other in over)]
+            if final.values[name] not in may_be and over:
+                violations.append(
+                    f"browser {final.browser}, {final.among}: {name} is {final.values[name]}, not {may_be}"
+                )
     return violations
 
 
@@ -125,6 +147,23 @@ def i09_ended_for_good(history: History) -> list[str]:
     ]
 
 
+def i11_expiry(history: History) -> list[str]:
+    """A session is there for as long as it is used, and not much longer."""
+    violations = []
+    for browser in history.browsers():
+        requests = history.of(browser)
+        lifetime_s = history.max_inactive_s
+        for request in requests if _began_logout(history, browser) is None else ():
+            used = [other for other in requests if 0 <= other.ended < request.began and other.found]
+            if request.outcome == "none" and any(request.ended_s - other.began_s < 0.8 * lifetime_s for other in used):
+                violations.append(f"request {request.n} found no session, though it was used")
+            others = [other for other in requests if other.began < request.ended and other is not request]
+            is_over = all(o.ended >= 0 and o.ended_s + lifetime_s + _LATE_S < request.began_s for o in others)
+            if request.found and others and is_over:
+                violations.append(f"request {request.n} found a session that was over")
+    return violations
+
+
 def i12_bounded(history: History, *, most_bytes: int = 64 << 20) -> list[str]:
     """What is kept near stays within its bounds."""
     return [f"{worker.near_bytes} bytes are kept near" for worker in history.workers if worker.near_bytes > most_bytes]
@@ -155,6 +194,7 @@ ALL: tuple[Check, ...] = (
     i01_durability,
     i03_no_leak,
     i05_monotonic_reads,
+    i06_later_value_stays,
     i08_error_is_no_miss,
     i09_no_resurrection,
     i12_bounded,
@@ -168,6 +208,19 @@ ASYNCHRONOUS: tuple[Check, ...] = tuple(check for check in STICKY if check is no
 """What holds while other workers do not see yet what one has saved."""
 
 LOCKING: tuple[Check, ...] = (i06_no_lost_update, i07_lock_safety, *ALL)
+
+SHORT_LIVED: tuple[Check, ...] = (i03_no_leak, i09_no_resurrection, i11_expiry, i12_bounded, i15_convergence)
+"""What holds of sessions that may be over before the schedule is."""
+
+OVERLAPPING: tuple[Check, ...] = (
+    i01_durability,
+    i03_no_leak,
+    i08_error_is_no_miss,
+    i09_ended_for_good,
+    i12_bounded,
+    i15_convergence,
+)
+"""What holds of sticky sessions that several workers serve at once."""
 
 OUTAGE: tuple[Check, ...] = (
     i03_no_leak,

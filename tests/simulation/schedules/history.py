@@ -5,9 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-Outcome = Literal["ok", "none", "unavailable", "locked out", "running"]
+Outcome = Literal["ok", "none", "unavailable", "locked out", "conflict", "running"]
 """ok: a session was found or made, and saved with `status`. none: there was no session. unavailable: it was said that
-none could be reached, or stored; what was written may be there or not."""
+none could be reached, or stored; what was written may be there or not. running: for ever, it was broken off."""
+
+SET_BY_MANY = ("shared", "max_inactive", "absolute_lifetime")
+"""An attribute and the lifetimes, which requests take from each other; all else is set by one."""
 
 ACKNOWLEDGED = ("stored", "merged")
 
@@ -15,7 +18,7 @@ ACKNOWLEDGED = ("stored", "merged")
 @dataclass
 class Request:
     """One request. began, ended: steps; with _s virtual seconds. found: the attributes before it wrote. wrote: what it
-    set.
+    set. set: what it set, or took away (None), of SET_BY_MANY.
     """
 
     n: int
@@ -23,10 +26,11 @@ class Request:
     worker: int
     presented: str
     began: int
-    action: Literal["write", "logout", "rotate"] = "write"
+    action: Literal["write", "logout", "rotate", "read"] = "write"
     outcome: Outcome = "running"
     found: dict[str, Any] = field(default_factory=dict)
     wrote: dict[str, Any] = field(default_factory=dict)
+    set: dict[str, int | None] = field(default_factory=dict)
     status: str = ""
     n_copies: int = 0
     is_local: bool = False
@@ -61,11 +65,14 @@ class Request:
 
 @dataclass
 class FinalRead:
-    """What a worker that has seen nothing before reads in the end. among: the nodes that it can reach."""
+    """What a worker that has seen nothing before reads in the end. among: the nodes that it can reach. values: of
+    SET_BY_MANY.
+    """
 
     browser: int
     among: str
     found: dict[str, Any] | None
+    values: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -84,6 +91,7 @@ class History:
     finals: list[FinalRead] = field(default_factory=list)
     workers: list[WorkerAtEnd] = field(default_factory=list)
     log: list[str] = field(default_factory=list)
+    max_inactive_s: float = 0.0
 
     def of(self, browser: int) -> list[Request]:
         """Return one browser's requests."""

@@ -11,7 +11,6 @@ from tests.simulation.driver import SimulatedDriver
 from tests.simulation.locking_worker import LockingWorker
 from tests.simulation.schedules.history import Request
 from tests.simulation.schedules.schedule import WORKERS, Schedule
-from tests.simulation.worker import make_settings
 
 
 class _Worker(LockingWorker):
@@ -61,7 +60,7 @@ class LockingSchedule(Schedule):
     workers: list[_Worker]  # type: ignore[assignment]
 
     def _new_worker(self, number: int) -> _Worker:
-        settings = make_settings(locking="all", **self.profile.settings)
+        settings = self._settings(number, locking="all")
         return _Worker(self.driver, settings, self.rng.getrandbits(32))
 
     def _use(self, request: Request, session: Session) -> None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from msm_fast import Reconnect, Timeouts
+from msm_fast import NearCacheSettings, Reconnect, Timeouts
 from msm_fast.engine.effects import FailureKind
 
-Harm = Literal["restart", "evict", "flush", "corrupt"]
+Harm = Literal["restart", "evict", "flush", "corrupt", "fill"]
 
 QUICK: dict[str, Any] = {"first": 0.2, "factor": 1.5, "cap": 0.5}
 LOCAL: dict[str, Any] = {"on_cluster_lost": "local", "on_corrupt": "local"}
@@ -41,6 +41,21 @@ class Profile:
     is_locking: bool = False
     deaths: float = 0.0
     """How probable it is, in each step, that a worker dies."""
+    cancels: float = 0.0
+    """How probable it is, in each step, that a request is broken off where it is."""
+    reads: float = 0.0
+    """How many requests change nothing."""
+    sets: float = 0.0
+    """How probable it is that a request sets each of what others set as well: an attribute, the lifetimes."""
+    drains: float = 0.0
+    """How probable it is, in each step, that a worker is told of a node that drains, if it was not yet."""
+    leaps: float = 0.0
+    """How probable it is, in each step, that much time goes by."""
+    overlaps: bool = False
+    """Sticky: a browser's requests may be in several workers at once."""
+    version: tuple[int, int, int] = (1, 6, 18)
+    own_settings: tuple[dict[str, Any], ...] = ({},)
+    """What the workers have besides, by turns."""
 
 
 PROFILES = (
@@ -125,5 +140,105 @@ PROFILES = (
         n_requests=16,
         is_locking=True,
         settings={"timeouts": Timeouts(lock=10, lock_ttl=1), "reconnect": Reconnect(**QUICK)},
+    ),
+    Profile(
+        "newer servers, many readers",
+        n_browsers=2,
+        n_requests=16,
+        harms=("restart", "evict", "flush", "corrupt"),
+        reads=0.3,
+        version=(1, 6, 40),
+        settings={"reconnect": Reconnect(**QUICK)},
+    ),
+    Profile(
+        "little memory, all is validated",
+        n_browsers=3,
+        n_requests=18,
+        harms=("restart", "evict", "flush", "corrupt"),
+        reads=0.3,
+        settings={"reconnect": Reconnect(**QUICK), "near_cache": NearCacheSettings(max_sessions=2, validate_over=1)},
+    ),
+    Profile(
+        "requests are broken off",
+        n_browsers=2,
+        n_requests=20,
+        reads=0.2,
+        cancels=0.05,
+        settings={"reconnect": Reconnect(**QUICK)},
+    ),
+    Profile(
+        "one attribute, lifetimes of their own",
+        n_requests=16,
+        faults=(None,),
+        harms=(),
+        sets=0.25,
+        settings={"reconnect": Reconnect(**QUICK)},
+    ),
+    Profile(
+        "short lives",
+        n_requests=20,
+        harms=("restart", "evict", "flush", "corrupt"),
+        reads=0.4,
+        leaps=0.05,
+        settings={"reconnect": Reconnect(**QUICK), "max_inactive": 60},
+    ),
+    Profile(
+        "full",
+        n_requests=16,
+        harms=("fill",),
+        settings={"reconnect": Reconnect(**QUICK)},
+    ),
+    Profile(
+        "one node drains",
+        n_requests=20,
+        faults=(None,),
+        harms=(),
+        drains=0.04,
+        settings={"reconnect": Reconnect(**QUICK)},
+    ),
+    Profile(
+        "failover",
+        settings={"reconnect": Reconnect(**QUICK), "failover_nodes": "n3"},
+    ),
+    Profile(
+        "conflicts are errors",
+        n_requests=16,
+        settings={"reconnect": Reconnect(**QUICK), "on_conflict": "error"},
+    ),
+    Profile(
+        "secrets and backups differ",
+        n_browsers=2,
+        n_requests=16,
+        harms=("restart", "evict", "flush", "corrupt"),
+        reads=0.2,
+        settings={"reconnect": Reconnect(**QUICK)},
+        own_settings=(
+            {"secrets": ("the secret of all schedules", "the secret before")},
+            {"secrets": ("the secret before", "the secret of all schedules"), "replicas": 2},
+        ),
+    ),
+    Profile(
+        "sticky, several workers at once",
+        n_browsers=2,
+        n_requests=16,
+        harms=("restart", "evict", "flush"),
+        is_sticky=True,
+        overlaps=True,
+        settings={"reconnect": Reconnect(**QUICK), "backup": "async"},
+    ),
+    Profile(
+        "sticky; outage, replay",
+        n_browsers=2,
+        n_requests=16,
+        victims=(3,),
+        faults=(None, None, "refused", "unreachable", "timeout"),
+        harms=(),
+        is_outage=True,
+        is_sticky=True,
+        settings={
+            **LOCAL,
+            "backup": "async",
+            "reconnect": Reconnect(**QUICK, on_reconnect="replay", replay_rate=10_000),
+        },
     ),
 )

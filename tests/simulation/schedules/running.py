@@ -9,7 +9,17 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from tests.simulation.schedules.checks import ALL, ASYNCHRONOUS, LOCKING, OUTAGE, STICKY, Check, violations_of
+from tests.simulation.schedules.checks import (
+    ALL,
+    ASYNCHRONOUS,
+    LOCKING,
+    OUTAGE,
+    OVERLAPPING,
+    SHORT_LIVED,
+    STICKY,
+    Check,
+    violations_of,
+)
 from tests.simulation.schedules.history import History
 from tests.simulation.schedules.locking import LockingSchedule
 from tests.simulation.schedules.profiles import PROFILES, Profile
@@ -57,6 +67,10 @@ def _schedule_of(profile: Profile) -> type[Schedule]:
 def _checks(profile: Profile) -> Iterable[Check]:
     if profile.is_outage:
         return OUTAGE
+    if profile.leaps:
+        return SHORT_LIVED
+    if profile.overlaps:
+        return OVERLAPPING
     if profile.is_sticky:
         return STICKY if profile.settings["backup"] == "sync" else ASYNCHRONOUS
     return LOCKING if profile.is_locking and not any(profile.faults) else ALL

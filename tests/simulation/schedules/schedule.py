@@ -8,16 +8,20 @@ from collections.abc import Generator
 from dataclasses import dataclass, field
 from typing import Any
 
-from msm_fast import LockTimeout, NearCacheSettings, SessionUnavailable
+from msm_fast import ConflictError, LockTimeout, NearCacheSettings, SessionUnavailable
 from msm_fast._core import wire
 from msm_fast._core.replies import Reply, ReplyParser
 from msm_fast._core.session_id import SessionId
+from msm_fast.engine.context import Context
 from msm_fast.engine.effects import Batch, Effect, Exchange, NodeFailure, Outcome, Replies
+from msm_fast.engine.exchanging import probe
+from msm_fast.engine.reconnecting import reconnect
 from msm_fast.local_store import MemoryStore
 from msm_fast.session import Session
+from msm_fast.settings import Settings
 from tests.simulation.clock import VirtualClock
 from tests.simulation.driver import SimulatedDriver, SimulatedNode
-from tests.simulation.schedules.history import FinalRead, History, Request, WorkerAtEnd
+from tests.simulation.schedules.history import SET_BY_MANY, FinalRead, History, Request, WorkerAtEnd
 from tests.simulation.schedules.profiles import SEALED, Harm, Profile
 from tests.simulation.worker import Worker, make_settings
 
@@ -25,6 +29,8 @@ Running = Generator[Effect, Any, None]
 
 NODES = ("n1", "n2", "n3")
 AT_ONCE = 3
+LONGEST_END = 100_000
+LONGEST_LEAP_S = 20.0
 WORKERS = 3
 LONGEST_HEALING_S = 10.0
 
@@ -45,6 +51,7 @@ class Waiting:
 
     worker: int
     flow: Running
+    is_request: bool
     batches: list[Batch] = field(default_factory=list)
     outcomes: dict[int, Outcome] = field(default_factory=dict)
 
@@ -57,6 +64,8 @@ class Schedule:
         self.rng = random.Random(seed)
         self.clock = VirtualClock()
         self.driver = SimulatedDriver(list(NODES), self.clock)
+        for node in self.driver.nodes.values():
+            node.server.version = profile.version
         self.history = History()
         self.shared = MemoryStore(NearCacheSettings(), self.clock.monotonic) if profile.shares_local_store else None
         self.workers = [self._new_worker(i) for i in range(WORKERS)]
@@ -65,6 +74,9 @@ class Schedule:
         self.logout = self.rng.randrange(profile.n_requests) if self.rng.random() < profile.logout else None
         self.zombies: dict[str, list[bytes]] = {name: [] for name in NODES}
         self.waiting: list[Waiting] = []
+        self.drained = self.rng.choice(NODES) if profile.drains else ""
+        self.probing: set[int] = set()
+        """Workers that are asking nodes whether they are back, or reconnecting."""
         self.step = 0
 
     def run(self) -> History:
@@ -74,17 +86,21 @@ class Schedule:
         while n_started < self.profile.n_requests or waiting:
             self.step += 1
             self.clock.advance(self.rng.random() * 0.05)
+            if self.profile.leaps and self.rng.random() < self.profile.leaps:
+                self.clock.advance(self.rng.random() * LONGEST_LEAP_S)
             self._probe_where_due()
             if self.rng.random() < 0.15:
                 self._strike()
             self._let_zombies_act()
             self._work_behind()
+            self._break_off()
+            self._drain()
             ready = [b for b in self.browsers if not b.is_exclusive]
             is_time = not waiting or (len(waiting) < AT_ONCE and self.rng.random() < 0.4)
             if n_started < self.profile.n_requests and ready and is_time:
                 browser = self.rng.choice(ready)
                 number = self._choose_worker(browser)
-                self._resume(number, self._request(n_started, browser, number))
+                self._resume(number, self._request(n_started, browser, number), is_request=True)
                 n_started += 1
             elif waiting:
                 self._deliver_one()
@@ -97,7 +113,11 @@ class Schedule:
     # -- workers
 
     def _new_worker(self, number: int) -> Worker:
-        return Worker(self.driver, make_settings(**self.profile.settings), self.rng.getrandbits(32), self.shared)
+        return Worker(self.driver, self._settings(number), self.rng.getrandbits(32), self.shared)
+
+    def _settings(self, number: int, **settings: Any) -> Settings:
+        own = self.profile.own_settings[number % len(self.profile.own_settings)]
+        return make_settings(**settings, **self.profile.settings, **own)
 
     def _choose_worker(self, browser: Browser) -> int:
         return self.rng.randrange(WORKERS)
@@ -112,6 +132,25 @@ class Schedule:
             self.waiting.remove(run)
             run.flow.close()
         self.workers[number] = self._new_worker(number)
+
+    def _break_off(self) -> None:
+        """Let a request end wherever it is, as one does whose client has gone."""
+        if self.profile.cancels and self.rng.random() < self.profile.cancels:
+            requests = [run for run in self.waiting if run.is_request]
+            if requests:
+                run = self.rng.choice(requests)
+                self.waiting.remove(run)
+                run.flow.close()
+
+    def _drain(self) -> None:
+        """Let one worker after the other be told that a node drains."""
+        if self.profile.drains and self.rng.random() < self.profile.drains:
+            self._tell_of_drain(self.rng.choice(self.workers))
+
+    def _tell_of_drain(self, worker: Worker) -> None:
+        if self.drained not in worker.ctx.topology.draining:
+            self._note(f"worker {self.workers.index(worker)} drains {self.drained}")
+            worker.ctx.change_topology(worker.ctx.settings, [self.drained])
 
     # -- requests
 
@@ -131,6 +170,8 @@ class Schedule:
         request = Request(n, browser.number, number, browser.cookie, self.step, began_s=self.clock.monotonic())
         if n == self.logout:
             request.action = "logout"
+        elif self.profile.reads and self.rng.random() < self.profile.reads:
+            request.action = "read"
         elif self.rng.random() < self.profile.rotate and not browser.n_running:
             request.action, browser.is_exclusive = "rotate", True
         self.history.requests.append(request)
@@ -144,7 +185,7 @@ class Schedule:
             if state is None:
                 request.outcome = "none"
                 return
-            request.found = dict(state.attributes)
+            request.found = {name: value for name, value in state.attributes.items() if name not in SET_BY_MANY}
             request.is_local = state.local_kind is not None
             session = Session(None, worker.ctx.new_state, request.presented, state)
             self._use(request, session)
@@ -158,6 +199,8 @@ class Schedule:
             request.outcome = "unavailable"
         except LockTimeout:
             request.outcome = "locked out"
+        except ConflictError:
+            request.outcome = "conflict"
         finally:
             request.ended, request.ended_s = self.step, self.clock.monotonic()
             browser.n_running -= 1
@@ -169,36 +212,62 @@ class Schedule:
         if request.action == "logout":
             session.invalidate()
             return
+        if request.action == "read":
+            return
         if request.action == "rotate":
             session.rotate_id()
+        for name in SET_BY_MANY:
+            if self.profile.sets and self.rng.random() < self.profile.sets:
+                self._set(request, session, name)
         request.wrote = {f"a{request.n}": request.n}
         session.update(request.wrote)
+
+    def _set(self, request: Request, session: Session, name: str) -> None:
+        if name != "shared":
+            request.set[name] = 2000 + request.n
+            setattr(session, name, 2000 + request.n)
+        elif self.rng.random() < 0.5:
+            request.set[name] = session[name] = request.n
+        elif session.pop(name, None) is not None:
+            request.set[name] = None
 
     def _take_cookie(self, browser: Browser, request: Request) -> None:
         """Keep the id that the response set; one that is as the request presented it is not sent again."""
         if request.cookie != request.presented and (request.is_saved or request.action == "rotate"):
             browser.cookie = request.cookie
 
-    def _resume(self, worker: int, flow: Running, result: list[Outcome] | bool | None = None) -> None:
+    def _resume(
+        self, worker: int, flow: Running, result: list[Outcome] | bool | None = None, *, is_request: bool = False
+    ) -> None:
         """Let a worker's flow begin, or go on to its next effect or its end."""
         try:
             effect = flow.send(result)
         except StopIteration:
             return
-        self.waiting.append(Waiting(worker, flow, list(effect.batches) if isinstance(effect, Exchange) else []))
+        batches = list(effect.batches) if isinstance(effect, Exchange) else []
+        self.waiting.append(Waiting(worker, flow, is_request, batches))
+
+    def _deliver_all(self) -> None:
+        """Let all that has begun end."""
+        for _ in range(LONGEST_END):
+            if not self.waiting:
+                return
+            self._deliver_one()
+        raise AssertionError("what has begun does not end")
 
     def _deliver_one(self) -> None:
         """Let one batch be answered, or one sleep end."""
         run = self.rng.choice(self.waiting)
         if not run.batches:
             self.waiting.remove(run)
-            self._resume(run.worker, run.flow, self.rng.random() < 0.995)
+            self._resume(run.worker, run.flow, self.rng.random() < 0.995, is_request=run.is_request)
             return
         i = self.rng.choice([i for i in range(len(run.batches)) if i not in run.outcomes])
         run.outcomes[i] = self._deliver(run.batches[i])
         if len(run.outcomes) == len(run.batches):
             self.waiting.remove(run)
-            self._resume(run.worker, run.flow, [run.outcomes[i] for i in range(len(run.batches))])
+            outcomes = [run.outcomes[i] for i in range(len(run.batches))]
+            self._resume(run.worker, run.flow, outcomes, is_request=run.is_request)
 
     # -- the network
 
@@ -216,7 +285,7 @@ class Schedule:
                 return NodeFailure("restarted", False, "simulated: restarted")
             parser = ReplyParser(batch.commands, 1)
             assert parser.feed(node.server.handle(data))
-            return Replies(parser.replies, node.server.life)
+            return Replies(parser.replies, node.server.life, node.server.compares)
         is_sent = node.fault not in ("refused", "unreachable") and not is_of_another_life
         if is_sent and node.fault == "timeout":
             self.zombies[batch.node].append(data)
@@ -244,8 +313,16 @@ class Schedule:
         self._note(f"{' '.join(self.victims)} {fault or 'heals'}")
         if self.profile.harms and self.rng.random() < 0.3:
             harm = self.rng.choice(self.profile.harms)
-            if harm != "restart" or fault == "refused":
+            if harm == "fill":
+                self._fill(self.rng.choice(self.victims))
+            elif harm != "restart" or fault == "refused":
                 self._harm(self.rng.choice(self.victims), harm)
+
+    def _fill(self, name: str) -> None:
+        """Let a node have no memory for more than it has, or have enough again."""
+        server = self.driver.nodes[name].server
+        server.room = 0 if server.room is None else None
+        self._note(f"{name} {'has room' if server.room is None else 'is full'}")
 
     def _harm(self, name: str, harm: Harm) -> None:
         server = self.driver.nodes[name].server
@@ -268,22 +345,39 @@ class Schedule:
 
     def _probe_where_due(self) -> None:
         """Do what each worker's prober does."""
-        for worker in self.workers:
-            for node in worker.ctx.health.due_probes(self.clock.monotonic()):
-                worker.probe(node)
+        for number, worker in enumerate(self.workers):
+            due = [] if number in self.probing else worker.ctx.health.due_probes(self.clock.monotonic())
+            if due:
+                self._resume(number, self._probe(number, worker.ctx, due))
+
+    def _probe(self, number: int, ctx: Context, nodes: list[str]) -> Running:
+        """Ask nodes whether they are back, and take up the cluster again, while requests go on."""
+        self.probing.add(number)
+        try:
+            for node in nodes:
+                yield from probe(ctx, node)
+                if ctx.distribution.can_reconnect:
+                    yield from reconnect(ctx)
+        finally:
+            self.probing.discard(number)
 
     def _heal(self) -> None:
         """Let all faults end, and wait until every worker is as it should be."""
         for name, node in self.driver.nodes.items():
             node.fault = None
+            node.server.room = None
             for data in self.zombies[name]:
                 node.server.handle(data)
+        if self.drained:
+            for worker in self.workers:
+                self._tell_of_drain(worker)
         healed = self.clock.monotonic()
         while self.clock.monotonic() - healed < LONGEST_HEALING_S:
             if all(worker.ctx.state().value == "distributed" for worker in self.workers):
                 break
             self.clock.advance(0.05)
             self._probe_where_due()
+            self._deliver_all()
         took_s = self.clock.monotonic() - healed
         self._settle()
         for worker in self.workers:
@@ -301,9 +395,9 @@ class Schedule:
     def _read_finally(self) -> None:
         """Read each browser's session with everything up, and without each node that failed alone."""
         lone_victim = self.victims if len(self.victims) == 1 else []
-        settings = make_settings(
-            **{name: self.profile.settings[name] for name in SEALED if name in self.profile.settings}
-        )
+        settings = self._settings(0)
+        self.history.max_inactive_s = settings.max_inactive or 0
+        settings = make_settings(**{name: getattr(settings, name) for name in SEALED})
         for without in [None, *lone_victim]:
             if without is not None:
                 self.driver.nodes[without].fault = "refused"
@@ -313,7 +407,8 @@ class Schedule:
                 session = Worker(self.driver, settings, seed=1).load(browser.cookie)
                 found = None if session is None else dict(session)
                 among = f"without {without}" if without else "with every node"
-                self.history.finals.append(FinalRead(browser.number, among, found))
+                values = {name: getattr(session, name, (found or {}).get(name)) for name in SET_BY_MANY}
+                self.history.finals.append(FinalRead(browser.number, among, found, values))
 
     def _note(self, what: str) -> None:
         self.history.log.append(f"{self.step}: {what}")

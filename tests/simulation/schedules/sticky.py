@@ -8,7 +8,6 @@ from msm_fast.engine.together import together
 from tests.simulation.schedules.profiles import Profile
 from tests.simulation.schedules.schedule import WORKERS, Browser, Running, Schedule
 from tests.simulation.sticky_worker import StickyWorker
-from tests.simulation.worker import make_settings
 
 _RETRY_S = 0.2
 _STAYS = 0.7
@@ -26,8 +25,8 @@ class StickySchedule(Schedule):
         self._lives = [0] * WORKERS
 
     def _new_worker(self, number: int) -> StickyWorker:
-        settings = make_settings(sticky=True, route=f"w{number}", **self.profile.settings)
-        return StickyWorker(self.driver, settings, self.rng.getrandbits(32))
+        settings = self._settings(number, sticky=True, route=f"w{number}")
+        return StickyWorker(self.driver, settings, self.rng.getrandbits(32), self.shared)
 
     def _first_session(self, browser: int) -> str:
         cookie = super()._first_session(browser)
@@ -35,15 +34,15 @@ class StickySchedule(Schedule):
         return cookie
 
     def _choose_worker(self, browser: Browser) -> int:
-        """Return the worker that the cookie names, or another: then only when nothing else of the browser runs."""
-        if browser.n_running or self.rng.random() < _STAYS:
+        """Return the worker that the cookie names, or another: mostly only when nothing else of the browser runs."""
+        if (browser.n_running and not self.profile.overlaps) or self.rng.random() < _STAYS:
             return _worker_of(browser.cookie)
         return self.rng.randrange(WORKERS)
 
     def _request(self, n: int, browser: Browser, number: int) -> Running:
         life = self._lives[number]
         is_moved = number != _worker_of(browser.cookie)
-        browser.is_exclusive |= is_moved
+        browser.is_exclusive |= is_moved and not self.profile.overlaps
         try:
             yield from super()._request(n, browser, number)
         finally:
@@ -52,7 +51,7 @@ class StickySchedule(Schedule):
             ended = [other for other in self.history.of(browser.number) if other.is_logout]
             enders = {(other.worker, other.life) for other in ended}
             request.is_from_memory = not is_moved and (number, life) not in enders
-            browser.is_exclusive &= not is_moved
+            browser.is_exclusive &= not is_moved or self.profile.overlaps
 
     def _work_behind(self) -> None:
         for number, worker in enumerate(self.workers):
@@ -84,6 +83,11 @@ class StickySchedule(Schedule):
         for _ in range(100):
             self.clock.advance(_RETRY_S)
             self._probe_where_due()
+            self._deliver_all()
+            for worker in self.workers:
+                worker.catch_up()
+        if self.profile.is_outage:
+            super()._settle()
             for worker in self.workers:
                 worker.catch_up()
         for request in self.history.requests:
