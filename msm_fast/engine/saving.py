@@ -192,8 +192,7 @@ def _write_on(
             else:
                 base = Base(progress.base_generation, progress.base_nonce or _NO_NONCE, progress.lineage)
                 merge(ctx, state, winner.record, base)
-            if winner.record.generation >= progress.base_generation:  # else what this stands on knows better
-                follow_home(ctx, state, write.home, winner.record)
+            follow_home(ctx, state, write.home, winner.record)
             body = encode_attributes(ctx, state)
             status = "merged"
             _stand_on(progress, write, winner)
@@ -217,7 +216,8 @@ def _put_back(ctx: Context, state: SessionState, home: int, nodes: Collection[st
     record = encode_stored(ctx, key, state, home)
     command = wire.store(key, record, state.stored.nonce, exptime, add=True)
     had_copies = [node for node in nodes if state.stored.copies.get(node, UNKNOWN) != ABSENT]
-    yield from exchange(ctx, [Batch(node, (command,)) for node in had_copies])
+    if had_copies:
+        yield from exchange(ctx, [Batch(node, (command,)) for node in had_copies])
 
 
 def _learn(progress: _Progress, write: Write) -> None:
