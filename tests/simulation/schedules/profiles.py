@@ -132,14 +132,14 @@ PROFILES = (
         harms=(),
         is_locking=True,
         deaths=0.02,
-        settings={"timeouts": Timeouts(lock=10, lock_ttl=1)},
+        settings={"timeouts": Timeouts(lock=10, lock_ttl=3)},
     ),
     Profile(
         "locks, one node fails",
         n_browsers=2,
         n_requests=16,
         is_locking=True,
-        settings={"timeouts": Timeouts(lock=10, lock_ttl=1), "reconnect": Reconnect(**QUICK)},
+        settings={"timeouts": Timeouts(lock=10, lock_ttl=3), "reconnect": Reconnect(**QUICK)},
     ),
     Profile(
         "newer servers, many readers",
