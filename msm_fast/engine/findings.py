@@ -105,7 +105,7 @@ def best_of(ctx: Context, findings: Findings) -> Copy | None:
 
     def counts(node: str) -> bool:
         home = ctx.topology.node_of_digest(copies[node].record.home)
-        if home is None or home not in copies or copies[home].nonce == copies[node].nonce:
+        if home is None or home not in copies or home in findings.absent or copies[home].nonce == copies[node].nonce:
             return True
         is_behind = is_doubted(ctx, findings, home) or copies[home].record.generation < findings.seen_generation
         return is_behind and copies[home].nonce in copies[node].record.lineage
@@ -184,8 +184,8 @@ def expectations(findings: Findings, best: Copy) -> dict[str, int]:
     What else a node has is unknown, to be looked at by the save: it may be newer than what the home had before.
     """
     lineage = best.record.lineage
-    expected = dict.fromkeys(findings.absent, ABSENT)
-    expected.update((node, found) for node, (found, nonce) in findings.peeked.items() if nonce in lineage)
+    expected = {node: found for node, (found, nonce) in findings.peeked.items() if nonce in lineage}
     expected.update((node, found) for node, (found, _) in findings.corrupt.items())
     expected.update((node, copy.version) for node, copy in findings.copies.items() if copy.nonce in lineage)
+    expected.update(dict.fromkeys(findings.absent, ABSENT))
     return expected

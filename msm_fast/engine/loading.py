@@ -225,11 +225,11 @@ def _note(ctx: Context, findings: Findings, key: bytes, node: str, outcome: Outc
     findings.failed.discard(node)
     findings.peeked.pop(node, None)
     if reply.status == "EN":
-        findings.absent.add(node)
-        findings.copies.pop(node, None)
+        findings.absent.add(node)  # what it had when it was asked before still counts: another may have less
     elif is_peek:
         findings.peeked[node] = (found, reply.client_flags)
     else:
+        findings.absent.discard(node)
         try:
             findings.copies[node] = read_copy(ctx, outcome, key)
         except UnknownFormat as error:
