@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from inspect import iscoroutinefunction
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, cast
 
@@ -39,7 +40,7 @@ class SessionMiddleware:
     """
 
     def __init__(self, app: WSGIApplication, manager: SessionManager, cookie: CookieSettings | None = None) -> None:
-        if not isinstance(manager, SessionManager):
+        if not callable(getattr(manager, "request", None)) or iscoroutinefunction(getattr(manager, "save", None)):
             raise ConfigurationError("manager", type(manager), "a SessionManager(…)")
         if not isinstance(cookie, CookieSettings | None):
             raise ConfigurationError("cookie", cookie, "a CookieSettings(…)")
