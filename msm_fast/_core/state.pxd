@@ -70,4 +70,4 @@ cdef class SessionState:
 
     cdef bint kept(self)
     cpdef int note_lifetimes_stored(self) except -1
-    cdef long longest_max_inactive_s(self)
+    cpdef long longest_max_inactive_s(self) except -1

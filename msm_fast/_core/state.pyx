@@ -202,7 +202,7 @@ cdef class SessionState:
             self.absolute_lifetime_s = absolute_lifetime_s
         self.stored_max_inactive_s, self.stored_absolute_lifetime_s = max_inactive_s, absolute_lifetime_s
 
-    cdef long longest_max_inactive_s(self):
+    cpdef long longest_max_inactive_s(self) except -1:
         """How long its copies, and those of the ids it had before, may live unused; 0: for ever."""
         cdef long longest_s = max(self.max_inactive_s, self.stored_max_inactive_s)
         if not self.max_inactive_s or not self.stored_max_inactive_s:

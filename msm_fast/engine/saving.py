@@ -171,7 +171,8 @@ def _write_on(
         if verdict == "superseded":
             return _commit_superseded(ctx, state, write, body, status)
         if verdict == "ended":
-            yield from end_copies(ctx, [state.session_id], state.max_inactive_s)  # also where it was not yet known
+            # Also where it was not yet known, and for as long as a copy may live, whatever this request has set.
+            yield from end_copies(ctx, [state.session_id], state.longest_max_inactive_s())
         _learn(progress, write)
         is_out_of_time = verdict == "home_lost" and write.is_out_of_time
         if progress.n_conflicts >= _MOST_CONFLICTS or (is_out_of_time and progress.n_conflicts):
@@ -212,9 +213,10 @@ def _put_back(ctx: Context, state: SessionState, home: int, nodes: Collection[st
     """
     if state.stored is None:
         return
-    key, exptime = ctx.storage_key(state.session_id), ctx.exptime(ctx.life_s(state))
+    key = ctx.storage_key(state.session_id)
+    ttl_s = ctx.ttl_s(state.stored_max_inactive_s, state.created_ms, state.stored_absolute_lifetime_s)
     record = encode_stored(ctx, key, state, home)
-    command = wire.store(key, record, state.stored.nonce, exptime, add=True)
+    command = wire.store(key, record, state.stored.nonce, ctx.exptime(ttl_s), add=True)
     had_copies = [node for node in nodes if state.stored.copies.get(node, UNKNOWN) != ABSENT]
     if had_copies:
         yield from exchange(ctx, [Batch(node, (command,)) for node in had_copies])

@@ -98,6 +98,24 @@ def test_it_does_so_also_where_the_session_has_a_lifetime_of_its_own(
     assert make_worker().load(session_id) is None
 
 
+def test_it_does_so_also_when_a_slower_request_that_shortens_the_lifetime_finds_the_session_ended(
+    driver: SimulatedDriver, make_worker: MakeWorker
+) -> None:
+    one, two = make_worker(), make_worker()
+    session_id = one.store(user="ada")
+    away = driver.nodes[home_of(session_id)]
+    slow, logout = loaded(two, session_id), loaded(one, session_id)
+    slow.max_inactive = 60
+    logout.invalidate()
+    away.fault = "refused"
+    one.save(logout)
+    assert two.save(slow).status == "invalidated"
+    away.fault = None
+    driver.clock.advance(120)
+    assert away.server.peek(key_of(session_id)) is not None
+    assert make_worker().load(session_id) is None
+
+
 @pytest.mark.parametrize("max_inactive", [1800, 29 * 24 * 3600, None])
 def test_it_does_so_also_when_it_is_asked_for(
     driver: SimulatedDriver, make_worker: MakeWorker, max_inactive: int | None
