@@ -20,7 +20,7 @@ from msm_fast.drivers.event_loop import LoopHome
 from msm_fast.drivers.sqlite_store import SqliteStore
 from msm_fast.drivers.threads import Threads
 from msm_fast.drivers.write_behind import WriteBehind
-from msm_fast.engine.effects import Flow
+from msm_fast.engine.effects import Budget, Flow
 from msm_fast.engine.exchanging import probe
 from msm_fast.engine.loading import Asked
 from msm_fast.engine.locking import SessionLock, release, wait_for_lock
@@ -30,7 +30,7 @@ from msm_fast.forks import take_each
 from msm_fast.node import Node
 from msm_fast.operations import Operations
 from msm_fast.policies import SaveResult
-from msm_fast.request_scope import ELSEWHERE, AsyncRequestScope, TimeBudget
+from msm_fast.request_scope import ELSEWHERE, AsyncRequestScope
 from msm_fast.session import Session, SessionState
 from msm_fast.settings import Settings
 
@@ -144,7 +144,7 @@ class AsyncSessionManager(Operations):
     # -- for AsyncRequestScope
 
     async def _find(
-        self, text: str | None, expect_write: bool, budget: TimeBudget, lock: SessionLock | None = None
+        self, text: str | None, expect_write: bool, budget: Budget, lock: SessionLock | None = None
     ) -> SessionState | None:
         """Look a session up by what a client sent.
 
@@ -178,7 +178,7 @@ class AsyncSessionManager(Operations):
                 return state
             await self._driver.run(wait_for_lock(self._ctx, lock), lock.wait_until)
 
-    async def _save(self, state: SessionState, budget: TimeBudget, lock: SessionLock | None = None) -> SaveResult:
+    async def _save(self, state: SessionState, budget: Budget, lock: SessionLock | None = None) -> SaveResult:
         self._home.enter()
         begun: Begun | None = None
         writing = self._usual.begin(state) if lock is None and self._sticky is None else None
@@ -199,7 +199,7 @@ class AsyncSessionManager(Operations):
                 return result
         return await self._driver.run_within(self._storing(state, lock, begun), budget)
 
-    async def _release(self, lock: SessionLock, budget: TimeBudget) -> None:
+    async def _release(self, lock: SessionLock, budget: Budget) -> None:
         """Let a lock go, in the background what takes longer than the request may."""
         try:
             if lock.items:

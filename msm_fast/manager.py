@@ -15,7 +15,7 @@ from msm_fast.drivers.blocking import BlockingDriver
 from msm_fast.drivers.lock_keeper import LockKeeper
 from msm_fast.drivers.prober import Prober
 from msm_fast.drivers.write_behind import WriteBehind
-from msm_fast.engine.effects import Flow
+from msm_fast.engine.effects import Budget, Flow
 from msm_fast.engine.exchanging import ask, probe
 from msm_fast.engine.loading import Asked
 from msm_fast.engine.locking import SessionLock, release, wait_for_lock
@@ -25,7 +25,7 @@ from msm_fast.forks import take_each
 from msm_fast.node import Node
 from msm_fast.operations import Distribution, Operations
 from msm_fast.policies import SaveResult
-from msm_fast.request_scope import ELSEWHERE, RequestScope, TimeBudget
+from msm_fast.request_scope import ELSEWHERE, RequestScope
 from msm_fast.session import Session, SessionState
 from msm_fast.settings import Settings
 from msm_fast.statistics import NodeStatus
@@ -138,7 +138,7 @@ class SessionManager(Operations):
     # -- for RequestScope
 
     def _find(
-        self, text: str | None, expect_write: bool, budget: TimeBudget, lock: SessionLock | None = None
+        self, text: str | None, expect_write: bool, budget: Budget, lock: SessionLock | None = None
     ) -> SessionState | None:
         """Look a session up by what a client sent.
 
@@ -167,7 +167,7 @@ class SessionManager(Operations):
                 return state
             self._driver.run(wait_for_lock(self._ctx, lock), lock.wait_until)
 
-    def _save(self, state: SessionState, budget: TimeBudget, lock: SessionLock | None = None) -> SaveResult:
+    def _save(self, state: SessionState, budget: Budget, lock: SessionLock | None = None) -> SaveResult:
         begun: Begun | None = None
         writing = self._usual.begin(state) if lock is None and self._sticky is None else None
         if isinstance(writing, SaveResult):
@@ -184,7 +184,7 @@ class SessionManager(Operations):
                 return result
         return self._run(self._storing(state, lock, begun), budget)
 
-    def _release(self, lock: SessionLock, budget: TimeBudget) -> None:
+    def _release(self, lock: SessionLock, budget: Budget) -> None:
         """Let a lock go, in the background what takes longer than the request may."""
         if lock.items:
             self._run(release(self._ctx, lock), budget)
@@ -197,7 +197,7 @@ class SessionManager(Operations):
 
     # -- inside
 
-    def _run(self, flow: Flow[T], budget: TimeBudget) -> T:
+    def _run(self, flow: Flow[T], budget: Budget) -> T:
         started = time.monotonic()
         try:
             return self._driver.run(flow, started + budget.left_s)

@@ -18,7 +18,7 @@ from msm_fast.drivers.prober import Prober
 from msm_fast.drivers.process_end import end_process
 from msm_fast.drivers.sqlite_store import SqliteStore
 from msm_fast.engine.context import Clock, Context
-from msm_fast.engine.effects import Flow
+from msm_fast.engine.effects import Budget, Flow
 from msm_fast.engine.events import Event
 from msm_fast.engine.loading import Asked
 from msm_fast.engine.local import find_locally, keep_unless_back
@@ -32,7 +32,7 @@ from msm_fast.forks import take_each
 from msm_fast.local_store import LocalStore
 from msm_fast.node import Node, parse_failover_nodes, parse_nodes
 from msm_fast.policies import DistributionState, SaveResult
-from msm_fast.request_scope import ELSEWHERE, Elsewhere, TimeBudget
+from msm_fast.request_scope import ELSEWHERE, Elsewhere
 from msm_fast.session import Session, SessionState
 from msm_fast.settings import Settings
 from msm_fast.statistics import NodeStatus, Statistics
@@ -241,9 +241,9 @@ class Operations:
 
     # -- inside
 
-    def _new_budget(self) -> TimeBudget:
+    def _new_budget(self) -> Budget:
         self._ctx.retry_budget.earn()
-        return TimeBudget(self.settings.timeouts.request)
+        return Budget(self.settings.timeouts.request)
 
     def _end_of_one_exchange(self) -> float:
         """Return the deadline of what no request waits for, of time.monotonic()."""

@@ -7,6 +7,7 @@ from enum import Enum
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from msm_fast.engine.effects import Budget
 from msm_fast.engine.locking import SessionLock, new_lock
 from msm_fast.errors import MsmError, WrongEventLoop
 from msm_fast.policies import SaveResult
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from msm_fast.async_manager import AsyncSessionManager
     from msm_fast.manager import SessionManager
 
-__all__ = ["ELSEWHERE", "AsyncRequestScope", "Elsewhere", "RequestScope", "TimeBudget"]
+__all__ = ["ELSEWHERE", "AsyncRequestScope", "Elsewhere", "RequestScope"]
 
 
 class Elsewhere(Enum):
@@ -34,15 +35,6 @@ _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 trip more."""
 
 
-class TimeBudget:
-    """What one request may still spend on sessions, in seconds."""
-
-    __slots__ = ("left_s",)
-
-    def __init__(self, left_s: float) -> None:
-        self.left_s = left_s
-
-
 class _Found(NamedTuple):
     """The session as it was when it was looked up, to tell later whether the request has changed it."""
 
@@ -56,7 +48,7 @@ class _Found(NamedTuple):
         return cls(state, state.session_id.plain, state.body, state.max_inactive_s)
 
 
-class RequestLife(TimeBudget):
+class RequestLife(Budget):
     """What is known of one request from its cookie to its save, and all that waits for nothing.
 
     is_ignored: settings.ignore_requests matches: nothing is stored, and the client's cookie must stay as it is.

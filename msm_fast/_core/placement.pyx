@@ -13,9 +13,6 @@ from xxhash import xxh3_64_intdigest
 
 from msm_fast.errors import ConfigurationError
 
-cdef extern from "Python.h":
-    str PyUnicode_FromObject(object text)  # an exact str, whatever a subclass does in __str__
-
 cdef extern from "msm_placement.h" nogil:
     ctypedef struct msm_placement_rank_t:
         uint64_t score
@@ -150,7 +147,7 @@ cdef dict _checked_weights(object nodes):
         raise ConfigurationError("nodes", nodes, "an iterable of node ids, or a mapping of node id to weight")
     has_weights = isinstance(nodes, Mapping)
     for node in nodes:
-        text = PyUnicode_FromObject(node) if isinstance(node, str) else ""
+        text = str.__str__(node) if isinstance(node, str) else ""  # of a subclass, what is compiled takes none
         if not text or not _is_utf8(text):
             raise ConfigurationError("nodes", node, "a node id is text of at least one character")
         if text in weights:

@@ -56,7 +56,7 @@ class AsyncDriver:
         A flow that is broken off, by a cancelled task, is closed at once; replies that are still on their way to it
         are read and dropped.
         """
-        return await self.run_within(flow, _Time(deadline - time.monotonic()))
+        return await self.run_within(flow, Budget(deadline - time.monotonic()))
 
     async def run_within(self, flow: Flow[T], budget: Budget) -> T:
         """As run, in what is left of a request's time.
@@ -178,13 +178,6 @@ class AsyncDriver:
 
     def _link(self, node: Node) -> _Link:
         return _Link(node, self._dialer, self._timeouts.operation)
-
-
-@dataclass(slots=True)
-class _Time:
-    """What is left of the time for what no request waits for."""
-
-    left_s: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,9 +28,8 @@ class NodeLives:
             known, life = self._known.get(node, (None, 0))
             if token is not None and token == known:
                 return life
-            twins = [
-                other for other, (its, _) in self._known.items() if its == token is not None and other in self.nodes
-            ]
+            others = {} if token is None else self._known
+            twins = [other for other, (its, _) in others.items() if its == token and other in self.nodes]
             life += 1
             self._known[node] = (token, life)
             self.turn += 1

@@ -185,7 +185,7 @@ cdef class UsualWay:
         key = self._own.storage_keys.of(session_id)
         near = self._own.near_copy(key)
         max_inactive_s = self._own.default_max_inactive_s if near is None else near.max_inactive_s
-        until = self._own.touch(self._own.ttl_s(max_inactive_s))
+        until = self._own.touch_exptime(self._own.ttl_s(max_inactive_s))
         asked = Question.__new__(Question)
         asked.session_id, asked.key, asked.home, asked.near = session_id, key, home, near
         asked.max_inactive_s = max_inactive_s

@@ -73,7 +73,8 @@ class Context:
         self.default_max_inactive_s = own.default_max_inactive_s
         self.near_copy, self.keep_near = own.near_copy, own.keep_near
         self.forget, self.forget_all = own.forget, own.forget_all
-        self.now_ms, self.nonce, self.exptime, self.touch = own.now_ms, own.nonce, own.exptime, own.touch
+        self.now_ms, self.nonce = own.now_ms, own.nonce
+        self.exptime, self.touch_exptime = own.exptime, own.touch_exptime
         self.ttl_s, self.life_s = own.ttl_s, own.life_s
         self.idle_s, self.tombstone_ttl_s = own.idle_s, own.tombstone_ttl_s
         self.settings = settings

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, TypeAlias, TypeVar
+from typing import Any, Literal, TypeAlias, TypeVar
 
 from msm_fast._core.replies import Replies
 from msm_fast._core.wire import Batch
@@ -72,10 +72,13 @@ class NodeFailure:
     detail: str
 
 
-class Budget(Protocol):
+class Budget:
     """What a request may still spend on sessions. left_s: seconds; who spends some takes them off."""
 
-    left_s: float
+    __slots__ = ("left_s",)
+
+    def __init__(self, left_s: float) -> None:
+        self.left_s = left_s
 
 
 Effect: TypeAlias = Exchange | Sleep

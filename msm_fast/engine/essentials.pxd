@@ -29,5 +29,5 @@ cdef class Essentials:
     cpdef long long life_s(self, SessionState state) except? -1
     cpdef double idle_s(self, SessionState state) except? -1.0
     cpdef object exptime(self, long long ttl_s)
-    cpdef object touch(self, long long ttl_s)
+    cpdef object touch_exptime(self, long long ttl_s)
     cdef list _draw_nonces(self)

@@ -102,12 +102,10 @@ cdef class Essentials:
 
     cpdef long long life_s(self, SessionState state) except? -1:
         """Return with what TTL the session's items live long enough after its last request, in seconds; 0: for ever."""
-        cdef long long left_s = self.ttl_s(0, state.created_ms, state.absolute_lifetime_s)
-        cdef long long unused_s
-        if not state.max_inactive_s:
-            return left_s
-        unused_s = max(self.ttl_s(state.max_inactive_s) - <long long>self.idle_s(state), 1)
-        return min(unused_s, left_s) if left_s else unused_s
+        cdef long long unused_s = state.max_inactive_s
+        if unused_s:
+            unused_s = max(unused_s - <long long>self.idle_s(state), 1)
+        return self.ttl_s(unused_s, state.created_ms, state.absolute_lifetime_s)
 
     cpdef double idle_s(self, SessionState state) except? -1.0:
         """Return how long ago the session's last request came; 0 for one that only lives for its request."""
@@ -123,7 +121,7 @@ cdef class Essentials:
         """Return ttl_s as memcached wants it."""
         return wire.exptime(ttl_s, self._wall())
 
-    cpdef object touch(self, long long ttl_s):
+    cpdef object touch_exptime(self, long long ttl_s):
         """Return the exptime with which a command that looks at an item lets it live ttl_s; None: as long as it does.
 
         Where sessions live for ever unused that may be what is left of an absolute lifetime: it needs no touch.

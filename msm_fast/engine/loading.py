@@ -164,7 +164,7 @@ def _ask(
 
     A large copy that has changed since it was seen costs a second round trip, unless its node can compare.
     """
-    exptime = ctx.touch(ttl_s)
+    exptime = ctx.touch_exptime(ttl_s)
     near = findings.near
     # Of a node that was peeked at before it is known that it has another.
     healths, validate_over = ctx.health.healths, ctx.settings.near_cache.validate_over

@@ -13,8 +13,7 @@ import pytest
 
 from msm_fast import Breaker, DistributionState, Reconnect, SessionManager, SessionUnavailable
 from msm_fast._core import wire
-from msm_fast.engine.effects import Batch
-from msm_fast.request_scope import TimeBudget
+from msm_fast.engine.effects import Batch, Budget
 from tests.adversity.conftest import Cluster, home_of
 from tests.adversity.proxy import FaultProxy, Faults, FullBacklog, is_store
 from tests.adversity.stopwatch import Stopwatch
@@ -139,7 +138,7 @@ def firewall() -> Iterator[FaultProxy]:
 def test_row_20_connections_that_a_firewall_has_forgotten_make_no_probe_fail(firewall: FaultProxy) -> None:
     with closing(SessionManager(firewall.address, timeouts=HURRIED, reconnect=Reconnect(first=0.1))) as worker:
         as_by_threads = [Batch("", [wire.noop()])] * (Breaker().timeouts + 5)
-        worker._driver.exchange(as_by_threads, TimeBudget(5.0))
+        worker._driver.exchange(as_by_threads, Budget(5.0))
         assert len(firewall.links()) == len(as_by_threads)
         firewall.forget_connections()
         worker.ask_nodes()

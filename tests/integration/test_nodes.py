@@ -19,8 +19,7 @@ from msm_fast import (
     SessionUnavailable,
 )
 from msm_fast._core import wire
-from msm_fast.engine.effects import Batch, NodeFailure, Outcome, Replies
-from msm_fast.request_scope import TimeBudget
+from msm_fast.engine.effects import Batch, Budget, NodeFailure, Outcome, Replies
 from tests.integration.conftest import Nodes
 from tests.integration.test_manager import MARGIN_S, home_of, loaded, store, wait_until
 from tests.timeouts import HURRIED, UNHURRIED
@@ -180,7 +179,7 @@ def test_while_nodes_are_changed_the_former_are_reached_as_well_as_the_next(node
 
     def ask_all(event: Event) -> None:
         batches = [Batch(name, [wire.noop()]) for name in nodes]
-        outcomes.extend(manager._driver.exchange(batches, TimeBudget(UNHURRIED.request)))
+        outcomes.extend(manager._driver.exchange(batches, Budget(UNHURRIED.request)))
 
     with SessionManager(f"n1:{nodes['n1'].address},n2:{nodes['n2'].address}", timeouts=UNHURRIED) as manager:
         manager.subscribe(ask_all)

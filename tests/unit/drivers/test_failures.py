@@ -11,8 +11,7 @@ from msm_fast._core import wire
 from msm_fast.drivers.asynchronous import AsyncDriver
 from msm_fast.drivers.blocking import BlockingDriver
 from msm_fast.drivers.failures import GONE, cannot_connect, cannot_find
-from msm_fast.engine.effects import Batch, Outcome
-from msm_fast.request_scope import TimeBudget
+from msm_fast.engine.effects import Batch, Budget, Outcome
 
 
 def error_of(number: int) -> OSError:
@@ -47,7 +46,7 @@ def test_a_node_that_is_gone_is_told_as_such_by_either_driver() -> None:
     batches = [Batch("n1", [wire.noop()])]
 
     async def ask_in_loop() -> list[Outcome]:
-        return await AsyncDriver({}, Timeouts()).exchange(batches, TimeBudget(1.0))
+        return await AsyncDriver({}, Timeouts()).exchange(batches, Budget(1.0))
 
-    assert BlockingDriver({}, Timeouts()).exchange(batches, TimeBudget(1.0)) == [GONE]
+    assert BlockingDriver({}, Timeouts()).exchange(batches, Budget(1.0)) == [GONE]
     assert asyncio.run(ask_in_loop()) == [GONE]
