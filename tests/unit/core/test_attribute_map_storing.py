@@ -5,9 +5,10 @@ import re
 import pytest
 
 from msm_fast._core.attributes import AttributeMap
-from msm_fast._core.codec import dumps, register_type
+from msm_fast._core.codec import register_type
 from msm_fast._core.record import value_sizes
 from tests.reference.record import encode_frame
+from tests.unit.core.attribute_maps import frames
 
 
 class Unknown:
@@ -39,10 +40,6 @@ REFUSED = f"{__name__}.Refused"
 def _refused(monkeypatch):
     monkeypatch.setattr(Refused, "is_refused", True)
     monkeypatch.setattr(Refused, "n_encoded", 0)
-
-
-def frames(*pairs):
-    return b"".join(encode_frame(name, 0, dumps(value)) for name, value in pairs)
 
 
 def names_of(failures):

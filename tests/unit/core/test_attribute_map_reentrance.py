@@ -1,0 +1,380 @@
+"""Values, threads and the garbage collector that use a map while it is at work."""
+
+import gc
+import sys
+import threading
+import weakref
+
+import pytest
+
+from msm_fast._core.attributes import AttributeMap
+from msm_fast._core.codec import register_type
+from tests.unit.core.attribute_maps import Tracked, encode, frames, saved
+
+
+def test_decoding_may_read_change_and_save_the_map(monkeypatch):
+    attributes = saved(a=Tracked(1), b=2)
+
+    def act():
+        monkeypatch.setattr(Tracked, "meanwhile", staticmethod(lambda: None))
+        attributes["b"] = 3
+        attributes.mark_saved(encode(attributes))
+
+    monkeypatch.setattr(Tracked, "meanwhile", staticmethod(act))
+    assert attributes["a"].content == 1
+    assert attributes == {"a": attributes["a"], "b": 3}
+
+
+def test_a_name_deleted_while_it_is_decoded_is_gone(monkeypatch):
+    attributes = saved(a=Tracked(1), b=2)
+    monkeypatch.setattr(Tracked, "meanwhile", staticmethod(lambda: attributes.__delitem__("a")))
+    assert attributes.get("a") is None
+    assert attributes == {"b": 2}
+
+
+def test_encoding_may_change_the_map(monkeypatch):
+    attributes = saved(a=Tracked(1), b=2)
+    attributes["c"] = Tracked(3)
+    attributes["a"].content = 9
+    body = frames(("b", 5))
+
+    def act():
+        attributes["d"] = 4
+        attributes.pop("b", None)
+        monkeypatch.setattr(Tracked, "meanwhile", staticmethod(lambda: None))
+        attributes.rebase(body)
+
+    monkeypatch.setattr(Tracked, "meanwhile", staticmethod(act))
+    assert list(AttributeMap.decode(encode(attributes))) == ["a", "b", "c"]
+
+
+@pytest.fixture
+def while_comparing(monkeypatch):
+    """Return a function that lets something be done once, while the next `Tracked` is encoded or decoded."""
+
+    def plan(act):
+        def once():
+            monkeypatch.setattr(Tracked, "meanwhile", staticmethod(lambda: None))
+            act()
+
+        monkeypatch.setattr(Tracked, "meanwhile", staticmethod(once))
+
+    return plan
+
+
+@pytest.mark.parametrize("winner", [b"", frames(("a", 9), ("new", 9), ("b", 9))])
+def test_what_is_set_while_a_rebase_compares_is_an_own_change(while_comparing, winner):
+    attributes = saved(a=1, b=2)
+    attributes["tracked"] = Tracked(1)
+    while_comparing(lambda: attributes.update(new=5, b=6))
+    attributes.rebase(winner)
+    assert attributes["new"] == 5
+    assert attributes["b"] == 6
+    assert attributes.get("a") == (9 if winner else None)
+    assert AttributeMap.decode(encode(attributes))["new"] == 5
+
+
+def test_what_is_only_read_while_a_rebase_compares_is_no_own_change(while_comparing):
+    attributes = saved(a=1, b=[2], c=[3], same=[4])
+    attributes["tracked"] = Tracked(1)
+    handed_out = []
+    while_comparing(lambda: handed_out.extend([attributes["a"], attributes["b"], attributes["same"]]))
+    attributes.rebase(frames(("a", 9), ("b", [9]), ("c", [9]), ("same", [4])))
+    assert (attributes["a"], attributes["b"], attributes["c"]) == (9, [9], [9])
+    assert attributes["same"] is handed_out[2]
+    assert attributes.changed_names() == ({"tracked"}, set())
+
+
+def test_what_is_deleted_while_a_rebase_compares_stays_deleted(while_comparing):
+    attributes = saved(a=1, b=2)
+    attributes["b"], attributes["tracked"] = 3, Tracked(1)
+
+    def delete():
+        del attributes["a"], attributes["b"]
+
+    while_comparing(delete)
+    attributes.rebase(frames(("a", 9), ("b", 9), ("c", 9)))
+    assert attributes == {"c": 9, "tracked": attributes["tracked"]}
+    assert attributes.changed_names() == ({"tracked"}, {"a", "b"})
+
+
+def test_a_value_replaced_while_a_rebase_compares_it_is_the_one_that_stays(while_comparing):
+    attributes = saved(a=1)
+    attributes["tracked"] = Tracked(1)
+    while_comparing(lambda: attributes.update(tracked="later"))
+    attributes.rebase(frames(("tracked", "theirs")))
+    assert attributes == {"tracked": "later"}
+
+
+def test_what_is_saved_while_a_rebase_compares_is_no_own_change_any_more(while_comparing):
+    attributes = saved(a=1, b=2, c=3)
+    attributes["a"], attributes["tracked"], attributes["c"] = "longer", Tracked(1), "longer"
+    while_comparing(lambda: attributes.mark_saved(encode(attributes)))
+    theirs = {"a": 9, "b": 9, "c": 9, "tracked": 9}
+    attributes.rebase(frames(*theirs.items()))
+    assert attributes == theirs
+
+
+def test_a_rebase_ends_though_something_is_set_each_time_it_compares(monkeypatch):
+    attributes = saved(a=1)
+    attributes["new0"] = Tracked(0)
+    names = ["new0"]
+
+    def set_another():
+        names.append(f"new{len(names)}")
+        attributes[names[-1]] = Tracked(0)
+
+    monkeypatch.setattr(Tracked, "meanwhile", staticmethod(set_another))
+    attributes.rebase(frames(("a", 9)))
+    assert len(names) < 100
+    assert list(attributes) == ["a", *names], "what could not be compared is kept"
+
+
+@pytest.mark.parametrize("serializer", ["native", ("native", "json"), ("json", "native")])
+def test_a_lack_of_memory_is_no_failure_of_a_value(monkeypatch, serializer):
+    def lack_memory():
+        raise MemoryError
+
+    attributes = AttributeMap.decode(encode(AttributeMap({"a": Tracked(1)})), serializer=serializer)
+    with monkeypatch.context() as short:
+        short.setattr(Tracked, "meanwhile", staticmethod(lack_memory))
+        with pytest.raises(MemoryError):
+            attributes.get("a")
+    assert attributes.failures == ()
+    assert attributes["a"].content == 1
+    attributes["a"] = Tracked(2)
+    with monkeypatch.context() as short:
+        short.setattr(Tracked, "meanwhile", staticmethod(lack_memory))
+        with pytest.raises(MemoryError):
+            attributes.encode()
+    assert read_back(attributes)["a"].content == 2
+
+
+@pytest.fixture
+def _busy_threads():
+    """Let threads take turns far more often than they would."""
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(interval)
+
+
+@pytest.mark.usefixtures("_busy_threads")
+def test_threads_that_set_names_lose_none_to_rebases():
+    attributes = saved(shared=0)
+    n_names = 2000
+    slow = Tracked(1)
+
+    def set_names(prefix):
+        for i in range(n_names):
+            attributes[f"{prefix}{i % 50}"] = i
+
+    threads = [threading.Thread(target=set_names, args=(prefix,)) for prefix in "xy"]
+    attributes["tracked"] = slow
+    for thread in threads:
+        thread.start()
+    n_rebases = 0
+    while any(thread.is_alive() for thread in threads) or n_rebases < 20:
+        attributes.rebase(frames(("shared", n_rebases)))
+        n_rebases += 1
+    for thread in threads:
+        thread.join()
+    expected = {f"{prefix}{i}": n_names - 50 + i for prefix in "xy" for i in range(50)}
+    assert attributes == {"shared": n_rebases - 1, "tracked": slow, **expected}
+
+
+def test_threads_that_change_values_meanwhile_give_whole_frames():
+    attributes = AttributeMap({"list": [], "dict": {}, "set": set(), "bytes": bytearray()})
+    is_over = threading.Event()
+
+    def churn():
+        n_rounds = 0
+        while not is_over.is_set():
+            n_rounds += 1
+            attributes["list"].append(n_rounds)
+            attributes["dict"][n_rounds % 50] = n_rounds
+            attributes["dict"].pop((n_rounds + 7) % 50, None)
+            attributes["set"] ^= {n_rounds % 30}
+            attributes["bytes"].extend(b"x")
+            if n_rounds % 100 == 0:
+                attributes["list"].clear()
+                attributes["bytes"].clear()
+
+    threads = [threading.Thread(target=churn) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    try:
+        for _ in range(300):
+            body, failures = attributes.encode()
+            assert failures == ()
+            assert set(dict(AttributeMap.decode(body).items())) == {"list", "dict", "set", "bytes"}
+            attributes.mark_saved(body)
+    finally:
+        is_over.set()
+        for thread in threads:
+            thread.join()
+
+
+def test_a_map_in_a_cycle_is_collected():
+    class Node:
+        pass
+
+    node = Node()
+    node.attributes = AttributeMap({"node": node})
+    watch = weakref.ref(node)
+    del node
+    gc.collect()
+    assert watch() is None
+
+
+def test_values_that_die_in_a_rebase_may_use_the_map():
+    seen = []
+    attributes = AttributeMap()
+
+    class Mourned:
+        def __init__(self, content):
+            self.content = content
+
+        def __del__(self):
+            seen.append(attributes.get("a"))
+
+    register_type(Mourned, f"test.Mourned.{id(seen)}", lambda value: value.content, Mourned)
+    attributes = saved(a=1, b=Mourned(2))
+    attributes["b"]
+    seen.clear()
+    attributes.rebase(frames(("a", 5)))
+    assert seen == [5]
+
+
+def interrupted(prepare, act, meanwhile):
+    """Give a map for each collection of garbage that act(map) starts: meanwhile(map) was called in it.
+
+    Before Python 3.12 any object that is made may start one, and what dies in it may let other threads in.
+    """
+    thresholds = gc.get_threshold()
+    for n in range(10_000):
+        attributes = prepare()
+        n_left = n
+        in_use = [AttributeMap(MANY), *({} for _ in MANY), *([] for _ in MANY)]  # memory that is there need not be made
+
+        def collect(phase, info, attributes=attributes):
+            nonlocal n_left
+            n_left -= 1
+            if n_left == -1:
+                meanwhile(attributes)
+
+        gc.callbacks.append(collect)
+        gc.set_threshold(1)
+        try:
+            act(attributes)
+        finally:
+            gc.set_threshold(*thresholds)
+            gc.callbacks.remove(collect)
+        assert len(in_use) > len(MANY)
+        if n_left >= 0:
+            return
+        yield attributes
+
+
+MANY = {f"many{i}": i for i in range(100)}
+OURS = {"a": [1], "b": [2], "c": [3], **MANY}
+THEIRS = {"c": ["longer"], "d": [4], "b": [2], "a": [1], **MANY}
+
+
+def ours():
+    return saved(**OURS)
+
+
+def rebase_on_theirs(attributes):
+    attributes.rebase(frames(*THEIRS.items()))
+
+
+def read_back(attributes):
+    """Return what another process would find."""
+    return dict(AttributeMap.decode(encode(attributes)).items())
+
+
+def test_a_rebase_in_a_collection_that_a_set_starts_leaves_the_map_whole():
+    def set_one(attributes):
+        attributes["b"] = "own"
+
+    for attributes in interrupted(ours, set_one, rebase_on_theirs):
+        assert read_back(attributes) in ({**OURS, "b": "own"}, {**THEIRS, "b": "own"})
+
+
+def test_a_rebase_in_a_collection_that_an_index_starts_leaves_the_map_whole():
+    def read_much(attributes):
+        for _ in range(40):
+            assert "none" not in attributes
+        assert attributes["a"] == [1]
+
+    for attributes in interrupted(ours, read_much, rebase_on_theirs):
+        rebase_on_theirs(attributes)
+        assert attributes == THEIRS
+        assert read_back(attributes) == THEIRS
+
+
+def test_what_is_set_in_a_collection_that_a_rebase_starts_is_not_lost():
+    def change(attributes):
+        attributes["new"] = 5
+        attributes["b"] = "own"
+        attributes.pop("a")
+
+    def prepare():
+        attributes = ours()
+        assert dict(attributes.items()) == OURS
+        return attributes
+
+    expected = {**THEIRS, "new": 5, "b": "own"}
+    del expected["a"]
+    for attributes in interrupted(prepare, rebase_on_theirs, change):
+        assert attributes == expected
+        assert read_back(attributes) == expected
+
+
+def test_a_rebase_in_a_collection_that_a_copy_starts_leaves_the_copy_whole():
+    copies = []
+
+    def prepare():
+        attributes = saved(**OURS, e=5)
+        del attributes["e"]
+        return attributes
+
+    def copy_it(attributes):
+        copies.append(attributes.copy())
+
+    for _ in interrupted(prepare, copy_it, rebase_on_theirs):
+        copied = copies.pop()
+        assert read_back(copied) == dict(copied.items())
+        assert read_back(copied) in (OURS, THEIRS)
+
+
+def test_what_is_deleted_in_a_collection_that_an_encoding_starts_does_not_break_it():
+    bodies = []
+
+    def prepare():
+        attributes = saved(**OURS, d=4, e=5)
+        del attributes["d"]
+        return attributes
+
+    def encode_it(attributes):
+        bodies.append(encode(attributes))
+
+    def delete(attributes):
+        del attributes["e"], attributes["b"]
+
+    for _ in interrupted(prepare, encode_it, delete):
+        found = dict(AttributeMap.decode(bodies.pop()).items())
+        assert found in ({**OURS, "e": 5}, {"a": [1], "c": [3], **MANY})
+
+
+def test_values_that_die_while_the_map_is_cleared_may_clear_it_too():
+    attributes = AttributeMap()
+
+    class Last:
+        def __del__(self):
+            attributes.clear()
+
+    attributes.update(last=Last(), one=1, two=2)
+    attributes.clear()
+    assert not attributes
