@@ -164,7 +164,7 @@ class LiveWriter:
             if view is None:
                 view = state.unsettled = _snapshot(self._ctx, state)
         view.used_at = state.used_at
-        written = view.body
+        written, lifetimes_set = view.body, _lifetimes_set(view)
         try:
             result = yield from save(self._ctx, view)
         except (ConflictError, StaysLocal, SerializationError, SessionTooLarge):
@@ -172,6 +172,8 @@ class LiveWriter:
             raise
         if result.status != "invalidated":
             with self._live.lock(key):
+                for name, seconds in lifetimes_set.items():  # what was set since stays, also if it was set back
+                    setattr(state, f"stored_{name}", seconds)
                 self._settle(key, state, view, written, result)
         return result
 
@@ -268,3 +270,9 @@ def _snapshot(ctx: Context, state: SessionState) -> SessionState:
     view.stored_max_inactive_s = state.stored_max_inactive_s
     view.stored_absolute_lifetime_s = state.stored_absolute_lifetime_s
     return view
+
+
+def _lifetimes_set(view: SessionState) -> dict[str, int]:
+    """Return the lifetimes that are stored with the view because requests here have set them, by name."""
+    names = ("max_inactive_s", "absolute_lifetime_s")
+    return {name: getattr(view, name) for name in names if getattr(view, name) != getattr(view, f"stored_{name}")}

@@ -49,6 +49,41 @@ def test_a_write_that_arrived_though_nobody_answered_is_no_conflict_when_it_is_t
     assert stored(driver, worker, session_id) == {"n": 2}
 
 
+@pytest.mark.parametrize("is_answered", [True, False])
+def test_a_lifetime_that_is_set_back_while_another_is_on_its_way_stays_as_it_was_set_last(
+    driver: SimulatedDriver, worker: StickyWorker, is_answered: bool
+) -> None:
+    session_id = worker.store(n=0)
+    worker.catch_up()
+    usual = (loaded(worker, session_id).max_inactive, None)
+
+    def set_lifetimes(lifetimes: tuple[float | None, float | None]) -> None:
+        session = loaded(worker, session_id)
+        session.max_inactive, session.absolute_lifetime = lifetimes
+        assert worker.save(session).status == "queued"
+
+    set_lifetimes((30 * 86400, 60 * 86400))
+    if is_answered:
+
+        def set_back(_: Exchange) -> None:
+            driver.before_exchange = None
+            set_lifetimes(usual)
+
+        driver.before_exchange = set_back
+        worker.catch_up()
+    else:
+        fail(driver, "timeout")
+        worker.catch_up()
+        fail(driver, None)
+        set_lifetimes(usual)
+    driver.clock.advance(2)
+    worker.catch_up()
+    found = Worker(driver, worker.ctx.settings).load(session_id)
+    for session in (loaded(worker, session_id), found):
+        assert session is not None
+        assert (session.max_inactive, session.absolute_lifetime) == usual
+
+
 def test_the_life_of_a_copy_counts_from_the_last_request_not_from_a_late_write(
     driver: SimulatedDriver, make_worker: MakeWorker
 ) -> None:
