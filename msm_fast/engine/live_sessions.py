@@ -149,6 +149,10 @@ class LiveSessions:
             self.forget(key)
             return live
 
+    def is_ended_by(self, session_id: SessionId, by: object) -> bool:
+        """Whether it was ended here by this one, and by nobody since."""
+        return self._ended.get(self._ctx.storage_key(session_id)) is by
+
     def revive(self, session_id: SessionId, live: SessionState | None, by: object) -> bool:
         """Let a session live on that was to end and did not, unless another has ended it since; return whether it does.
 
@@ -156,7 +160,7 @@ class LiveSessions:
         """
         key = self._ctx.storage_key(session_id)
         with self.lock(key):
-            if self._ended.get(key) is not by:
+            if not self.is_ended_by(session_id, by):
                 return False
             self._ended.pop(key)
             if live is None:

@@ -12,23 +12,26 @@ from msm_fast.session import SessionState
 __all__ = ["bring_along"]
 
 
-def bring_along(ctx: Context, state: SessionState) -> Flow[None]:
+def bring_along(ctx: Context, state: SessionState) -> Flow[bool]:
     """Let the session have what others have stored under its old id since it was loaded.
 
     Under an id that stays the save itself would meet it. Under the new one nothing can be met, and the old copies are
-    about to be ended.
+    about to be ended. Return False if there is no session under the old id any more, as far as is known.
     """
     base, state.rotated_from = state.rotated_from, None
     if base is None or not state.retired:
-        return
+        return True
     ctx.forget(ctx.storage_key(state.retired[-1]))  # else its backups might not be asked, and one may have moved on
     try:
         found = yield from load(ctx, state.retired[-1], True)
     except (SessionUnavailable, CorruptRecord):
-        return
-    if found is None or found.stored is None or found.stored.nonce in base.lineage:
-        return  # nothing that is newer
+        return True
+    if found is None:
+        return False
+    if found.stored is None or found.stored.nonce in base.lineage:
+        return True  # nothing that is newer
     body = carry_over(ctx, base.body, state.body, found.body)
     state.attributes.rebase(body)
     state.take_lifetimes(found.max_inactive_s, found.absolute_lifetime_s)
     state.body = body
+    return True

@@ -12,9 +12,10 @@ from msm_fast.engine.context import Context, digest
 from msm_fast.engine.effects import Flow
 from msm_fast.engine.live_sessions import LiveSessions
 from msm_fast.engine.live_writing import LiveWriter
-from msm_fast.engine.loading import load
+from msm_fast.engine.loading import load, was_ended
 from msm_fast.engine.local import kept_record, move_base
 from msm_fast.engine.relocation import move_home
+from msm_fast.engine.rotating import bring_along
 from msm_fast.engine.serialization import StaysLocal, encode_attributes
 from msm_fast.engine.serving import find, store
 from msm_fast.errors import CorruptRecord, MsmError, SessionUnavailable
@@ -115,9 +116,13 @@ class StickySessions:
             return (yield from self._writer.write_now(state))
         ended = [(session_id, self._live.end(session_id, state)) for session_id in state.retired]
         try:
+            if any(live is not None for _, live in ended) and (yield from self._was_ended_elsewhere(state)):
+                state.was_ended = True
+                return _INVALIDATED
             result = yield from store(self._ctx, state)
         finally:
-            is_in_its_place = state.is_ended or state.stored is not None or state.local_generation > 0
+            is_over = state.is_ended or state.was_ended
+            is_in_its_place = is_over or state.stored is not None or state.local_generation > 0
             for session_id, live in ended:
                 if is_in_its_place:
                     self._live.end(session_id)  # also what a request has loaded before the tombstones were there
@@ -128,6 +133,19 @@ class StickySessions:
             with self._live.lock(key):
                 self._live.put(key, state)
         return result
+
+    def _was_ended_elsewhere(self, state: SessionState) -> Flow[bool]:
+        """Whether a session that has lived here, and is to have a new id, was ended by another worker.
+
+        Not by another request of this one: of two logins at once neither ends the other's session.
+        """
+        if state.rotated_from is None or not self._ctx.distribution.is_on or (yield from bring_along(self._ctx, state)):
+            return False
+        session_id = state.retired[-1]
+        try:
+            return (yield from was_ended(self._ctx, session_id)) and self._live.is_ended_by(session_id, state)
+        except (SessionUnavailable, CorruptRecord):
+            return False
 
     def _live_on(self, session_id: SessionId, live: SessionState | None, heir: SessionState) -> None:
         """Let a session keep its id, with which its client comes again: it could not be stored under the new one."""

@@ -290,6 +290,44 @@ def test_a_logout_at_another_worker_ends_the_live_session(make_worker: MakeWorke
     assert one.load(session_id) is None
 
 
+def test_nor_does_a_new_id_bring_it_back(driver: SimulatedDriver, make_worker: MakeWorker) -> None:
+    one, two = make_worker(), make_worker()
+    session_id = one.store(user="ada")
+    one.catch_up()
+    logout = loaded(two, session_id)
+    logout.invalidate()
+    two.save(logout)
+    login = loaded(one, session_id)
+    login.rotate_id()
+    login["user"] = "bob"
+    for _ in range(2):
+        assert one.save(login).status == "invalidated"
+    assert holders(driver, login.id) == set()
+    assert one.load(session_id) is None
+
+
+@pytest.mark.parametrize("begins_late", [True, False])
+def test_of_two_logins_at_once_at_one_worker_neither_ends_the_other(
+    driver: SimulatedDriver, worker: StickyWorker, begins_late: bool
+) -> None:
+    session_id = worker.store(cart=1)
+    worker.catch_up()
+    one, two = loaded(worker, session_id), loaded(worker, session_id)
+    for login in (one, two):
+        login.rotate_id()
+
+    def be_first(_: object) -> None:
+        driver.before_exchange = None
+        assert worker.save(one).status == "stored"
+
+    if begins_late:
+        be_first(None)
+    else:
+        driver.before_exchange = be_first
+    assert worker.save(two).status == "stored"
+    assert dict(loaded(worker, one.id)) == dict(loaded(worker, two.id)) == {"cart": 1}
+
+
 def test_a_request_that_shares_an_ended_session_stores_nothing(driver: SimulatedDriver, worker: StickyWorker) -> None:
     session_id = worker.store(n=0)
     worker.catch_up()

@@ -120,6 +120,7 @@ PROFILES = (
         "sticky, synchronous",
         n_browsers=2,
         n_requests=16,
+        rotate=0.15,
         is_sticky=True,
         deaths=0.02,
         settings={"backup": "sync", "reconnect": Reconnect(**QUICK)},

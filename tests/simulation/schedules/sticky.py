@@ -51,7 +51,8 @@ class StickySchedule(Schedule):
             ended = [other for other in self.history.of(browser.number) if other.is_logout]
             enders = {(other.worker, other.life) for other in ended}
             request.is_from_memory = not is_moved and (number, life) not in enders
-            browser.is_exclusive &= not is_moved or self.profile.overlaps
+            if request.action != "rotate":  # if that went wrong nobody knows which of its ids is alive
+                browser.is_exclusive &= not is_moved or self.profile.overlaps
 
     def _work_behind(self) -> None:
         for number, worker in enumerate(self.workers):
