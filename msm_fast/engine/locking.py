@@ -93,8 +93,7 @@ def find_locked(
         if state is None or state.local_kind is not None or lock.node is None:
             yield from release(ctx, lock)
             return state
-        home = ctx.topology.home(state.session_id.node)
-        if lock.node == home:
+        if lock.node == ctx.topology.home(state.session_id.node) or _is_leaving(ctx, lock, state):
             break
         yield from release(ctx, lock)  # the session has moved, and so have those who want its lock
         session_id = state.session_id
@@ -153,6 +152,15 @@ def _aim(ctx: Context, lock: SessionLock, session_id: SessionId) -> None:
         home = next(iter(ctx.topology.ranked(session_id.plain, ctx.health.is_up)), None)
     lock.node = home if ctx.distribution.is_on else None
     lock.is_refused = False
+
+
+def _is_leaving(ctx: Context, lock: SessionLock, state: SessionState) -> bool:
+    """Whether the session leaves the lock's node, which drains, when this request stores it.
+
+    Until then its lock is there: other workers may not have been told yet that the node drains.
+    """
+    node = lock.node or ""
+    return state.has_moved and node in ctx.topology.draining and ctx.health.is_steady(node)
 
 
 def _add(ctx: Context, lock: SessionLock) -> wire.Command:

@@ -391,14 +391,34 @@ def test_an_id_from_before_a_move_leads_to_the_same_lock(
     assert begun(make_worker(), old_id).lock.node == home_of(new_id)
 
 
-def test_draining_a_node_takes_its_locks_along(driver: SimulatedDriver, make_worker: MakeLockingWorker) -> None:
+@pytest.mark.parametrize("knows", [True, False])
+def test_a_session_that_leaves_a_draining_node_is_locked_there_until_it_has_left(
+    driver: SimulatedDriver, make_worker: MakeLockingWorker, knows: bool
+) -> None:
     session_id = make_worker().store(n=1)
     draining, other = make_worker(), make_worker()
-    for worker in (draining, other):
+    for worker in (draining, other) if knows else (draining,):
         worker.ctx.change_topology(worker.ctx.settings, {home_of(session_id)})
     request = begun(draining, session_id)
-    assert request.lock.node == home_of(request.session.id) != home_of(session_id)
+    assert request.lock.node == home_of(session_id) != home_of(request.session.id)
     with pytest.raises(LockTimeout):
         other.begin(session_id)
+    request.session["n"] = 2
     request.save()
     assert lock_holders(driver, session_id) == set()
+    after = begun(other, session_id)
+    assert after.session["n"] == 2
+    assert after.lock.node == home_of(request.session.id)
+
+
+def test_the_lock_of_a_session_that_leaves_a_draining_node_that_fails_is_had_where_it_goes(
+    driver: SimulatedDriver, make_worker: MakeLockingWorker
+) -> None:
+    session_id = make_worker().store(n=1)
+    worker = make_worker(retry=Retry(attempts=0))
+    worker.ctx.change_topology(worker.ctx.settings, {home_of(session_id)})
+    driver.nodes[home_of(session_id)].fault = "timeout"
+    request = begun(worker, session_id)
+    assert request.lock.is_held
+    assert request.lock.node == home_of(request.session.id) != home_of(session_id)
+    assert worker.ctx.counters.snapshot().lock_waits == 0

@@ -133,6 +133,7 @@ PROFILES = (
         harms=(),
         is_locking=True,
         deaths=0.02,
+        drains=0.04,
         settings={"timeouts": Timeouts(lock=10, lock_ttl=3)},
     ),
     Profile(
