@@ -33,5 +33,6 @@ def bring_along(ctx: Context, state: SessionState) -> Flow[bool]:
     body = carry_over(ctx, base.body, state.body, found.body)
     state.attributes.rebase(body)
     state.take_lifetimes(found.max_inactive_s, found.absolute_lifetime_s)
+    state.retired_max_inactive_s = state.longest_max_inactive_s()
     state.body = body
     return True

@@ -171,8 +171,10 @@ def _write_on(
         if verdict == "superseded":
             return _commit_superseded(ctx, state, write, body, status)
         if verdict == "ended":
-            # Also where it was not yet known, and for as long as a copy may live, whatever this request has set.
-            yield from end_copies(ctx, [state.session_id], state.longest_max_inactive_s())
+            # Also where it was not yet known, and for as long as a copy may live, whatever was set here or elsewhere.
+            assert write.tombstone is not None
+            lifetimes = (state.longest_max_inactive_s(), write.tombstone.max_inactive_s)
+            yield from end_copies(ctx, [state.session_id], max(lifetimes) if all(lifetimes) else 0)
         _learn(progress, write)
         is_out_of_time = verdict == "home_lost" and write.is_out_of_time
         if progress.n_conflicts >= _MOST_CONFLICTS or (is_out_of_time and progress.n_conflicts):

@@ -14,6 +14,7 @@ from __future__ import annotations
 from typing import Literal
 
 from msm_fast._core import wire
+from msm_fast._core.record import Record
 from msm_fast._core.replies import Reply
 from msm_fast.engine.as_usual import LINEAGE
 from msm_fast.engine.context import Context
@@ -55,9 +56,9 @@ class Write:
     What comes of it. done: what was written: the copy's new version, or UNKNOWN where another write already stands on
     this one. won_in: the life of the home in which it took it. superseded_by: what stands on this write at its own
     home: this one had succeeded, and nothing more is to be written. newer: what was stored by others meanwhile, for the
-    caller to merge with. strange: copies that are not the base. fresh: nodes written or looked at since the last write.
-    refused: of the nodes that failed, those that answered that they cannot store it. is_out_of_time: the request's time
-    was over, which is no node's fault.
+    caller to merge with. strange: copies that are not the base. tombstone: what says that it was ended. fresh: nodes
+    written or looked at since the last write. refused: of the nodes that failed, those that answered that they cannot
+    store it. is_out_of_time: the request's time was over, which is no node's fault.
     """
 
     __slots__ = (
@@ -72,7 +73,6 @@ class Write:
         "failed",
         "fresh",
         "generation",
-        "has_tombstone",
         "home",
         "is_out_of_time",
         "key",
@@ -85,6 +85,7 @@ class Write:
         "spares",
         "strange",
         "superseded_by",
+        "tombstone",
         "won_in",
     )
 
@@ -129,7 +130,7 @@ class Write:
         self.refused = _NONE
         self.newer: dict[str, Copy] = {}
         self.strange: dict[str, Copy] = {}
-        self.has_tombstone = False
+        self.tombstone: Record | None = None
         self.is_out_of_time = False
         self.fresh = _NONE
 
@@ -221,7 +222,7 @@ def write_copies(ctx: Context, write: Write, begun: tuple[list[Batch], list[Outc
         if write.decider() != decider:
             write.fresh = _NONE  # what was won while another node decided proves nothing
         _judge_strangers(write)
-        if write.has_tombstone:
+        if write.tombstone is not None:
             return "ended"
         if write.newer:
             return "conflict"
@@ -361,7 +362,7 @@ def _take_copy(ctx: Context, write: Write, node: str, replies: Replies) -> None:
         tell_corrupt(ctx, node, error)
         return
     if copy.record.is_tombstone:
-        write.has_tombstone = True
+        write.tombstone = copy.record
         return
     if copy.nonce == write.nonce:
         write.done[node] = copy.version

@@ -116,6 +116,32 @@ def test_it_does_so_also_when_a_slower_request_that_shortens_the_lifetime_finds_
     assert make_worker().load(session_id) is None
 
 
+@pytest.mark.parametrize("max_inactive", [29 * 24 * 3600, None])
+@pytest.mark.parametrize("is_login", [False, True])
+def test_it_does_so_also_when_a_slower_request_does_not_know_of_a_longer_lifetime(
+    driver: SimulatedDriver, make_worker: MakeWorker, max_inactive: int | None, is_login: bool
+) -> None:
+    one, two = make_worker(), make_worker()
+    session_id = one.store(user="ada")
+    away = driver.nodes[home_of(session_id)]
+    slow, other = loaded(two, session_id), loaded(one, session_id)
+    other.max_inactive = max_inactive
+    one.save(other)
+    away.fault = "refused"
+    if is_login:
+        slow.rotate_id()
+        assert two.save(slow).status == "stored"
+    else:
+        slow["n"] = 1
+        other.invalidate()
+        one.save(other)
+        assert two.save(slow).status == "invalidated"
+    away.fault = None
+    driver.clock.advance(28 * 24 * 3600)
+    assert away.server.peek(key_of(session_id)) is not None
+    assert make_worker().load(session_id) is None
+
+
 @pytest.mark.parametrize("max_inactive", [1800, 29 * 24 * 3600, None])
 def test_it_does_so_also_when_it_is_asked_for(
     driver: SimulatedDriver, make_worker: MakeWorker, max_inactive: int | None
