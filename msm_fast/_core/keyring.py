@@ -9,7 +9,7 @@ from __future__ import annotations
 import hmac
 import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from msm_fast.errors import ConfigurationError, CorruptRecord, UnknownFormat
 
@@ -30,9 +30,14 @@ _TAG_SIZE = 16
 _NONCE_SIZE = 12
 
 
-class _Keys(NamedTuple):
-    signing: bytes
-    encryption: bytes
+class _Keys:
+    """What comes of a secret; shown by nothing, also where local variables are, as reports of errors have them."""
+
+    __slots__ = ("encryption", "signing")
+
+    def __init__(self, signing: bytes, encryption: bytes) -> None:
+        self.signing = signing
+        self.encryption = encryption
 
 
 class Keyring:

@@ -1,4 +1,5 @@
 import sys
+import traceback
 
 import pytest
 
@@ -69,6 +70,22 @@ def test_every_change_of_one_bit_is_refused(encrypt):
         for bit in range(8):
             with pytest.raises(CorruptRecord):
                 decode_record(data[:at] + bytes([data[at] ^ 1 << bit]) + data[at + 1 :], KEY, keyring=keyring)
+
+
+@MODES
+def test_a_report_of_what_was_forged_shows_no_key(encrypt):
+    """Django's debug page and the services that collect errors show the local variables of each function."""
+    keyring = Keyring([NEW], encrypt)
+    data = sealed(keyring)
+    with pytest.raises(CorruptRecord) as caught:
+        decode_record(data[:-1] + bytes([data[-1] ^ 1]), KEY, keyring=keyring)
+    frames = [frame for frame, _ in traceback.walk_tb(caught.value.__traceback__)]
+    shown = repr(frames[-1].f_locals)
+    keys = keyring._keys[keyring.key_id]
+    assert frames[-1].f_code.co_name == "open"
+    assert repr(KEY) in shown
+    assert repr(keys.signing) not in shown
+    assert repr(keys.encryption) not in shown
 
 
 @MODES
