@@ -256,6 +256,7 @@ cdef int write_extension(Writer out, object value, object kind, int depth) excep
     if kind is Fraction:
         if max(value.numerator.bit_length(), value.denominator.bit_length()) > FRACTION_BITS_MAX:
             raise ValueError(f"a Fraction has a part of more than {FRACTION_BITS_MAX} bits")
+        check_depth(depth)  # of its array, as a reader counts
         write_array(out, (value.numerator, value.denominator), depth)
         return close_extension(out, EXT_FRACTION, payload)
     registered = encoders.get(kind)

@@ -21,7 +21,7 @@ class FormatError(Exception):
 
 def dumps(value, depth=0):
     kind = type(value)
-    if kind in (list, tuple, set, frozenset, dict) or kind in REGISTERED:
+    if kind in (list, tuple, set, frozenset, dict, Fraction) or kind in REGISTERED:
         if depth >= DEPTH_LIMIT:
             raise ValueError("too deep")
         depth += 1

@@ -250,6 +250,21 @@ def test_sixty_four_levels_pass_and_one_more_is_refused(wrap):
         dumps(nest(65, wrap))
 
 
+def test_what_is_an_array_inside_needs_a_level_for_it():
+    """Else it is written where no reader takes it."""
+    value = nest(63, lambda inner: [inner])
+    innermost = value
+    while type(innermost[0]) is list:
+        innermost = innermost[0]
+    for content in (Fraction(1, 3), (), set(), Box(1)):
+        innermost[0] = content
+        encoded = dumps(value)
+        assert dumps(loads(encoded)) == encoded
+        innermost[0] = [content]
+        with pytest.raises(ValueError, match="64 levels"):
+            dumps(value)
+
+
 def test_a_cycle_is_refused():
     cycle = []
     cycle.append({"again": (cycle,)})
