@@ -13,7 +13,7 @@ from msm_fast._core.c_record cimport msm_frame_t
 from msm_fast._core.encoder cimport Writer
 from msm_fast._core.record cimport count_frames, find_frame, index_names
 from msm_fast._core.slots cimport (
-    Slot, encode_slots, is_unchanged, make_slot, move_slots, null_frames, read_slot, write_frame
+    Slot, encode_slots, is_unchanged, make_slot, move_slots, null_frames, read_slot, write_frame, writer_of
 )
 
 from msm_fast._core.serializers import AttributeFailure, SerializerChain, resolve_serializers
@@ -202,7 +202,7 @@ cdef class AttributeMap:
             return False
         if start < 0:
             start = self._removed.get(name, -1)
-        if not write_frame(self._chain, out, name, slot.value, []):
+        if not write_frame(writer_of(slot, self._chain), out, name, slot.value, []):
             return if_unencodable or start >= 0
         is_own = start < 0 or not is_unchanged(slot, base, start, out, at)
         out.truncate(at)

@@ -112,6 +112,11 @@ class SerializerChain(tuple[Serializer, ...]):
         chain._named_readers = {s.name.encode(): s for s in chain if s.name not in _TAGS}
         return chain
 
+    def with_reader_of(self, tag: int) -> SerializerChain:
+        """Return a chain in which what reads frames with tag writes as well, after all others."""
+        reader = self._readers.get(tag)
+        return self if reader is None or reader in self else SerializerChain((*self, reader))
+
     def loads(self, tag: int, data: bytes) -> object:
         """Return the value of a frame.
 

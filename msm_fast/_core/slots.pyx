@@ -65,7 +65,16 @@ cdef Slot read_slot(object chain, str name, bytes base, const msm_frame_t *frame
     slot.is_clean = is_immutable(slot.value)
     if not slot.is_clean and (frame.tag != 0 or not is_native_first(chain)):
         slot.expected = encode_frame(chain, name, slot.value)
+        if not slot.expected:
+            # It was read from what another chain wrote, and stays storable in that form.
+            slot.writer = chain.with_reader_of(frame.tag)
+            slot.expected = encode_frame(slot.writer, name, slot.value)
     return slot
+
+
+cdef object writer_of(Slot slot, object chain):
+    """Return the chain that writes the slot's value. chain: the map's own."""
+    return chain if slot.writer is None else slot.writer
 
 
 cdef bytes encode_frame(object chain, str name, object value):
@@ -96,7 +105,9 @@ cdef bytes encode_slots(object chain, bytes base, dict live, dict removed, objec
         at = out.size
         is_kept = keep is None or keep(name)
         if slot is not None:
-            written = write_value_or_null(chain, out, name, slot.value, nulls, failures if is_kept else [])
+            written = write_value_or_null(
+                writer_of(slot, chain), out, name, slot.value, nulls, failures if is_kept else []
+            )
             if (written == VALUE_WRITTEN and is_unchanged(slot, base, start, out, at)) or (
                 written == NULL_WRITTEN and is_frame_of(base, start, out, at)
             ):
@@ -108,7 +119,7 @@ cdef bytes encode_slots(object chain, bytes base, dict live, dict removed, objec
     at = out.size
     for name, slot in live.items():
         if slot.start < 0 and (keep is None or keep(name)):
-            write_value_or_null(chain, out, name, slot.value, nulls, failures)
+            write_value_or_null(writer_of(slot, chain), out, name, slot.value, nulls, failures)
     if not edits and out.size == at:
         return base
     if keep is not None:
@@ -285,20 +296,26 @@ cdef dict move_slots(dict live, bytes base, bytes body, dict index, dict judged,
             stands = stands and name in own if judged.get(name) is slot else not slot.is_clean
         if not find_frame(body, index, name, &frame):
             if stands:
-                moved_slots[name] = make_slot(slot.value, -1)
+                moved_slots[name] = move_slot(slot, -1)
             continue
         is_same = slot.start >= 0 and is_equal(
             PyBytes_AS_STRING(body) + frame.start, frame.end - frame.start,
             PyBytes_AS_STRING(base) + slot.start, frame_end(base, slot.start) - slot.start,
         )
         if is_same or stands:
-            moved = make_slot(slot.value, frame.start)
+            moved = move_slot(slot, frame.start)
             if is_same:
                 moved.is_clean = slot.is_clean
                 moved.is_failed = slot.is_failed
                 moved.expected = slot.expected
             moved_slots[name] = moved
     return moved_slots
+
+
+cdef Slot move_slot(Slot slot, Py_ssize_t start):
+    cdef Slot moved = make_slot(slot.value, start)
+    moved.writer = slot.writer
+    return moved
 
 
 cdef list in_map_order(dict live):

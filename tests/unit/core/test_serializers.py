@@ -206,6 +206,42 @@ def test_a_change_that_json_cannot_see_is_found_by_the_native_codec():
     assert attributes.changed_names() == ({"a"}, set())
 
 
+DEEP = b"[" * 100 + b"]" * 100
+
+
+@pytest.mark.parametrize(
+    ("serializer", "tag", "stored"),
+    [("native", 1, DEEP), ("native", 1, b'["\\ud800"]'), (("native",), 1, DEEP), ("json", 0, dumps([{1, 2}]))],
+    ids=["deep", "lone surrogate", "chain", "set"],
+)
+def test_what_another_serializer_stored_can_be_stored_again_though_the_own_cannot_write_it(serializer, tag, stored):
+    """Old sessions outlive a change of the setting: to read one is not to fail over it when it is saved."""
+    body = encode_frame("a", tag, stored) + encode_frame("b", 0, dumps(1))
+    attributes = AttributeMap.decode(body, serializer)
+    assert attributes["a"]
+    assert encode(attributes) is body
+    assert attributes.encode(nulls={})[0] is body
+    assert attributes.changed_names() == (set(), set())
+
+    attributes["b"] = 2
+    changed = encode(attributes)
+    assert tags(changed)[0] == tag
+    attributes.mark_saved(changed)
+
+    attributes["a"].append("more")
+    assert attributes.changed_names() == ({"a"}, set())
+    attributes.rebase(encode_frame("c", 0, dumps(3)))
+    rebased = encode(attributes)
+    assert dict(zip("ca", tags(rebased), strict=True)) == {"c": 0, "a": tag}
+    assert AttributeMap.decode(rebased, serializer)["a"][-1] == "more"
+
+
+def test_what_is_set_anew_is_for_the_own_serializer_to_write():
+    attributes = AttributeMap.decode(encode_frame("a", 0, dumps([{1, 2}])), "json")
+    attributes["a"] = [{1, 2}]
+    assert [failure.name for failure in attributes.encode()[1]] == ["a"]
+
+
 def test_a_serializer_that_gives_no_bytes_has_failed():
     broken = named("broken")
     broken.dumps = lambda value: value
