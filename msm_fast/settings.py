@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from msm_fast._core.keyring import SECRET_SIZE_MIN
 from msm_fast._core.record_format import RecordFormat
 from msm_fast._core.serializers import resolve_serializers
 from msm_fast.errors import ConfigurationError, harmless
@@ -81,8 +82,11 @@ class Settings:
 
     def __post_init__(self) -> None:
         for name in ("sticky", "encrypt", "hash_ids"):
-            if not isinstance(getattr(self, name), bool):
-                raise ConfigurationError(name, getattr(self, name), "True or False")
+            value = getattr(self, name)
+            if not isinstance(value, bool):
+                # A long text was most likely meant to be the key.
+                shown = "…" if isinstance(value, (str, bytes)) and len(value) >= SECRET_SIZE_MIN else value
+                raise ConfigurationError(name, shown, "True or False")
         if self.route is not None and not (isinstance(self.route, str) and _ROUTE.fullmatch(self.route)):
             raise ConfigurationError("route", self.route, "1 to 64 letters, digits, underscores or dashes")
         if self.backup is None:

@@ -16,11 +16,11 @@ from msm_fast.errors import ConfigurationError, CorruptRecord, UnknownFormat
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-__all__ = ["Keyring"]
+__all__ = ["SECRET_SIZE_MIN", "Keyring"]
 
-_SECRET_SIZE_MIN = 16
+SECRET_SIZE_MIN = 16
 _SECRETS = (
-    f"texts or bytes of at least {_SECRET_SIZE_MIN} bytes, not of blanks alone, the first to write with, all to read "
+    f"texts or bytes of at least {SECRET_SIZE_MIN} bytes, not of blanks alone, the first to write with, all to read "
     'with; make one with python -c "import secrets; print(secrets.token_urlsafe(32))"'
 )
 _HASH = "sha256"
@@ -109,7 +109,7 @@ def _checked(secret: object) -> bytes:
     is_blank = isinstance(secret, (str, bytes)) and secret.isspace()
     if isinstance(secret, str):
         secret = secret.encode("utf-8", "surrogatepass")
-    if is_blank or not isinstance(secret, bytes) or len(secret) < _SECRET_SIZE_MIN:
+    if is_blank or not isinstance(secret, bytes) or len(secret) < SECRET_SIZE_MIN:
         raise ConfigurationError("secrets", "…", _SECRETS)
     return secret
 

@@ -87,6 +87,8 @@ PASSWORD = "correct-horse-battery"
     [
         (lambda: Settings.build(secret=PASSWORD), "secret"),
         (lambda: Settings.from_env({"MSM_FAST_SECRET": PASSWORD}), "secret"),
+        (lambda: Settings.from_env({"MSM_FAST_ENCRYPT": PASSWORD}), "encrypt"),
+        (lambda: Settings.build(hash_ids=PASSWORD.encode()), "hash_ids"),
         (lambda: Settings.from_env({"MSM_FAST_TLS_PASSWORD": PASSWORD}), r"tls\.password"),
         (
             lambda: Settings.from_env({"MSM_FAST_TLS": f'{{"password": "{PASSWORD}"}}', "MSM_FAST_TLS_CA_FILE": "x"}),

@@ -56,7 +56,8 @@ def has_own_lifetime() -> bool:
 def _given() -> dict[str, Any]:
     given = getattr(django_settings, "MSM_FAST", {})
     if not isinstance(given, Mapping):
-        raise ConfigurationError("MSM_FAST", given, 'a dict of settings, such as {"nodes": "n1:10.0.0.1:11211"}')
+        # Not with its value, which may hold secrets.
+        raise ConfigurationError("MSM_FAST", type(given), 'a dict of settings, such as {"nodes": "n1:10.0.0.1:11211"}')
     return {str(name): value for name, value in given.items()}
 
 

@@ -62,7 +62,8 @@ def _settings_of(app: Flask) -> Settings:
     if isinstance(configured, Settings):
         return configured
     if not isinstance(configured, Mapping):
-        raise ConfigurationError("MSM_FAST", configured, "a dict of settings by name, or a Settings object")
+        # Not with its value: what Flask takes from the environment and is no JSON is text, with the secrets in it.
+        raise ConfigurationError("MSM_FAST", type(configured), "a dict of settings by name, or a Settings object")
     return Settings.from_mapping({"serializer": SERIALIZERS, **configured})
 
 

@@ -495,6 +495,17 @@ def test_wrong_settings_are_refused_by_name(wrong: object) -> None:
         make_app(MSM_FAST=wrong)
 
 
+def test_settings_from_the_environment_that_are_no_json_are_refused_without_their_secrets(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("FLASK_MSM_FAST", "{'secrets': ['a secret of some length']}")
+    app = Flask("shop")
+    app.config.from_prefixed_env()
+    with pytest.raises(ConfigurationError, match="MSM_FAST=<class 'str'>") as caught:
+        MsmFast(app)
+    assert "some length" not in str(caught.value)
+
+
 @pytest.mark.parametrize("wrong", [AsyncSessionManager(), "n1:localhost:11211", Settings()])
 def test_what_is_no_manager_for_threads_is_refused(wrong: Any) -> None:
     with pytest.raises(ConfigurationError, match="a SessionManager"):

@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 from django.core.checks import run_checks
 
+from msm_fast.errors import ConfigurationError
+from msm_fast.integrations.django.managers import settings_of_django
 from tests.django_site import DJANGOS, serve
 
 
@@ -43,6 +45,12 @@ def test_a_wrong_name_is_named_with_what_there_is() -> None:
 def test_a_secret_is_not_shown() -> None:
     message = said("msm_fast.E001", MSM_FAST={"secrets": ["too short"]})
     assert "too short" not in message.msg + message.hint
+    with (
+        serve("threads", MSM_FAST="{'secrets': ['from the environment']}"),
+        pytest.raises(ConfigurationError, match="MSM_FAST=<class 'str'>") as caught,
+    ):
+        settings_of_django()
+    assert "environment" not in str(caught.value)
 
 
 @pytest.mark.parametrize("age", ["100", 0, -1])
