@@ -268,6 +268,8 @@ cdef class ReplyParser:
             raise ProtocolError(f"the server refused {command.verb}: {_printable(text, head.head_len - 2)}")
         if not ANSWERS[<int>command._verb] >> <int>head.code & 1:
             raise ProtocolError(f"{STATUSES[<Py_ssize_t>head.code]} does not answer {command.verb}")
+        if head.code == MSM_WIRE_HD and command._needs_value:
+            raise ProtocolError("HD does not answer mg with v: it has no value")
         if not has_opaque(command._verb) or head.code == MSM_WIRE_SERVER_ERROR:
             return 0
         if not head.has_opaque:

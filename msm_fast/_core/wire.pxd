@@ -16,6 +16,7 @@ cdef class Command:
     cdef Verb _verb
     cdef bytes _head        # the request line without opaque and line end
     cdef bytes _value       # None: no data block
+    cdef bint _needs_value  # a reply without one is no answer
 
 
 @cython.final

@@ -126,7 +126,9 @@ cpdef Command get(bytes key, object exptime=None, bint value=True, object cas=No
         if not value:
             raise ValueError("cas says when to leave the value out; without value there is none")
         at = _put_number(at, b" C", 2, checked_number("cas", cas, UINT64_MAX))
-    return _command(MG, key, head, at, None)
+    cdef Command command = _command(MG, key, head, at, None)
+    command._needs_value = value and cas is None
+    return command
 
 
 cpdef Command store(bytes key, bytes value, object client_flags, object exptime, object cas=None, bint add=False):

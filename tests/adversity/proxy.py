@@ -207,6 +207,13 @@ def glue(extra: bytes) -> Edit:
     return lambda data: data + extra
 
 
+def without_value(data: bytes) -> bytes:
+    """Return the reply to a get with its head alone, as if no value had been asked for."""
+    head, _, _ = data.partition(b"\r\n")
+    _, _, *flags = head.split(b" ")
+    return b" ".join([b"HD", *flags]) + b"\r\n"
+
+
 def change_opaque(data: bytes) -> bytes:
     """Return a reply with the opaque of another command."""
     head, separator, rest = data.partition(b"\r\n")

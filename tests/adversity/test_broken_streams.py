@@ -16,7 +16,7 @@ from msm_fast._core import wire
 from msm_fast.drivers.blocking import BlockingDriver
 from msm_fast.engine.effects import Batch, Exchange, Flow, NodeFailure, Outcome
 from tests.adversity.conftest import FORGETFUL, UNHURRIED, Cluster, home_of, is_normal
-from tests.adversity.proxy import Faults, change_opaque, glue, has_value, is_store, is_stored, once
+from tests.adversity.proxy import Faults, change_opaque, glue, has_value, is_store, is_stored, once, without_value
 from tests.adversity.visitor import Visitor, wait_until
 
 pytestmark = pytest.mark.memcached
@@ -126,6 +126,16 @@ def test_row_18_a_reply_with_the_opaque_of_another_command_is_no_reply(cluster: 
         assert visitor.get() == {"n": n}
     assert "opaque" in worker.nodes()[0].last_failure
     assert [event.node for event in events if event.kind == "node_down"] == ["n1"]
+
+
+def test_row_18_a_reply_without_the_value_that_was_asked_for_is_no_reply(cluster: Cluster) -> None:
+    worker = cluster.worker(near_cache=FORGETFUL)
+    visitor = visitor_with_cart(cluster, worker)
+    cluster.proxies["n1"].replies = Faults(only=has_value, edit=without_value)
+    assert visitor.get() == {"cart": ["apple"] * 30}
+    assert home_of(visitor.cookie) != "n1"
+    assert visitor.post(n=1).status == "stored"
+    assert visitor.get() == {"cart": ["apple"] * 30, "n": 1}
 
 
 @pytest.mark.parametrize("replies", [has_value, is_stored], ids=["values", "answers_to_a_save"])

@@ -10,7 +10,8 @@ from tests.reference import wire as reference
 
 U32, U64 = st.integers(0, reference.U32), st.integers(0, reference.U64)
 COMMANDS = {
-    "mg": wire.get(b"key"),
+    "mg": wire.get(b"key", value=False),
+    "mg v": wire.get(b"key"),
     "ms": wire.store(b"key", b"value", 1, 0),
     "md": wire.delete(b"key"),
     "mn": wire.noop(),

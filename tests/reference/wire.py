@@ -6,6 +6,7 @@ NUMBER = rb"(0|[1-9][0-9]*)"
 FLAG = re.compile(rb"[A-Za-z][\x21-\x7e]*")
 ANSWERS = {
     "mg": {"HD", "VA", "EN"},
+    "mg v": {"VA", "EN"},
     "ms": {"HD", "NS", "EX", "NF"},
     "md": {"HD", "NF", "EX"},
     "mn": {"MN"},

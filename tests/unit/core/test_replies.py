@@ -7,7 +7,7 @@ import pytest
 from msm_fast._core import wire
 from msm_fast._core.replies import ProtocolError, Reply, ReplyParser
 
-GET, STORE, DELETE = wire.get(b"k"), wire.store(b"k", b"v", 0, 0), wire.delete(b"k")
+GET, PEEK, STORE, DELETE = wire.get(b"k"), wire.get(b"k", value=False), wire.store(b"k", b"v", 0, 0), wire.delete(b"k")
 
 
 def read(commands, stream, first_opaque=1):
@@ -35,13 +35,13 @@ def test_a_hit_brings_value_cas_flags_and_ttl():
 
 
 def test_what_a_reply_does_not_say_has_a_default():
-    (reply,) = read([GET], b"HD O1\r\n")
+    (reply,) = read([PEEK], b"HD O1\r\n")
     assert (reply.value, reply.cas, reply.client_flags, reply.ttl_s, reply.text) == (None, 0, 0, -1, "")
     assert read([GET], b"VA 0 t-1 O1\r\n\r\n")[0].ttl_s == -1
 
 
 def test_numbers_reach_their_full_width():
-    (reply,) = read([GET], b"HD c18446744073709551615 f4294967295 t4294967295 O1\r\n")
+    (reply,) = read([PEEK], b"HD c18446744073709551615 f4294967295 t4294967295 O1\r\n")
     assert (reply.cas, reply.client_flags, reply.ttl_s) == (2**64 - 1, 2**32 - 1, 2**32 - 1)
 
 
@@ -221,7 +221,9 @@ def test_a_stream_that_is_no_answer_poisons_the_parser(stream):
 @pytest.mark.parametrize(
     ("command", "accepted"),
     [
-        (GET, {"VA", "HD", "EN"}),
+        (GET, {"VA", "EN"}),
+        (PEEK, {"VA", "HD", "EN"}),
+        (wire.get(b"k", cas=5), {"VA", "HD", "EN"}),  # HD: it has that still
         (STORE, {"HD", "NS", "EX", "NF"}),
         (DELETE, {"HD", "NF", "EX"}),
         (wire.noop(), {"MN"}),
@@ -254,9 +256,9 @@ def test_a_line_of_2048_bytes_is_read_and_a_longer_one_is_not():
         line = b"HD O1 k" + b"x" * (n - 9) + b"\r\n"
         assert len(line) == n
         if is_read:
-            assert read([GET], line)[0].status == "HD"
+            assert read([PEEK], line)[0].status == "HD"
         else:
-            refusal([GET], line)
+            refusal([PEEK], line)
 
 
 def test_what_came_before_a_refusal_is_kept():
