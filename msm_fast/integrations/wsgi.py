@@ -138,7 +138,8 @@ class _Body:
 
     def __iter__(self) -> Iterator[bytes]:
         try:
-            yield from self._body
+            for part in self._body:  # noqa: UP028 - who stops early has `yield from` close the app's body, and `close` again
+                yield part
         except GeneratorExit:  # the client has gone
             raise
         except BaseException as error:

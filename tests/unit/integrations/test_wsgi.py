@@ -1,5 +1,7 @@
 """The WSGI middleware, on the embedded local store; with wsgiref's validator around both sides."""
 
+from __future__ import annotations
+
 import io
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -48,7 +50,7 @@ class Browser:
         self.app = validator(app)
         self.cookie: str | None = None
 
-    def send(self, method: str = "GET", path: str = "/", scheme: str = "http") -> Response:
+    def send(self, method: str = "GET", path: str = "/", scheme: str = "http", *, goes_away: bool = False) -> Response:
         environ = {
             "REQUEST_METHOD": method,
             "SCRIPT_NAME": "",
@@ -76,13 +78,20 @@ class Browser:
 
         body = self.app(environ, start_response)
         try:
-            data = b"".join(body)
+            data = b"".join(broken_off(body) if goes_away else body)
         finally:
             body.close()  # type: ignore[attr-defined]
         response = Response(*started[-1], data)
         for value in response.all("set-cookie"):
             self.cookie = None if "Max-Age=0" in value else value.partition(";")[0].partition("=")[2]
         return response
+
+
+def broken_off(body: Iterable[bytes]) -> Iterator[bytes]:
+    """Do as a server whose client has gone after the first part of body."""
+    for part in body:
+        yield part
+        raise BrokenPipeError
 
 
 def app_of(handler: Handler) -> App:
@@ -352,6 +361,28 @@ def test_the_apps_close_is_called(manager: SessionManager) -> None:
         return Body()
 
     Browser(SessionMiddleware(app, manager)).send()  # type: ignore[arg-type]
+    assert closed == [True]
+
+
+def test_it_is_called_once_also_if_the_client_goes_away(manager: SessionManager) -> None:
+    closed: list[bool] = []
+
+    class Body:
+        def __iter__(self) -> Body:
+            return self
+
+        def __next__(self) -> bytes:
+            return b"x"
+
+        def close(self) -> None:
+            closed.append(True)
+
+    def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        start_response("200 OK", [("Content-Type", "text/plain")])
+        return Body()
+
+    with pytest.raises(BrokenPipeError):
+        Browser(SessionMiddleware(app, manager)).send(goes_away=True)  # type: ignore[arg-type]
     assert closed == [True]
 
 
