@@ -5,10 +5,11 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
-from flask import Flask, request, session
+from flask import Flask, copy_current_request_context, request, session, stream_with_context
 from flask.testing import FlaskClient
 
 from msm_fast import ApplicationStopped, SerializationError, SessionId, SessionManager
@@ -399,3 +400,51 @@ def test_requests_that_lock_let_their_lock_go(make: Callable[..., Flask], client
         with other.session_transaction() as inside:
             inside["by"] = "test"
     assert time.monotonic() - started < 2, "a lock that is left behind is waited for"
+
+
+LOCKED = {"locking": "all", "timeouts": replace(UNHURRIED, lock=0.1)}
+
+
+def test_a_copy_of_the_context_that_ends_leaves_its_request_the_lock(
+    make: Callable[..., Flask], client: FlaskClient
+) -> None:
+    client.post("/set/before")
+    locking = make(**LOCKED)
+    answers: list[int] = []
+
+    @locking.post("/copied")
+    def copied() -> str:
+        session.get("before")
+        copy_current_request_context(lambda: None)()
+        answers.append(twin(client, locking).post("/set/between").status_code)
+        return "done"
+
+    assert twin(client, locking).post("/copied").status_code == 200
+    assert answers == [503], "it is locked"
+    assert twin(client, locking).post("/set/after").status_code == 200
+
+
+def test_a_session_that_is_first_used_after_its_request_has_ended_is_not_locked(
+    make: Callable[..., Flask], client: FlaskClient
+) -> None:
+    client.post("/set/before")
+    locking = make(**LOCKED)
+    left: list[Callable[[], object]] = []
+
+    @locking.post("/leave")
+    def leave() -> str:
+        left.append(copy_current_request_context(lambda: session.get("before")))
+        return "left"
+
+    @locking.get("/stream")
+    @stream_with_context
+    def stream() -> Iterator[str]:
+        yield "..."
+        yield str(session.get("before"))
+        assert twin(client, locking).post("/set/between").status_code == 200, "a body may stream for hours"
+        yield "..."
+
+    twin(client, locking).post("/leave")
+    assert left[0]() is True
+    assert twin(client, locking).post("/set/after").status_code == 200
+    assert twin(client, locking).get("/stream").text == "...True..."

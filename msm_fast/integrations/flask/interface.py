@@ -9,6 +9,7 @@ from http import HTTPStatus
 from typing import Any
 
 from flask import Flask, Request, Response, after_this_request, has_request_context, request
+from flask.globals import request_ctx
 from flask.sessions import SecureCookieSession, SessionInterface, SessionMixin, session_json_serializer
 
 from msm_fast.errors import MsmError
@@ -47,6 +48,7 @@ class MsmSessionInterface(SessionInterface):
         session = FlaskSession(self.manager.request(presented, request.method, path), presented)
         request.environ[_ENVIRON_KEY] = session
         if has_request_context():
+            session.opened_in = _context_id()
             after_this_request(partial(self._give_up_if_refused, session))
         return session
 
@@ -160,10 +162,21 @@ class MsmSessionInterface(SessionInterface):
 
 
 def close_session(request: Request) -> None:
-    """Let the lock of the request's session go, if that was not saved."""
-    session = request.environ.pop(_ENVIRON_KEY, None)
-    if session is not None:
-        session.scope.close()
+    """Let the lock of the request's session go, if that was not saved, as the request's context ends.
+
+    Who looks at the session later, as a body or a thread may, has no lock: nobody would let it go. A copy of the
+    context, such as a thread works in, is not the request's: it may end first.
+    """
+    session = request.environ.get(_ENVIRON_KEY)
+    if session is None or session.opened_in != _context_id():
+        return
+    del request.environ[_ENVIRON_KEY]
+    session.scope.close()
+    session.scope.takes_lock = False
+
+
+def _context_id() -> int:
+    return id(request_ctx._get_current_object())  # type: ignore[attr-defined]
 
 
 def note_unanswered(app: Flask, exception: BaseException, **_: object) -> None:
