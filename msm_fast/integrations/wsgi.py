@@ -61,6 +61,7 @@ class SessionMiddleware:
         try:
             body = self._app(environ, response.start)
             if not isinstance(body, (list, tuple)):
+                scope.takes_lock = not response.has_started  # a body may be sent for hours
                 return _Body(body, response)
             response.end()
         except UNREACHABLE as error:

@@ -1,21 +1,29 @@
 """Locked sessions over real memcached: many threads and managers, real time, workers that die."""
 
+from __future__ import annotations
+
 import os
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
+from wsgiref.util import setup_testing_defaults
 
 import pytest
 
 from msm_fast import SessionManager, Timeouts
+from msm_fast.integrations.wsgi import ENVIRON_KEY, SessionMiddleware
 from tests.integration.conftest import Nodes
 from tests.integration.test_manager import home_of, loaded, store
 from tests.timeouts import HURRIED, UNHURRIED
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
 pytestmark = pytest.mark.memcached
 
@@ -173,3 +181,18 @@ def test_manager_load_takes_no_lock(make_manager: MakeManager) -> None:
     session["n"] = 1
     assert manager.save(session).status == "stored"
     assert manager.statistics().locks == 0
+
+
+def test_a_streaming_body_that_is_the_first_to_look_at_its_session_takes_no_lock(nodes: Nodes) -> None:
+    def app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        start_response("200 OK", [])
+        return (str(environ[ENVIRON_KEY]["n"]).encode() for _ in range(2))
+
+    text = ",".join(f"{name}:{server.address}" for name, server in nodes.items())
+    with SessionManager(text, locking="all", timeouts=UNHURRIED) as manager:
+        environ: WSGIEnvironment = {"HTTP_COOKIE": f"session={store(manager, n=0)}"}
+        setup_testing_defaults(environ)
+        body = SessionMiddleware(app, manager)(environ, lambda *_: bytes)
+        assert next(iter(body)) == b"0"
+        assert manager.statistics().locks == 0
+        body.close()  # type: ignore[attr-defined]
