@@ -261,6 +261,8 @@ class AsyncRequestScope(RequestLife):
         if not session.was_used:
             if self._found is not None:
                 self._rules.learn(*self._name, has_changed=False)  # its session was looked up, and locked, in vain
+            if self._lock is not None:
+                await self.close()
             return _UNCHANGED
         state = session.state
         if self.is_ignored:

@@ -19,7 +19,9 @@ from typing import Any
 
 import pytest
 from starlette.applications import Starlette
-from starlette.routing import WebSocketRoute
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route, WebSocketRoute
 from starlette.testclient import TestClient
 from starlette.websockets import WebSocket
 
@@ -113,6 +115,27 @@ def test_each_save_of_a_websocket_that_lives_long_has_the_time_of_a_request(node
             assert websocket.receive()["code"] == 1000
     finally:
         proxy.close()
+
+
+def test_an_open_connection_that_has_not_looked_at_its_session_does_not_keep_it_locked(nodes: Nodes) -> None:
+    async def feed(websocket: WebSocket) -> None:
+        await websocket.accept()
+        await websocket.receive()
+
+    async def buy(request: Request) -> Response:
+        request.session["cart"] = ["apple"]
+        return Response()
+
+    app = SessionMiddleware(
+        Starlette(routes=[WebSocketRoute("/feed", feed), Route("/", buy, methods=["POST"])]),
+        nodes=as_text(nodes),
+        locking="all",
+        timeouts=replace(UNHURRIED, lock=0.2),
+    )
+    with TestClient(app) as client:
+        client.post("/")
+        with client.websocket_connect("/feed"):
+            assert client.post("/").status_code == 200
 
 
 def test_fastapi_has_its_session_too(nodes: Nodes) -> None:
