@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, MutableMapping
+from copy import deepcopy
 from typing import Any, TypeVar
 
 from msm_fast.session import Session
@@ -93,6 +94,11 @@ class SessionMapping(MutableMapping[str, Any]):
     def copy(self) -> dict[str, Any]:
         """Return its attributes as a dict."""
         return dict(self)
+
+    __copy__ = copy
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> dict[str, Any]:
+        return deepcopy(dict(self), memo)
 
     def __or__(self, other: Mapping[str, Any]) -> dict[str, Any]:
         return {**self, **other}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import uuid
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
@@ -432,6 +433,16 @@ def test_the_session_is_a_dict_in_every_way(app: Flask) -> None:
         assert inside.popitem() in (("a", 1), ("b", 2))
         assert inside.new
         assert inside.id not in repr(inside)
+
+
+def test_a_copy_of_the_session_is_a_dict_that_has_nothing_to_do_with_it(app: Flask) -> None:
+    with app.test_request_context():
+        session["cart"] = ["apple"]
+        shallow, deep = copy.copy(session), copy.deepcopy(session)
+        deep["cart"].append("pear")
+        assert session["cart"] == ["apple"]
+        session.clear()
+        assert (shallow, deep) == ({"cart": ["apple"]}, {"cart": ["apple", "pear"]})
 
 
 @pytest.mark.parametrize("is_looked_at_before", [True, False])
