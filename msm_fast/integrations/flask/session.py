@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from flask.sessions import SessionMixin
 
 from msm_fast.integrations.session_mapping import SessionMapping
@@ -69,7 +71,16 @@ class FlaskSession(SessionMapping, SessionMixin):
     def permanent(self, value: bool) -> None:
         if bool(value) != self.permanent:
             self[_PERMANENT] = bool(value)
-            self.has_new_lifetime = True
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        if name == _PERMANENT:
+            self.has_new_lifetime |= bool(value) != self.permanent
+        self.engine_session[name] = value
+
+    def __delitem__(self, name: str) -> None:
+        if name == _PERMANENT:
+            self.has_new_lifetime |= self.permanent
+        del self.engine_session[name]
 
     def invalidate(self) -> None:
         """End it: what is written afterwards begins a new session."""

@@ -13,6 +13,7 @@ from typing import Any
 import flask
 import pytest
 from flask import Flask, session, stream_with_context
+from flask.sessions import SessionMixin
 from flask.testing import FlaskClient
 from flask_login import LoginManager, UserMixin, login_user
 from markupsafe import Markup
@@ -309,10 +310,23 @@ def test_a_session_may_be_given_lifetimes_of_its_own(app: Flask, client: FlaskCl
     assert (found.max_inactive, found.absolute_lifetime) == (60, 600)
 
 
-def test_a_session_that_is_no_longer_permanent_ends_with_the_browser(app: Flask, client: FlaskClient) -> None:
+def say_that_it_is_not(permanent: SessionMixin) -> None:
+    permanent.permanent = False
+
+
+def take_out_all_but_the_count(permanent: SessionMixin) -> None:
+    for name in [*permanent]:
+        if name != "n":
+            permanent.pop(name)
+
+
+@pytest.mark.parametrize("end", [say_that_it_is_not, take_out_all_but_the_count])
+def test_a_session_that_is_no_longer_permanent_ends_with_the_browser(
+    app: Flask, client: FlaskClient, end: Callable[[SessionMixin], None]
+) -> None:
     @app.post("/forget")
     def forget() -> str:
-        session.permanent = False
+        end(session)
         return "forgotten"
 
     client.post("/stay")
