@@ -195,6 +195,8 @@ class RequestScope(RequestLife):
         rules = self._rules
         lock = self._want_lock() if rules.locks else None
         state = self._manager._find(self._cookie_value, self._expects_write, self, lock)
+        if lock is not None and self._lock is None:  # the request has ended meanwhile, in another thread
+            self._manager._release(lock, self)
         if rules.learns:
             self._note_found(state)
         return state

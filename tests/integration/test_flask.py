@@ -448,3 +448,28 @@ def test_a_session_that_is_first_used_after_its_request_has_ended_is_not_locked(
     assert left[0]() is True
     assert twin(client, locking).post("/set/after").status_code == 200
     assert twin(client, locking).get("/stream").text == "...True..."
+
+
+def test_a_lock_that_comes_after_its_request_has_ended_is_let_go(
+    make: Callable[..., Flask], client: FlaskClient
+) -> None:
+    client.post("/set/before")
+    app = make(locking="all")
+    manager = manager_of(app)
+    threads: list[threading.Thread] = []
+
+    @app.post("/leave")
+    def leave() -> str:
+        threads.append(threading.Thread(target=copy_current_request_context(lambda: session.get("before"))))
+        threads[0].start()
+        deadline = time.monotonic() + PATIENCE_S
+        while not manager.statistics().lock_waits:
+            assert time.monotonic() < deadline
+            time.sleep(0.001)
+        return "left"
+
+    with manager.request(cookie_of(client), "POST") as locked:
+        locked.get("before")
+        twin(client, app).post("/leave")
+    threads[0].join(PATIENCE_S)
+    assert twin(client, make(**LOCKED)).post("/set/after").status_code == 200
