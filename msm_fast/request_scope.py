@@ -53,7 +53,7 @@ class RequestLife(Budget):
 
     is_ignored: settings.ignore_requests matches: nothing is stored, and the client's cookie must stay as it is.
     takes_lock: False is for who cannot promise to call close. is_open_ended: it goes on behind its response's headers,
-    perhaps for hours: each save has timeouts.request for itself.
+    perhaps for hours: each save has timeouts.request for itself. is_refused: it was looked up in vain, by a thread.
     """
 
     __slots__ = (
@@ -68,6 +68,7 @@ class RequestLife(Budget):
         "_uri",
         "is_ignored",
         "is_open_ended",
+        "is_refused",
         "session",
         "takes_lock",
     )
@@ -89,7 +90,7 @@ class RequestLife(Budget):
         self._lock: SessionLock | None = None
         self._found: _Found | None = None
         self.takes_lock = True
-        self.is_open_ended = False
+        self.is_open_ended = self.is_refused = False
         self.is_ignored = rules.ignores and rules.is_ignored(self._name[1])
         self.session = Session(self._find, manager._mint, cookie_value)
 
@@ -194,7 +195,11 @@ class RequestScope(RequestLife):
     def _find(self) -> SessionState | None:
         rules = self._rules
         lock = self._want_lock() if rules.locks else None
-        state = self._manager._find(self._cookie_value, self._expects_write, self, lock)
+        try:
+            state = self._manager._find(self._cookie_value, self._expects_write, self, lock)
+        except BaseException:
+            self.is_refused = True
+            raise
         if lock is not None and self._lock is None:  # the request has ended meanwhile, in another thread
             self._manager._release(lock, self)
         if rules.learns:

@@ -39,7 +39,7 @@ class FlaskSession(SessionMapping, SessionMixin):
     @property
     def is_refused(self) -> bool:
         """Whether it was looked up in vain."""
-        return self.engine_session.was_used and not self.engine_session.is_at_hand
+        return self.scope.is_refused and not self.engine_session.is_at_hand
 
     def give_up(self, stand_in: Session, unanswered: BaseException | None = None) -> None:
         """Be stand_in from now on, which is not stored: what answers the request may look at it without an error."""

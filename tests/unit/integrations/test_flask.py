@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import threading
 import uuid
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
@@ -12,7 +13,7 @@ from typing import Any
 
 import flask
 import pytest
-from flask import Flask, session, stream_with_context
+from flask import Flask, copy_current_request_context, session, stream_with_context
 from flask.sessions import SessionMixin
 from flask.testing import FlaskClient
 from flask_login import LoginManager, UserMixin, login_user
@@ -35,6 +36,9 @@ from msm_fast.manager import RequestScope
 
 OLD_CLOCK = pytest.mark.filterwarnings("ignore:datetime.datetime.utcnow:DeprecationWarning")
 """Flask-Login asks for the time in a way that Python 3.12 deprecates."""
+
+
+PATIENCE_S = 20.0
 
 
 class LazyText:
@@ -666,6 +670,38 @@ def test_an_error_page_of_ones_own_is_shown_though_a_later_function_looks_again(
     assert response.headers["X-User"] == "None"
     monkeypatch.undo()
     assert stored(app, client) == {"n": 1, "answered": 200}
+
+
+def test_a_session_that_a_thread_is_looking_up_as_its_request_ends_is_not_given_up(
+    app: Flask, client: FlaskClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    is_looking, may_find = threading.Event(), threading.Event()
+    find = SessionManager._find
+    seen: list[int] = []
+
+    def find_slowly(*arguments: Any) -> Any:
+        if threading.current_thread() in threads:
+            is_looking.set()
+            assert may_find.wait(PATIENCE_S)
+        return find(*arguments)
+
+    @app.post("/leave-a-thread")
+    def leave_a_thread() -> str:
+        threads.append(threading.Thread(target=copy_current_request_context(read_twice)))
+        threads[0].start()
+        assert is_looking.wait(PATIENCE_S)
+        return "left"
+
+    def read_twice() -> None:
+        seen.extend([session["n"], session["n"]])
+
+    threads: list[threading.Thread] = []
+    client.post("/count")
+    monkeypatch.setattr(SessionManager, "_find", find_slowly)
+    client.post("/leave-a-thread")
+    may_find.set()
+    threads[0].join(PATIENCE_S)
+    assert seen == [1, 1]
 
 
 def test_an_error_that_has_nothing_to_do_with_sessions_stays_one(app: Flask, client: FlaskClient) -> None:
