@@ -46,7 +46,10 @@ cdef class Session:
     cdef SessionState _look_up(self):
         self.was_used = True
         found = None if self._find is None else self._find()
-        self._state = self._mint() if found is None else found
+        if found is None:
+            found = self._mint()
+        if self._state is None:  # else another thread of this request was first, and has perhaps changed it by now
+            self._state = found
         self._find = None  # the scope's, which refers to this session: a cycle would be left to the garbage collector
         return self._state
 

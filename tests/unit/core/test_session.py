@@ -78,6 +78,21 @@ def test_one_that_is_not_found_is_a_new_one():
     assert dict(Session(lambda: None, lambda: session_of(a=1).state)) == {"a": 1}
 
 
+@pytest.mark.parametrize("is_found", [True, False])
+def test_of_two_threads_that_look_it_up_at_once_both_have_what_the_first_one_found(is_found):
+    def find():
+        """Take as long as another thread needs to look it up, and to write to it."""
+        if not is_late:
+            is_late.append(True)
+            session["first"] = 1
+        return SessionState(SessionId("abc"), AttributeMap({}), 1, 1, 60, 0) if is_found else None
+
+    is_late = []
+    session = Session(find, lambda: SessionState(SessionId("new"), AttributeMap({}), 1, 1, 60, 0))
+    session["second"] = 2
+    assert session == {"first": 1, "second": 2}
+
+
 def test_what_a_look_up_raises_is_raised_at_each_use():
     def fail():
         raise LookupError
