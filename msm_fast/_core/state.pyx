@@ -114,11 +114,11 @@ cdef class SessionState:
 
     Of a sticky session there is one in a worker, which all its requests share. is_live: it lives in this worker, which
     has the last word on whether it exists. was_ended: another request that shares it has ended it; nothing of it is
-    stored any more. used_at: when its last request came, monotonic seconds. touch_at: when the lives of its copies are
-    to be extended next, monotonic seconds. revision: grows with each change that is to be written. written_revision:
-    the revision that the cluster has. turn: whose turn it is to write; the next one waits for that. own_nonces: of
-    writes whose outcome is not known. unsettled: what such a write was to store; it is tried again, as it was, before
-    anything newer.
+    stored any more. used_at: when it was last asked for, or changed, monotonic seconds. touch_at: when the lives of its
+    copies are to be extended next, monotonic seconds. revision: grows with each change that is to be written.
+    written_revision: the revision that the cluster has. turn: whose turn it is to write; the next one waits for that.
+    own_nonces: of writes whose outcome is not known. unsettled: what such a write was to store; it is tried again, as
+    it was, before anything newer.
     """
 
     def __cinit__(self):

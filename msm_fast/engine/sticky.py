@@ -275,6 +275,7 @@ class StickySessions:
             if live is not state:  # it was dropped while this request had it
                 self._live.rebase(live, carry_over(ctx, before, body, live.body))
             live.revision += 1
+            live.used_at = ctx.clock.monotonic()  # its request may have come hours ago: a websocket's
         if self._is_synchronous or not self._writer.queue(key, live):
             return None
         ctx.counters.add("queued")

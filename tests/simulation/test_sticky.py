@@ -156,6 +156,22 @@ def test_a_session_that_is_only_read_stays_in_the_cluster(driver: SimulatedDrive
     assert worker.load(session_id) is None
 
 
+def test_a_session_lives_on_from_each_save_of_a_request_that_outlasts_its_lifetime(
+    driver: SimulatedDriver, make_worker: MakeWorker
+) -> None:
+    worker = make_worker(max_inactive=100)
+    session_id = worker.store(n=0)
+    of_a_websocket = loaded(worker, session_id)
+    for n in range(5):
+        driver.clock.advance(60)
+        of_a_websocket["n"] = n
+        worker.save(of_a_websocket)
+        worker.catch_up()
+    driver.clock.advance(60)
+    assert len(holders(driver, session_id)) == 2
+    assert loaded(worker, session_id).state is of_a_websocket.state
+
+
 def test_the_absolute_limit_holds_in_memory_too(driver: SimulatedDriver, make_worker: MakeWorker) -> None:
     worker = make_worker(max_inactive=100, absolute_lifetime=150)
     session_id = worker.store(n=0)
