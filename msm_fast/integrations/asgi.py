@@ -130,6 +130,7 @@ class SessionMiddleware:
             settings.setdefault("max_inactive", max_age)
         self._app = app
         self._is_owner = manager is None
+        self._has_shut_down = False
         self._manager = manager or _manager_of(settings)
         self._cookie = cookie or described
 
@@ -137,8 +138,10 @@ class SessionMiddleware:
         """Serve one connection."""
         kind = scope["type"]
         if kind not in _WITH_SESSION:
-            is_last = kind == "lifespan" and self._is_owner
-            await self._app(scope, receive, self._closing_last(send) if is_last else send)
+            if kind == "lifespan" and self._is_owner:
+                self._open_again()
+                send = self._closing_last(send)
+            await self._app(scope, receive, send)
             return
         presented = read_cookie(_cookie_header(scope), self._cookie.name)
         method = scope["method"] if kind == "http" else "WEBSOCKET"
@@ -168,11 +171,19 @@ class SessionMiddleware:
             raise
         await response.end()
 
+    def _open_again(self) -> None:
+        """Have an open manager where app is started after a shutdown: by tests, or for each event in AWS Lambda."""
+        if self._has_shut_down:
+            self._has_shut_down = False
+            former, self._manager = self._manager, AsyncSessionManager(self._manager.settings)
+            self._manager.share_memory(former)
+
     def _closing_last(self, send: Send) -> Send:
         """Return a send that closes the manager when app has shut down."""
 
         async def send_and_close(message: Message) -> None:
             if message["type"].startswith("lifespan.shutdown."):
+                self._has_shut_down = True
                 await self._manager.close()
             await send(message)
 

@@ -330,6 +330,30 @@ def test_its_manager_is_closed_after_the_application_has_shut_down(loop: asyncio
     assert seen == [("lifespan.startup.complete", False), ("lifespan.shutdown.complete", True)]
 
 
+def test_an_application_that_is_started_again_has_an_open_manager_that_knows_what_the_former_did(
+    loop: asyncio.AbstractEventLoop,
+) -> None:
+    seen: list[tuple[str, bool]] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "http":
+            await app_of(count)(scope, receive, send)
+            return
+        for message in ("lifespan.startup.complete", "lifespan.shutdown.complete"):
+            await send({"type": message})
+
+    middleware = SessionMiddleware(app)
+
+    async def send(message: Message) -> None:
+        seen.append((message["type"], middleware._manager._ctx.is_closed))
+
+    browser = Browser(middleware, loop)
+    for n in range(1, 3):
+        loop.run_until_complete(middleware({"type": "lifespan"}, None, send))  # type: ignore[arg-type]
+        assert browser.send()[1]["body"] == b"%d" % n
+    assert seen == [("lifespan.startup.complete", False), ("lifespan.shutdown.complete", True)] * 2
+
+
 def test_a_manager_that_was_given_is_left_open(
     browse: Callable[..., Browser], manager: AsyncSessionManager, loop: asyncio.AbstractEventLoop
 ) -> None:
