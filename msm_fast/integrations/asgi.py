@@ -20,6 +20,7 @@ from msm_fast.integrations.session_headers import (
 from msm_fast.integrations.session_mapping import SessionMapping
 from msm_fast.policies import SaveResult
 from msm_fast.request_scope import AsyncRequestScope
+from msm_fast.session import Session
 from msm_fast.settings import Settings
 
 __all__ = ["AsyncSession", "SessionMiddleware"]
@@ -47,16 +48,16 @@ _STARTS = frozenset({"http.response.start", "websocket.accept", "websocket.http.
 class AsyncSession(SessionMapping):
     """A dict of the session's attributes, which was looked up before the application was called."""
 
-    def __init__(self, scope: AsyncRequestScope) -> None:
-        super().__init__(scope.session)
-        self._scope = scope
+    def __init__(self, session: Session, save: Callable[[], Awaitable[SaveResult]]) -> None:
+        super().__init__(session)
+        self._save = save
 
     async def save(self) -> SaveResult:
         """Store what changed now, not when the response starts or ends; its lock, if it has one, is let go.
 
         Raises: SessionUnavailable, SerializationError, ConflictError.
         """
-        return await self._scope.save()
+        return await self._save()
 
 
 def _app_may_be_named(init: _Init) -> _Init:
@@ -148,7 +149,7 @@ class SessionMiddleware:
         request = self._manager.request(presented, method, scope["path"])
         headers = SessionHeaders(request, self._cookie, presented, is_https=scope.get("scheme") in ("https", "wss"))
         response = _Response(request, headers, kind, send)
-        scope["session"] = AsyncSession(request)
+        scope["session"] = AsyncSession(request.session, response.save)
         if kind == "websocket":
             receive = response.listening(receive)
         try:
@@ -236,7 +237,14 @@ class _Response:
     async def end(self) -> None:
         """Store what app wrote after it had started its response."""
         if self._has_started and self._scope.session.was_used and self._scope.session.state.may_need_saving:
-            self._headers.note_late_save(await self._scope.save(), _log)
+            await self.save()
+
+    async def save(self) -> SaveResult:
+        """Store what app wrote; once its response has started, a new id is one that the client is not told."""
+        result = await self._scope.save()
+        if self._has_started:
+            self._headers.note_late_save(result, _log)
+        return result
 
     async def refuse(self, error: BaseException) -> None:
         """Answer that the session is not available, if nothing was answered yet."""

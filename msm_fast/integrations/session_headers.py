@@ -50,6 +50,8 @@ class SessionHeaders:
         self._cookie = cookie
         self._presented = presented
         self._is_https = is_https
+        self._known = presented
+        """What the client's cookie says; or was to say, and a warning has told that it does not."""
         self.sent: str | None = None
         """What Set-Cookie said when it was last asked for; to be said again where other headers take their place."""
 
@@ -58,16 +60,22 @@ class SessionHeaders:
 
         It is taken as sent.
         """
-        self.sent = self._cookie_after(result)
+        value = cookie_value(self._scope, self._presented, result)
+        self.sent = self._cookie_of(value)
+        if value is not None:
+            self._known = value
         return self.sent
 
     def note_late_save(self, result: SaveResult, log: logging.Logger) -> None:
-        """Warn if a save after the headers had left gave the session an id that the client was not told."""
-        if result.status not in ("unchanged", "invalidated") and self._cookie_after(result) not in (None, self.sent):
+        """Warn once if a save after the headers had left gave the session an id that the client was not told."""
+        if result.status in ("unchanged", "invalidated"):
+            return
+        value = cookie_value(self._scope, self._presented, result)
+        if value and value != self._known:
+            self._known = value
             log.warning("a session got its id after the headers had left; the client will not know it")
 
-    def _cookie_after(self, result: SaveResult) -> str | None:
-        value = cookie_value(self._scope, self._presented, result)
+    def _cookie_of(self, value: str | None) -> str | None:
         if not value:
             return None if value is None else self._cookie.deletion(self._is_https)
         is_known = value == self._presented and not self._cookie.rolling

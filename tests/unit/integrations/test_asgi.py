@@ -478,6 +478,36 @@ def test_a_session_that_begins_after_the_headers_left_is_warned_about(
     ]
 
 
+def test_and_so_is_one_that_the_application_saves_then_but_once(
+    browse: Callable[..., Browser], caplog: pytest.LogCaptureFixture
+) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "websocket.accept"})
+        for _ in range(2):
+            count(scope["session"], scope)
+            await scope["session"].save()
+
+    browse(app).connect({"type": "websocket", "path": "/", "scheme": "ws"})
+    assert [record.getMessage() for record in caplog.records] == [
+        "a session got its id after the headers had left; the client will not know it"
+    ]
+
+
+def test_but_not_one_whose_id_the_client_came_with(
+    browse: Callable[..., Browser], caplog: pytest.LogCaptureFixture
+) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200})
+        count(scope["session"], scope)
+        await send(BODY_END)
+
+    browser = browse(app_of(count), max_age=600)
+    browser.send()
+    browser.app = browse(app, max_age=600).app
+    browser.send()
+    assert caplog.records == []
+
+
 def test_a_request_that_raises_stores_nothing(browse: Callable[..., Browser]) -> None:
     def fail(session: Any, scope: Any) -> None:
         session["n"] = 100
