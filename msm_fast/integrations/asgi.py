@@ -216,7 +216,7 @@ class _Response:
     def send(self, message: Message) -> Awaitable[None]:
         """Pass one message of app's on; to be awaited."""
         if self._has_started and not self._is_refused:
-            return self._send(message)
+            return self._send_on(message) if self._is_websocket else self._send(message)
         return self._begin(message)
 
     async def _begin(self, message: Message) -> None:
@@ -233,6 +233,14 @@ class _Response:
             if self._scope.session.was_used:
                 message = {**message, "headers": self._with_session(message.get("headers", ()), result)}
         await self._send(message)
+
+    async def _send_on(self, message: Message) -> None:
+        """Pass a message of an open websocket on, and note if its client has gone: who never receives hears it here."""
+        try:
+            await self._send(message)
+        except OSError:
+            self.has_client_gone = True
+            raise
 
     async def end(self) -> None:
         """Store what app wrote after it had started its response."""

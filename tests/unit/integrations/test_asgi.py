@@ -632,6 +632,36 @@ def test_a_websocket_whose_client_goes_away_stores_its_session_but_not_one_that_
     assert stored == {"n": 2 if message == "websocket.disconnect" else 1}
 
 
+def test_a_websocket_that_learns_by_sending_that_its_client_has_gone_stores_its_session_too(
+    browse: Callable[..., Browser],
+    manager: AsyncSessionManager,
+    loop: asyncio.AbstractEventLoop,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "websocket.accept"})
+        count(scope["session"], scope)
+        try:
+            await send({"type": "websocket.send", "text": "news"})
+        except OSError as error:
+            raise ClientHasGoneError from error
+
+    browser = browse(websocket({"type": "websocket.accept"}))
+    browser.connect({"type": "websocket", "path": "/", "scheme": "ws"})
+    keep = Browser._send
+
+    async def send(self: Browser, message: Message) -> None:
+        if message["type"] == "websocket.send":
+            raise OSError
+        await keep(self, message)
+
+    monkeypatch.setattr(Browser, "_send", send)
+    browser.app = browse(app).app
+    with pytest.raises(ClientHasGoneError):
+        browser.connect({"type": "websocket", "path": "/", "scheme": "ws"})
+    assert loop.run_until_complete(manager.load(browser.cookie or "")) == {"n": 2}
+
+
 def test_a_websocket_whose_session_is_not_available_is_closed(
     browse: Callable[..., Browser], failing: type[Failing]
 ) -> None:
