@@ -88,8 +88,8 @@ class SessionMiddleware:
     manager: made of settings if it is not given, and then closed when the server shuts down, if it tells (lifespan).
     secret_key: not used, and may stay where Starlette's middleware had one: the cookie holds an id, nothing to sign.
     session_cookie, max_age, path, same_site, https_only, domain, partitioned: of the cookie, as Starlette's middleware
-        has them; max_age: seconds from the last response that used the session, also for settings.max_inactive if that
-        is not given; None: until the browser ends. cookie: all that in one, instead.
+        has them; max_age: seconds from the last response that used the session, also for max_inactive among settings by
+        name if that is not given; None: until the browser ends. cookie: all that in one, instead.
     settings: the fields of Settings, by name. What the native serializer does not know, such as a subclass of dict or a
         member of an enumeration, is stored as Starlette's own sessions have it, as JSON, if serializer is not given.
     Raises: ConfigurationError.
@@ -127,12 +127,10 @@ class SessionMiddleware:
             _check_cookie(cookie, described)
         if manager is not None:
             _check_manager(manager, settings)
-        if max_age is not None:
-            settings.setdefault("max_inactive", max_age)
         self._app = app
         self._is_owner = manager is None
         self._has_shut_down = False
-        self._manager = manager or _manager_of(settings)
+        self._manager = manager or _manager_of(settings, max_age)
         self._cookie = cookie or described
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -298,9 +296,11 @@ def _check_manager(manager: object, settings: dict[str, Any]) -> None:
         raise ConfigurationError("settings", sorted(settings), "a manager, or settings by name, not both")
 
 
-def _manager_of(settings: dict[str, Any]) -> AsyncSessionManager:
+def _manager_of(settings: dict[str, Any], max_age: int | None) -> AsyncSessionManager:
     if not isinstance(settings.get("nodes"), Settings):
         settings.setdefault("serializer", ("native", "json"))
+        if max_age is not None:
+            settings.setdefault("max_inactive", max_age)
     return AsyncSessionManager(**settings)
 
 

@@ -314,6 +314,11 @@ def test_a_serializer_of_ones_own_is_not_overruled(manager: AsyncSessionManager)
     assert SessionMiddleware(app, manager)._manager.settings.serializer == "native"
 
 
+def test_a_settings_object_decides_how_long_sessions_live_as_a_manager_does() -> None:
+    middleware = SessionMiddleware(app_of(count), nodes=Settings.build(max_inactive=60), max_age=600)
+    assert (middleware._manager.settings.max_inactive, middleware._cookie.max_age) == (60, 600)
+
+
 def test_its_manager_is_closed_after_the_application_has_shut_down(loop: asyncio.AbstractEventLoop) -> None:
     seen: list[tuple[str, bool]] = []
 
