@@ -83,7 +83,7 @@ class SessionMiddleware:
     between by `await session.save()`. A request that app ends with an exception stores nothing more.
 
     When no copy of a session can be reached, or its lock cannot be had in time, the answer to a request that looks at
-    it is 503 with Retry-After, and the cookie stays as it is; a websocket is closed with code 1013.
+    it is 503 with Retry-After, and the cookie stays as it is; a websocket that was accepted is closed with code 1013.
 
     manager: made of settings if it is not given, and then closed when the server shuts down, if it tells (lifespan).
     secret_key: not used, and may stay where Starlette's middleware had one: the cookie holds an id, nothing to sign.
@@ -146,7 +146,7 @@ class SessionMiddleware:
         method = scope["method"] if kind == "http" else "WEBSOCKET"
         request = self._manager.request(presented, method, scope["path"])
         headers = SessionHeaders(request, self._cookie, presented, is_https=scope.get("scheme") in ("https", "wss"))
-        response = _Response(request, headers, kind, send)
+        response = _Response(request, headers, scope, send)
         scope["session"] = AsyncSession(request.session, response.save)
         if kind == "websocket":
             receive = response.listening(receive)
@@ -192,10 +192,11 @@ class SessionMiddleware:
 class _Response:
     """What app sends, with the session stored before its headers leave."""
 
-    def __init__(self, scope: AsyncRequestScope, headers: SessionHeaders, kind: str, send: Send) -> None:
-        self._scope = scope
+    def __init__(self, request: AsyncRequestScope, headers: SessionHeaders, scope: Scope, send: Send) -> None:
+        self._scope = request
         self._headers = headers
-        self._is_websocket = kind == "websocket"
+        self._is_websocket = scope["type"] == "websocket"
+        self._may_answer = "websocket.http.response" in (scope.get("extensions") or ())
         self._send = send
         self._has_started = False
         self._is_refused = False
@@ -260,13 +261,14 @@ class _Response:
         self._is_refused = True
         if self.has_client_gone:
             return
-        if self._is_websocket:
+        if self._is_websocket and (self._has_started or not self._may_answer):
             await self._send({"type": "websocket.close", "code": _TRY_AGAIN_LATER})
         elif self._has_started:
             raise error
         else:
-            await self._send({"type": "http.response.start", "status": 503, "headers": _encoded(REFUSAL_HEADERS)})
-            await self._send({"type": "http.response.body", "body": REFUSAL})
+            answer = "websocket.http.response" if self._is_websocket else "http.response"
+            await self._send({"type": f"{answer}.start", "status": 503, "headers": _encoded(REFUSAL_HEADERS)})
+            await self._send({"type": f"{answer}.body", "body": REFUSAL})
 
     def _with_session(self, raw_headers: Iterable[tuple[bytes, bytes]], result: SaveResult) -> Headers:
         headers = list(raw_headers)

@@ -676,6 +676,16 @@ def test_a_websocket_whose_session_is_not_available_is_closed(
     assert browser.sent == [{"type": "websocket.close", "code": 1013}]
 
 
+def test_before_it_is_accepted_the_answer_is_503_if_the_server_can_give_one(
+    browse: Callable[..., Browser], failing: type[Failing]
+) -> None:
+    browser = browse(websocket({"type": "websocket.accept"}, {"type": "websocket.send", "text": "hello"}))
+    extensions = {"websocket.http.response": {}}
+    browser.connect({"type": "websocket", "path": "/", "scheme": "ws", "extensions": extensions})
+    assert [m["type"] for m in browser.sent] == ["websocket.http.response.start", "websocket.http.response.body"]
+    assert (browser.status, browser.header("retry-after")) == (503, "1")
+
+
 def test_a_request_that_is_cancelled_leaves_no_lock(loop: asyncio.AbstractEventLoop) -> None:
     let_go: list[bool] = []
 
