@@ -59,7 +59,7 @@ class ConfigurationError(MsmError, ValueError):
 
 
 class WrongEventLoop(MsmError, RuntimeError):
-    """An `AsyncSessionManager` was used in an event loop while that of its first request is not closed yet."""
+    """An `AsyncSessionManager` was used under trio, or in a second event loop while its first is not closed yet."""
 
 
 class InvalidSessionId(MsmError, ValueError):

@@ -34,8 +34,16 @@ class LoopHome:
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def enter(self) -> asyncio.AbstractEventLoop:
-        """Return the running loop. Raises: WrongEventLoop if it is another than that of a request before."""
-        loop = asyncio.get_running_loop()
+        """Return the running loop.
+
+        Raises: WrongEventLoop if it is another than that of a request before, or none of asyncio's.
+        """
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            raise WrongEventLoop(
+                "no event loop runs here that sessions can use: msm_fast needs asyncio or uvloop, not trio"
+            ) from None
         if loop is not self._loop:
             self._move(loop)
         return loop

@@ -205,6 +205,12 @@ def test_a_session_that_is_not_looked_up_yet_says_what_to_do() -> None:
         manager.request("x").session.get("user")
 
 
+def test_under_trio_it_says_what_it_needs() -> None:
+    manager = AsyncSessionManager()
+    with pytest.raises(WrongEventLoop, match="needs asyncio or uvloop"):
+        manager.load("x").send(None)  # as a loop of trio does
+
+
 def test_a_second_loop_is_refused_while_the_first_lives_and_served_when_that_is_closed(nodes: Nodes) -> None:
     manager = AsyncSessionManager(text_of(nodes), timeouts=UNHURRIED)
     first, second = asyncio.new_event_loop(), asyncio.new_event_loop()
