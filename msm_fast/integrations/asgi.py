@@ -12,7 +12,6 @@ from msm_fast.errors import ConfigurationError
 from msm_fast.integrations.cookies import CookieSettings, read_cookie
 from msm_fast.integrations.session_headers import (
     REFUSAL,
-    REFUSAL_HEADERS,
     UNREACHABLE,
     SessionHeaders,
     add_session,
@@ -251,6 +250,8 @@ class _Response:
         result = await self._scope.save()
         if self._has_started:
             self._headers.note_late_save(result, _log)
+        elif self._scope.session.was_used:
+            self._headers.cookie_to_set(result)  # to be sent with a refusal, too
         return result
 
     async def refuse(self, error: BaseException) -> None:
@@ -267,7 +268,9 @@ class _Response:
             raise error
         else:
             answer = "websocket.http.response" if self._is_websocket else "http.response"
-            await self._send({"type": f"{answer}.start", "status": 503, "headers": _encoded(REFUSAL_HEADERS)})
+            await self._send(
+                {"type": f"{answer}.start", "status": 503, "headers": _encoded(self._headers.of_refusal())}
+            )
             await self._send({"type": f"{answer}.body", "body": REFUSAL})
 
     def _with_session(self, raw_headers: Iterable[tuple[bytes, bytes]], result: SaveResult) -> Headers:

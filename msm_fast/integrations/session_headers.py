@@ -66,6 +66,16 @@ class SessionHeaders:
             self._known = value
         return self.sent
 
+    def of_refusal(self) -> list[tuple[str, str]]:
+        """Return the headers of an answer that the session is not available.
+
+        They tell the client the id that the response would have, in whose place this is sent: its own may be dead.
+        """
+        headers = list(REFUSAL_HEADERS)
+        if self.sent is not None:
+            add_session(headers, self.sent)
+        return headers
+
     def note_late_save(self, result: SaveResult, log: logging.Logger) -> None:
         """Warn once if a save after the headers had left gave the session an id that the client was not told."""
         if result.status in ("unchanged", "invalidated"):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from msm_fast.errors import ConfigurationError
 from msm_fast.integrations.cookies import CookieSettings, read_cookie
-from msm_fast.integrations.session_headers import REFUSAL, REFUSAL_HEADERS, UNREACHABLE, SessionHeaders, add_session
+from msm_fast.integrations.session_headers import REFUSAL, UNREACHABLE, SessionHeaders, add_session
 from msm_fast.manager import RequestScope, SessionManager
 
 if TYPE_CHECKING:
@@ -110,16 +110,10 @@ class _Response:
         self._scope.close()
 
     def refuse(self, error: BaseException) -> Iterable[bytes]:
-        """Answer 503: the session may well exist, so the client keeps its cookie and comes again.
-
-        It is given the id that it would have had with the response whose place this takes: its own may be dead.
-        """
+        """Answer 503: the session may well exist, so the client keeps its cookie and comes again."""
         _log.error("a request was refused: %s", error)
         exc_info = sys.exc_info() if self.has_started else None
-        headers = list(REFUSAL_HEADERS)
-        if self._session_headers.sent is not None:
-            add_session(headers, self._session_headers.sent)
-        self._pass_on("503 Service Unavailable", headers, exc_info)
+        self._pass_on("503 Service Unavailable", self._session_headers.of_refusal(), exc_info)
         return [REFUSAL]
 
     def _pass_on(

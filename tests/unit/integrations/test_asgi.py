@@ -564,6 +564,28 @@ def test_when_the_store_fails_the_answer_is_503_and_the_cookie_stays(
     assert browser.cookie == kept
 
 
+def test_but_it_is_told_the_new_id_that_the_application_has_stored_before(
+    browse: Callable[..., Browser], manager: AsyncSessionManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def log_in(scope: Any, receive: Any, send: Any) -> None:
+        scope["session"].rotate_id()
+        await scope["session"].save()
+        with monkeypatch.context() as patch:
+            patch.setattr(manager, "_save", fail)
+            await send({"type": "http.response.start", "status": 200})
+
+    async def fail(*_: Any) -> None:
+        raise SessionUnavailable("no node")
+
+    browser = browse(app_of(count))
+    browser.send()
+    app, browser.app = browser.app, browse(log_in).app
+    browser.send()
+    assert (browser.status, browser.header("vary"), browser.header("cache-control")) == (503, "Cookie", "no-store")
+    browser.app = app
+    assert browser.send()[1]["body"] == b"2"
+
+
 def test_a_request_that_does_not_need_the_session_is_served_all_the_same(
     browse: Callable[..., Browser], failing: type[Failing]
 ) -> None:
