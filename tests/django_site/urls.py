@@ -65,6 +65,13 @@ def enter_and_fail(request: HttpRequest) -> HttpResponse:
     raise RuntimeError("after the login")
 
 
+def enter_and_put(request: HttpRequest) -> HttpResponse:
+    login(request, ada(), BACKEND)
+    _wait("enter_and_put")
+    request.session["last"] = object() if "bad" in request.GET else "seen"
+    return HttpResponse("entered")
+
+
 def leave(request: HttpRequest) -> HttpResponse:
     logout(request)
     return HttpResponse("left")
@@ -154,6 +161,13 @@ async def _aenter_and_fail(request: HttpRequest) -> HttpResponse:
     raise RuntimeError("after the login")
 
 
+async def _aenter_and_put(request: HttpRequest) -> HttpResponse:
+    await alogin(request, ada(), BACKEND)
+    _wait("enter_and_put")
+    await request.session.aset("last", object() if "bad" in request.GET else "seen")
+    return HttpResponse("entered")
+
+
 async def _aleave(request: HttpRequest) -> HttpResponse:
     await alogout(request)
     return HttpResponse("left")
@@ -186,6 +200,7 @@ TASKS = [
     nothing,
     enter,
     enter_and_fail,
+    enter_and_put,
     leave,
     rotate,
     empty,
@@ -204,6 +219,7 @@ AWAITING = {
     "read": _aread,
     "enter": _aenter,
     "enter_and_fail": _aenter_and_fail,
+    "enter_and_put": _aenter_and_put,
     "leave": _aleave,
     "rotate": _arotate,
     "spoil": _aspoil,

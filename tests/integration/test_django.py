@@ -255,6 +255,19 @@ def test_where_an_outage_is_an_error_the_answer_is_503_and_the_cookie_stays(
     record_property("back", wait_s)
 
 
+@in_ways(OUR_WAYS, on_cluster_lost="error")
+def test_the_new_id_of_a_login_reaches_the_client_with_a_503_too(site: Site, proxies: dict[str, FaultProxy]) -> None:
+    browser = with_session(site)
+    old = plain_of(browser)
+    during["enter_and_put"] = lambda: [proxy.refuse() for proxy in proxies.values()]
+    assert browser.post("enter_and_put").status_code == 503
+    assert plain_of(browser) != old
+    for proxy in proxies.values():
+        proxy.heal()
+    site.wait_until(lambda: browser.get("read").status_code == 200)
+    assert browser.read()["user"] == "ada"
+
+
 @in_ways(["loop"], on_cluster_lost="error")
 def test_what_could_not_be_had_is_not_tried_again_in_the_loop(site: Site, proxies: dict[str, FaultProxy]) -> None:
     browser = with_session(site)
@@ -349,3 +362,11 @@ def test_where_such_a_value_is_an_error_the_cookie_stays(site: Site) -> None:
     assert "sessionid" not in response.cookies
     site.new_worker()
     assert browser.read() == {"user": "ada"}
+
+
+@in_ways(OUR_WAYS)
+def test_where_it_comes_after_a_login_the_client_is_told_the_new_id(site: Site) -> None:
+    browser = with_session(site)
+    assert browser.post("enter_and_put", bad=1).status_code == 500
+    site.new_worker()
+    assert browser.read()["user"] == "ada"

@@ -11,10 +11,12 @@ from asgiref.sync import iscoroutinefunction, sync_to_async
 from django.contrib.sessions.backends.base import UpdateError
 from django.contrib.sessions.exceptions import SessionInterrupted
 from django.contrib.sessions.middleware import SessionMiddleware as DjangoSessionMiddleware
+from django.core.handlers.exception import response_for_exception
 from django.core.signals import got_request_exception
 from django.http import HttpRequest, HttpResponse
 from django.utils.cache import patch_vary_headers
 
+from msm_fast.errors import MsmError
 from msm_fast.integrations.cookies import is_never_stored
 from msm_fast.integrations.django.cookie import session_cookie
 from msm_fast.integrations.django.known_settings import cookie_settings, request_settings
@@ -63,12 +65,14 @@ class SessionMiddleware(DjangoSessionMiddleware):  # type: ignore[misc, unused-i
             if not isinstance(store, SessionStore):
                 return self.process_response(request, response)
             if response.status_code == 500 and store.refusal is not None:
-                return _refusal(store.refusal)
+                response = _refusal(store.refusal)
             try:
                 if response.status_code < 500 and store.is_to_be_saved:
                     store.save()
             except UpdateError as error:
                 raise _interrupted() from error
+            except MsmError as error:
+                response = _page_of(error, request)
             return _with_session(response, store, request)
         except UNREACHABLE as error:
             return _refusal(error)
@@ -92,12 +96,14 @@ class SessionMiddleware(DjangoSessionMiddleware):  # type: ignore[misc, unused-i
             if not isinstance(store, SessionStore):
                 return await sync_to_async(self.process_response)(request, response)
             if response.status_code == 500 and store.refusal is not None:
-                return _refusal(store.refusal)
+                response = _refusal(store.refusal)
             try:
                 if response.status_code < 500 and store.is_to_be_saved:
                     await store.asave()
             except UpdateError as error:
                 raise _interrupted() from error
+            except MsmError as error:
+                response = await sync_to_async(_page_of, thread_sensitive=False)(error, request)
             return _with_session(response, store, request)
         except UNREACHABLE as error:
             return _refusal(error)
@@ -178,6 +184,16 @@ def _interrupted() -> SessionInterrupted:
     return SessionInterrupted(
         "The session was ended while this request was served; the user may have logged out in another window."
     )
+
+
+def _page_of(error: MsmError, request: HttpRequest) -> HttpResponse:
+    """Return the answer when the session could not be stored, as Django would have it if this were raised.
+
+    It is made here because it may have to tell the client a new id: a login has stored that before, its own is dead.
+    """
+    if isinstance(error, UNREACHABLE):
+        return _refusal(error)
+    return cast("HttpResponse", response_for_exception(request, error))
 
 
 def _refusal(error: BaseException) -> HttpResponse:
