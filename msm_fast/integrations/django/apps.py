@@ -5,7 +5,7 @@ from __future__ import annotations
 from django.apps import AppConfig
 from django.core import checks
 
-from msm_fast.integrations.django.checks import check_nodes, check_settings
+from msm_fast.integrations.django.checks import check_cookie, check_nodes, check_settings
 
 __all__ = ["MsmFastConfig"]
 
@@ -21,3 +21,4 @@ class MsmFastConfig(AppConfig):
         """Let manage.py check look at the settings."""
         checks.register(check_settings, checks.Tags.security)
         checks.register(check_nodes, checks.Tags.security, deploy=True)
+        checks.register(check_cookie, checks.Tags.security, deploy=True)

@@ -17,7 +17,7 @@ from msm_fast.integrations.django.middleware import SessionMiddleware
 from msm_fast.integrations.django.sessions import SessionStore
 from msm_fast.settings import Settings
 
-__all__ = ["check_nodes", "check_settings"]
+__all__ = ["check_cookie", "check_nodes", "check_settings"]
 
 _ENGINE = "msm_fast.integrations.django"
 
@@ -83,7 +83,29 @@ def check_nodes(app_configs: Sequence[Any] | None = None, **_: object) -> list[c
     ]
 
 
+def check_cookie(app_configs: Sequence[Any] | None = None, **_: object) -> list[checks.CheckMessage]:
+    """Warn of a cookie that others may read; for `manage.py check --deploy`.
+
+    Django does so only where its own app or middleware is named.
+    """
+    named = {*django_settings.INSTALLED_APPS, *django_settings.MIDDLEWARE}
+    if named & _DJANGOS or not any(_is_ours(path, SessionMiddleware) for path in django_settings.MIDDLEWARE):
+        return []
+    return [
+        checks.Warning(
+            f"{name} is not True: {readers} the session cookie.", hint=f"Set {name} = True.", id="msm_fast.W007"
+        )
+        for name, readers in _READERS.items()
+        if getattr(django_settings, name) is not True
+    ]
+
+
 _UNLOCKED = ("merge", "none")
+_DJANGOS = {"django.contrib.sessions", "django.contrib.sessions.middleware.SessionMiddleware"}
+_READERS = {
+    "SESSION_COOKIE_SECURE": "who listens to a request that is not encrypted reads",
+    "SESSION_COOKIE_HTTPONLY": "a script that somebody has put into a page reads",
+}
 
 
 def _name_of(error: ConfigurationError) -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from django.conf import settings as django_settings
 from django.core.checks import run_checks
 
 from msm_fast.errors import ConfigurationError
@@ -19,9 +20,10 @@ def ids(*, deploy: bool = False, **settings: Any) -> list[str]:
         return [message.id for message in found if message.id.startswith("msm_fast")]
 
 
-def said(name: str, **settings: Any) -> Any:
+def said(name: str, *, deploy: bool = False, **settings: Any) -> Any:
     with serve("threads", **settings):
-        (message,) = [message for message in run_checks() if message.id == name]
+        found = run_checks(include_deployment_checks=deploy)
+        (message,) = [message for message in found if message.id == name]
     return message
 
 
@@ -88,5 +90,23 @@ def test_settings_that_go_by_the_request_need_our_middleware(setting: dict[str, 
 
 
 def test_a_deployment_without_nodes_is_warned_of() -> None:
-    assert ids(deploy=True) == ["msm_fast.W004"]
-    assert ids(deploy=True, MSM_FAST={"nodes": "n1:127.0.0.1:1"}) == []
+    assert ids(deploy=True, SESSION_COOKIE_SECURE=True) == ["msm_fast.W004"]
+    assert ids(deploy=True, SESSION_COOKIE_SECURE=True, MSM_FAST={"nodes": "n1:127.0.0.1:1"}) == []
+
+
+@pytest.mark.parametrize(
+    ("insecure", "name"),
+    [
+        ({"SESSION_COOKIE_SECURE": False}, "SESSION_COOKIE_SECURE"),
+        ({"SESSION_COOKIE_SECURE": True, "SESSION_COOKIE_HTTPONLY": False}, "SESSION_COOKIE_HTTPONLY"),
+    ],
+)
+def test_a_cookie_that_others_may_read_is_warned_of_where_django_does_not(
+    insecure: dict[str, Any], name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = {"MSM_FAST": {"nodes": "n1:127.0.0.1:1"}, **insecure}
+    assert name in said("msm_fast.W007", deploy=True, **site).msg
+    assert ids(**site) == []
+    assert ids(deploy=True, MIDDLEWARE=[DJANGOS], **site) == [], "Django says so itself"
+    monkeypatch.setattr(django_settings, "INSTALLED_APPS", [*django_settings.INSTALLED_APPS, "django.contrib.sessions"])
+    assert ids(deploy=True, **site) == [], "Django says so itself"
