@@ -37,8 +37,8 @@ def set_lifetimes(session: Session, managers: Managers, cookie_age: float) -> bo
             return False
         until_s = math.ceil(expiry.timestamp() - session.created_at)
         lifetime_s = until_s if lifetime_s is None else min(lifetime_s, until_s)
-        if not managers.has_own_lifetime:
-            unused_s = max(until_s, cookie_age)
+        if unused_s is not None:
+            unused_s = max(until_s, unused_s)
     elif expiry:
         if expiry < 0:
             return False

@@ -83,6 +83,27 @@ def test_a_moment_further_off_than_the_cookie_keeps_an_unused_session() -> None:
     assert max_inactive > 99 * 86400
 
 
+@pytest.mark.parametrize("expiry", [100 * 86400, timedelta(days=100)])
+def test_an_expiry_further_off_than_the_settings_say_keeps_an_unused_session(expiry: int | timedelta) -> None:
+    with serve("threads", MSM_FAST={"max_inactive": 1800}):
+        store = stored(user="ada")
+        store.set_expiry(expiry)
+        store.save()
+        max_inactive, _ = lives_of(store)
+        assert max_inactive is not None
+        assert max_inactive > 99 * 86400
+
+
+def test_a_moment_gives_no_end_to_how_long_a_session_may_be_unused_where_the_settings_give_none() -> None:
+    with serve("threads", MSM_FAST={"max_inactive": None}):
+        store = stored(user="ada")
+        store.set_expiry(timedelta(seconds=100))
+        store.save()
+        max_inactive, lifetime = lives_of(store)
+        assert max_inactive is None
+        assert lifetime in (100, 101)
+
+
 @pytest.mark.parametrize("expiry", [-1, -timedelta(seconds=10), datetime(2020, 1, 1, tzinfo=timezone.utc)])
 def test_an_expiry_in_the_past_ends_the_session(expiry: int | timedelta | datetime) -> None:
     store = stored(user="ada")
