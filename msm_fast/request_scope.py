@@ -97,10 +97,11 @@ class RequestLife(Budget):
     def take_over(self, other: RequestLife) -> None:
         """Go on with the session as other has it, which is of another manager that this one shares its memory with.
 
-        A lock stays with other, which is to be closed or abandoned.
+        Its lock goes along, to be let go with the session's save and not before; other's manager goes on renewing it.
         """
         self.session = other.session
         self.session.state.epoch = self._ctx.distribution.epoch
+        self._lock = other._give_lock()
 
     @property
     def is_learned_of(self) -> bool:

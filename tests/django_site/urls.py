@@ -17,7 +17,7 @@ from msm_fast import MsmError
 BACKEND = "django.contrib.auth.backends.ModelBackend"
 
 during: dict[str, Callable[[], object]] = {}
-"""What happens, by name of the view, once it has looked at its session: another request, or a fault."""
+"""What happens, by name of the view, once it has looked at its session, or saved it: another request, or a fault."""
 
 
 def ada() -> User:
@@ -106,6 +106,7 @@ def other_engine(request: HttpRequest) -> HttpResponse:
 def save_now(request: HttpRequest) -> HttpResponse:
     request.session["saved"] = "now"
     request.session.save()
+    _wait("save_now")
     return HttpResponse("saved")
 
 

@@ -43,6 +43,17 @@ def test_a_lock_is_gone_when_the_response_is_there(site: Site, nodes: Nodes) -> 
     assert locks_of(browser, nodes) == [None, None]
 
 
+@in_ways(OUR_WAYS, locking="all")
+def test_a_lock_goes_with_the_save_and_not_before_where_a_view_saves(site: Site, nodes: Nodes) -> None:
+    left: list[object] = []
+    browser = with_session(site)
+    during["save_now"] = lambda: left.extend(locks_of(browser, nodes))
+    before = site.round_trips()
+    browser.post("save_now")
+    assert left == [None, None]
+    assert site.round_trips() - before == 2, "it is let go in the round trip that saves"
+
+
 @in_ways(["loop"], locking="all")
 def test_a_request_that_is_broken_off_lets_its_lock_go(site: Site, nodes: Nodes) -> None:
     def break_off() -> None:

@@ -226,7 +226,6 @@ class SessionBehind(SessionBase):
             before, scope = scope, manager.request(None, *self._request)
             scope.takes_lock = False
             scope.take_over(before)
-            before.abandon()
             self._scope, self._manager = scope, manager
         if not self._has_end:  # it may be used for as long as a websocket is open
             scope.left_s = self._managers.settings.timeouts.request
