@@ -65,7 +65,8 @@ class AddressBook:
             return [numeric]
         with self._lock:
             entry = self._entries.setdefault((node.host, node.port), _Entry())
-            return list(entry.addresses) or self._look_up(node, entry)
+            known = list(entry.addresses)
+        return known or self._look_up(node, entry)
 
     def note_failure(self, node: Node, address: Address) -> None:
         """Try this address last from now on, and look the host up again in the background: it may have moved."""
@@ -76,7 +77,7 @@ class AddressBook:
             if address in entry.addresses:
                 entry.addresses.remove(address)
                 entry.addresses.append(address)
-            self._look_up(node, entry)
+        self._look_up(node, entry)
 
     def refresh(self, node: Node, timeout_s: float) -> None:
         """Look the host up again and wait at most timeout_s for it; what was known stays if that finds nothing."""
@@ -89,7 +90,8 @@ class AddressBook:
         if node.is_unix or _numeric_address(node) is not None:
             return None
         with self._lock:
-            return self._look_up(node, self._entries.setdefault((node.host, node.port), _Entry()))
+            entry = self._entries.setdefault((node.host, node.port), _Entry())
+        return self._look_up(node, entry)
 
     def keep_only(self, nodes: Iterable[Node]) -> None:
         """Forget the hosts of other nodes."""
@@ -104,16 +106,21 @@ class AddressBook:
             entry.lookup = None
 
     def _look_up(self, node: Node, entry: _Entry) -> Future[list[Address]]:
-        """Return the host's lookup under way, or start one. Called under the lock."""
-        if entry.lookup is not None:
-            return entry.lookup
-        lookup = entry.lookup = Future()
+        """Return the host's lookup under way, or start one.
+
+        Its thread is not started under the lock: that waits for the thread, and with gevent others run meanwhile.
+        """
+        with self._lock:
+            if entry.lookup is not None:
+                return entry.lookup
+            lookup = entry.lookup = Future()
         lookup.set_running_or_notify_cancel()
         name = f"msm-fast-resolver-{node.host}"
         try:
             threading.Thread(target=self._resolve, args=(node, entry, lookup), name=name, daemon=True).start()
         except RuntimeError as error:  # too many threads, or the interpreter is ending
-            entry.lookup = None
+            with self._lock:
+                entry.lookup = None
             lookup.set_exception(OSError(str(error)))
         return lookup
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import queue
 import threading
 from collections.abc import Callable
-from queue import Empty, SimpleQueue
 
 __all__ = ["WorkerThread"]
 
@@ -28,31 +28,36 @@ class WorkerThread:
         """Be without a thread, in a forked child to which it did not come along; what is closed stays closed."""
         # Requests wake the thread, and Ctrl-C may interrupt them anywhere: a Condition or an Event could stay locked.
         self._lock = threading.Lock()
-        self._alarms: SimpleQueue[None] = SimpleQueue()
+        self._alarms: queue.SimpleQueue[None] = queue.SimpleQueue()
         self.thread: threading.Thread | None = None
         """The thread that runs, or is about to."""
 
     def start(self) -> RuntimeError | None:
         """Start unless it runs or is closed; return what keeps a thread from being had, to be tried again."""
-        with self._lock:
-            if self.thread is not None or self.is_closing:
-                return None
-            thread = threading.Thread(target=self._run, name=self._name, daemon=True)
-            try:
-                self.thread = thread
-                thread.start()
-            except BaseException as error:
-                self.thread = None  # if it runs all the same it sees that, and ends
-                if not isinstance(error, RuntimeError):
-                    raise
-                return error
+        thread: threading.Thread | None = None
+        try:
+            with self._lock:
+                if self.thread is not None or self.is_closing:
+                    return None
+                # gevent may have come after `renew`: what was made before waits for it with all greenlets.
+                self._alarms = queue.SimpleQueue()
+                thread = self.thread = threading.Thread(target=self._run, name=self._name, daemon=True)
+            thread.start()  # and not under the lock: it waits for the thread, and other greenlets run meanwhile
+        except BaseException as error:
+            with self._lock:
+                if self.thread is thread:
+                    self.thread = None  # if it runs all the same it sees that, and ends
+            if not isinstance(error, RuntimeError):
+                raise
+            return error
         return None
 
     def wake(self) -> RuntimeError | None:
         """End its pause, or start it as `start` does."""
+        error = self.start()
         if self._alarms.empty():
             self._alarms.put(None)
-        return self.start()
+        return error
 
     def close(self, timeout_s: float) -> bool:
         """Let work end, waiting for it at most timeout_s seconds; return whether it has."""
@@ -61,7 +66,8 @@ class WorkerThread:
             thread = self.thread
         self.wake()
         if thread is not None and thread is not threading.current_thread():
-            thread.join(timeout_s)
+            with contextlib.suppress(RuntimeError):  # it is about to be started; it sees that it is closed, and ends
+                thread.join(timeout_s)
         return thread is None or not thread.is_alive()
 
     # -- for work
@@ -73,7 +79,7 @@ class WorkerThread:
 
     def pause(self, seconds: float) -> bool:
         """Wait so long, or until it is woken; return whether it was."""
-        with contextlib.suppress(Empty):
+        with contextlib.suppress(queue.Empty):
             self._alarms.get(timeout=seconds)
             return True
         return False

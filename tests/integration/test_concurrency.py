@@ -121,3 +121,59 @@ manager.close()
         for server in nodes.values():
             server.resume()
     assert json.loads(ended.stdout) < 5, ended.stderr  # one after the other they would take 20 seconds
+
+
+MADE_BEFORE_THE_PATCHES = """
+import json, sys, time
+
+from msm_fast import Reconnect, SessionManager
+from tests.timeouts import UNHURRIED
+
+manager = SessionManager(sys.argv[1], timeouts=UNHURRIED, reconnect=Reconnect(first=20, cap=20))
+
+from gevent import monkey
+
+monkey.patch_all()
+
+import gevent
+
+
+def use():
+    with manager.request(None, "POST") as session:
+        session["n"] = 1
+
+
+def find_longest_wait():
+    longest, until = 0.0, time.monotonic() + 1
+    while (started := time.monotonic()) < until:
+        gevent.sleep(0.001)
+        longest = max(longest, time.monotonic() - started)
+    return longest
+
+
+watch = gevent.spawn(find_longest_wait)
+gevent.joinall([gevent.spawn(use) for _ in range(40)], raise_error=True)
+watch.join()
+print(json.dumps([watch.value, manager.distribution.state.name]))
+manager.close()
+"""
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_what_goes_on_in_the_background_holds_no_greenlet_up_where_gevent_comes_after_the_manager(
+    nodes: Nodes, host: str
+) -> None:
+    """As it is with `gunicorn -k gevent --preload`, which patches in the worker, when the application is there."""
+    nodes["n3"].kill()
+    text = ",".join(f"{name}:{host}:{server.port}" for name, server in nodes.items())
+    ended = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", MADE_BEFORE_THE_PATCHES, text],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr
+    longest_wait_s, state = json.loads(ended.stdout)
+    assert state == "DEGRADED"  # so there is a thread that waits until it is time for a probe
+    assert longest_wait_s < 5

@@ -60,6 +60,18 @@ def test_a_start_that_fails_or_is_broken_off_can_be_tried_again(
     wait_until(lambda: worker.n_woken == 1)
 
 
+def test_closed_while_it_is_being_started_it_ends_at_once(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+    start = threading.Thread.start
+
+    def start_late(thread: threading.Thread) -> None:
+        assert worker.close(10)
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start_late)
+    assert worker.start() is None
+    wait_until(lambda: worker.thread is None)
+
+
 def test_once_closed_it_does_not_start_again_not_in_a_forked_child_either(worker: Worker) -> None:
     worker.start()
     assert worker.close(10)
