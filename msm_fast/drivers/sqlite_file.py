@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import math
 import os
 import sqlite3
@@ -10,15 +11,21 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
+from typing import TypeAlias
 
 from msm_fast.forks import take_each
 
 __all__ = ["SqliteFile"]
 
+_log = logging.getLogger("msm_fast.local_store")
+
 _PATIENCE_S = 0.1
 _PAUSE_S = 0.001
 _LEFT_ALONE_S = 1.0
 _PATIENCE_BEFORE_FORK_S = 1.0
+
+_Identity: TypeAlias = "tuple[int, int] | None"
+"""Which file it is: its device and inode; None: there is none."""
 
 
 class SqliteFile:
@@ -29,6 +36,9 @@ class SqliteFile:
     An operation waits at most a tenth of a second for other threads, and what writes about as long for other processes.
     Who has waited in vain for those is the last one to do so for a second, or until the file can be written again: the
     others try once, so that many at a time are kept no longer than one is.
+
+    A file that was deleted, as what cleans up /tmp does, or replaced, is left for the one that is under its path by
+    then, which connections and processes that are new use.
     Raises: sqlite3.Error, and what make raises.
     Thread-safety: shared by all threads. It is closed before a fork; parent and child open it when they next use it.
     """
@@ -38,7 +48,9 @@ class SqliteFile:
         self._make = make
         self._layout = layout
         self._is_closed = False
-        self._reader, self._writer = _Connection(self._connect, clock), _Connection(self._connect_to_write, clock)
+        self._last_opened: _Identity = None
+        self._reader = _Connection(self._connect, self._identify, clock)
+        self._writer = _Connection(self._connect_to_write, self._identify, clock)
         _files.add(self)
 
     @contextlib.contextmanager
@@ -92,10 +104,18 @@ class SqliteFile:
                     raise
                 time.sleep(_PAUSE_S)
 
-    def _connect(self, patience_s: float) -> sqlite3.Connection:
+    def _identify(self) -> _Identity:
+        try:
+            found = os.stat(self._path)
+        except OSError:
+            return None
+        return found.st_dev, found.st_ino
+
+    def _connect(self, patience_s: float) -> tuple[sqlite3.Connection, _Identity]:
         if self._is_closed:
             raise sqlite3.ProgrammingError("it is closed")
         self._make()
+        identity = self._identify()  # before it is opened: if it is replaced just then, the next use notices
         db = sqlite3.connect(self._path, timeout=patience_s, isolation_level=None, check_same_thread=False)
         try:
             db.execute("PRAGMA journal_mode = WAL")
@@ -104,22 +124,33 @@ class SqliteFile:
         except sqlite3.Error:
             db.close()
             raise
-        return db
+        if self._last_opened not in (None, identity):
+            _log.warning("the local store %s was deleted or replaced: what this process kept there is lost", self._path)
+        self._last_opened = identity
+        return db, identity
 
-    def _connect_to_write(self, patience_s: float) -> sqlite3.Connection:
-        db = self._connect(patience_s)
+    def _connect_to_write(self, patience_s: float) -> tuple[sqlite3.Connection, _Identity]:
+        db, identity = self._connect(patience_s)
         db.execute("PRAGMA busy_timeout = 0")  # `_begin` waits
-        return db
+        return db, identity
 
 
 class _Connection:
     """A connection that is made when it is first used, and used by one thread at a time.
 
-    connect: makes it, and waits so many seconds for other processes.
+    connect: makes it, and waits so many seconds for other processes; with it comes which file it is to. identify:
+    returns which file is under the path now.
     """
 
-    def __init__(self, connect: Callable[[float], sqlite3.Connection], clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        connect: Callable[[float], tuple[sqlite3.Connection, _Identity]],
+        identify: Callable[[], _Identity],
+        clock: Callable[[], float],
+    ) -> None:
         self._connect = connect
+        self._identify = identify
+        self._identity: _Identity = None
         self._clock = clock
         self._lock = threading.RLock()
         self._db: sqlite3.Connection | None = None
@@ -136,8 +167,10 @@ class _Connection:
         """Lend the connection; a transaction that is begun on it ends with this."""
         with self.turn():
             try:
+                if self._db is not None and not self._db.in_transaction and self._identify() != self._identity:
+                    self.close()
                 if self._db is None:
-                    self._db = self._connect(0.0 if self.is_left_alone else _PATIENCE_S)
+                    self._db, self._identity = self._connect(0.0 if self.is_left_alone else _PATIENCE_S)
                 if self._db.in_transaction:
                     raise sqlite3.ProgrammingError("a signal has interrupted what uses it")
                 with self._db as db:

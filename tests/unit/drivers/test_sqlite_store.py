@@ -209,3 +209,21 @@ def test_a_closed_store_is_not_opened_again(store: SqliteStore) -> None:
     store.close()
     with pytest.raises(SessionUnavailable, match="closed"):
         store.load(b"key")
+
+
+def test_a_file_that_is_deleted_while_it_is_open_is_made_again_and_all_go_on_in_that(
+    store: SqliteStore, path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert store.load(b"key") is None
+    for file in path.parent.iterdir():
+        file.unlink()
+    assert store.swap(b"key", 0, record(1, b"data", 0), ttl_s=0)
+    assert store.load(b"key") == record(1, b"data", 0)
+    for file in path.parent.iterdir():
+        file.unlink()
+    other = SqliteStore(str(path), NearCacheSettings())
+    assert other.swap(b"key", 0, record(1, b"other", 0), ttl_s=0)
+    assert store.load(b"key") == record(1, b"other", 0)
+    assert not store.swap(b"key", 0, record(1, b"data", 0), ttl_s=0)
+    assert "was deleted or replaced" in caplog.text
+    other.close()
