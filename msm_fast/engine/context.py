@@ -218,6 +218,8 @@ class Context:
         return self.health.looks_lost(self.topology.primaries)
 
     def _node_changed(self, node: str, is_up: bool, detail: str) -> None:
+        if not is_up:
+            self.told.pop(("node_restarted", node))  # how it comes back is news, however lately it did before
         sentence = f"node {self.label(node)} is {'up' if is_up else 'down'}"
         self.tell("node_up" if is_up else "node_down", f"{sentence}: {detail}", node=node)
         self.distribution.refresh(sentence, has_node_returned=is_up)
@@ -225,7 +227,7 @@ class Context:
     def _node_restarted(self, node: str) -> None:
         self.counters.add("restarts")
         detail = f"node {self.label(node)} has lost its memory: restarted, flushed, or short of it"
-        self.tell("node_restarted", detail, node=node)
+        self.tell_seldom("node_restarted", detail, node=node)
 
     def _state_changed(self, state: DistributionState, before: DistributionState, reason: str) -> None:
         self.tell("state_changed", f"sessions are {state.value} now, {before.value} before: {reason}")

@@ -400,3 +400,36 @@ def test_a_cas_value_from_before_a_restart_is_not_used_after_it(
     assert one.save(slow).status == "merged"
     assert read(two, session_id) == {"n": 0, "rival": True, "slow": True}
     assert one.ctx.counters.snapshot().restarts == 1
+
+
+def test_that_a_node_loses_its_memory_again_and_again_is_told_once_a_minute(
+    driver: SimulatedDriver, worker: Worker
+) -> None:
+    """One that is full and evicts nothing has no room for the token of its life: each connection begins one."""
+    session_id = worker.store(n=0)
+    events: list[Event] = []
+    worker.ctx.events.subscribe(events.append)
+    for _ in range(3):
+        driver.nodes[home_of(session_id)].server.life += 1
+        assert read(worker, session_id) == {"n": 0}
+    assert [event.kind for event in events] == ["node_restarted"]
+    assert worker.ctx.counters.snapshot().restarts == 3
+    driver.clock.advance(61)
+    driver.nodes[home_of(session_id)].server.life += 1
+    assert read(worker, session_id) == {"n": 0}
+    assert [event.kind for event in events] == ["node_restarted"] * 2
+
+
+def test_that_a_node_that_was_down_comes_back_empty_is_told_each_time(driver: SimulatedDriver, worker: Worker) -> None:
+    session_id = worker.store(n=0)
+    home = driver.nodes[home_of(session_id)]
+    events: list[Event] = []
+    worker.ctx.events.subscribe(events.append)
+    for _ in range(2):
+        home.fault = "refused"
+        worker.load(session_id)
+        home.server.restart()
+        home.fault = None
+        worker.probe(home_of(session_id))
+    told = [event.kind for event in events if event.kind.startswith("node_")]
+    assert told == ["node_down", "node_restarted", "node_up"] * 2
