@@ -73,9 +73,9 @@ cpdef object last_access_ms(Essentials own, Record record, long long ttl_s):
 
 
 def tell_corrupt(ctx, str node not None, error):
-    """Count and tell an item that is no copy of its session; it is left where it is."""
+    """Count an item that is no copy of its session, and tell it: it is left where it is, and may be met often."""
     ctx.counters.add("corrupt")
-    ctx.tell("corrupt", f"node {ctx.label(node)} has an item that cannot be used: {error}", node=node)
+    ctx.tell_seldom("corrupt", f"node {ctx.label(node)} has an item that cannot be used: {error}", node=node)
 
 
 cpdef bytes encode_state(

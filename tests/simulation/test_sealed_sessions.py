@@ -123,6 +123,24 @@ def test_that_secrets_are_missing_is_told_of_each_node_once_a_minute(
     assert len([event for event in events if event.kind == "unreadable"]) == 4
 
 
+def test_that_what_nobody_signed_is_not_trusted_is_told_of_each_node_once_a_minute(
+    driver: SimulatedDriver, make_worker: MakeWorker
+) -> None:
+    session_id = make_worker().store(user="ada")
+    worker = make_worker(**SIGNED, on_corrupt="local")
+    events: list[Event] = []
+    worker.ctx.events.subscribe(events.append)
+    for _ in range(3):
+        assert worker.load(session_id) is None
+    assert sorted(event.node or "" for event in events if event.kind == "corrupt") == sorted(
+        holders(driver, session_id)
+    )
+    assert worker.ctx.counters.snapshot().corrupt == 6
+    driver.clock.advance(61)
+    assert worker.load(session_id) is None
+    assert len([event for event in events if event.kind == "corrupt"]) == 4
+
+
 @MODES
 def test_secrets_are_changed_without_losing_a_session(
     driver: SimulatedDriver, make_worker: MakeWorker, settings: dict[str, Any]
