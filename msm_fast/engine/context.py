@@ -151,8 +151,8 @@ class Context:
         """Tell an event."""
         self.events.tell(Event(kind, detail, node=node, session=session))
 
-    def tell_seldom(self, kind: EventKind, detail: str, *, node: str) -> None:
-        """Tell an event of a node, unless one of that kind was told of it within the last minute."""
+    def tell_seldom(self, kind: EventKind, detail: str, *, node: str | None) -> None:
+        """Tell an event of a node (None: this host), unless one of that kind was told of it within the last minute."""
         if self.is_first_time((kind, node), TELL_AGAIN_S):
             self.tell(kind, detail, node=node)
 

@@ -268,7 +268,8 @@ def move_base(ctx: Context, key: bytes, body: bytes, state: SessionState) -> int
 def _tell_dropped(ctx: Context, n: int) -> None:
     if n > 0:
         ctx.counters.add("dropped", n)
-        ctx.tell("dropped", f"the local store is full: {n} session(s) that were used least recently are gone")
+        gone = f"{ctx.local.dropped} session(s) that were used least recently are gone by now"
+        ctx.tell_seldom("dropped", f"the local store is full: {gone}", node=None)
 
 
 def _end_retired(ctx: Context, state: SessionState, epoch: int | None) -> bool:

@@ -5,7 +5,15 @@ from typing import Any
 
 import pytest
 
-from msm_fast import CorruptRecord, DistributionState, Reconnect, SessionId, SessionUnavailable
+from msm_fast import (
+    CorruptRecord,
+    DistributionState,
+    Event,
+    NearCacheSettings,
+    Reconnect,
+    SessionId,
+    SessionUnavailable,
+)
 from msm_fast.policies import Breaker
 from tests.simulation.driver import SimulatedDriver
 from tests.simulation.test_loading import backup_of, home_of, key_of
@@ -375,3 +383,22 @@ def test_a_node_that_comes_back_does_not_start_what_an_operator_stopped(
     worker.ctx.distribution.start()
     assert worker.reconnect()
     assert worker.ctx.state() is DistributionState.DISTRIBUTED
+
+
+# -- no more room
+
+
+def test_that_there_is_no_room_is_told_once_a_minute_and_how_many_are_gone_by_then(
+    driver: SimulatedDriver, make_worker: MakeWorker
+) -> None:
+    worker = make_worker(**LOCAL, near_cache=NearCacheSettings(max_sessions=3))
+    events: list[Event] = []
+    worker.ctx.events.subscribe(events.append)
+    lose(driver, worker)
+    for n in range(8):
+        assert worker.save(worker.create(n=n)).status == "local"
+    driver.clock.advance(61)
+    assert worker.save(worker.create(n=8)).status == "local"
+    gone = [event.detail.split()[5] for event in events if event.kind == "dropped"]
+    assert gone == ["1", "6"]
+    assert worker.ctx.counters.snapshot().dropped == 6
