@@ -39,13 +39,14 @@ def reconnect(ctx: Context) -> Flow[bool]:
     told: set[bytes] = set()
     if not (yield from _end_what_was_ended(ctx, told)):
         return False
+    n_gone = 0
     if ctx.settings.reconnect.on_reconnect == "replay":
-        yield from _replay(ctx)
+        n_gone = yield from _replay(ctx)
         if not (yield from _end_what_was_ended(ctx, told)):
             return False
     if not ctx.distribution.can_reconnect:
         return False
-    n_dropped = _dump(ctx, told)
+    n_dropped = n_gone + _dump(ctx, told)
     ctx.tell("reset", f"the cluster is used as if new; {n_dropped} session(s) that were kept on this host are dropped")
     ctx.distribution.reconnected(has_leftovers=any(record.kind != "tagged" for _, record in _records(ctx)))
     if ctx.distribution.is_on:  # for requests that were about to keep something here while we looked
@@ -73,41 +74,49 @@ def _end_what_was_ended(ctx: Context, told: set[bytes]) -> Flow[bool]:
     return True
 
 
-def _replay(ctx: Context) -> Flow[None]:
-    """Store the sessions that were kept here, over what the cluster has of them; stop when it is lost again."""
+def _replay(ctx: Context) -> Flow[int]:
+    """Store the sessions that were kept here, over what the cluster has of them; stop when it is lost again.
+
+    Return how many were dropped, since the cluster has them no more.
+    """
+    n_gone = 0
     waiting: set[bytes] = set()
     for _ in range(_MOST_ROUNDS):
         keys = [key for key, record in _records(ctx) if record.kind == "local" and key not in waiting]
         if not keys:
-            return
+            break
         for key in keys:
             record = ctx.local.load(key)  # as it is now: a request may have changed it since, or ended it
             if record is None or record.kind != "local":
                 continue
             try:
-                yield from _replay_one(ctx, key, record)
+                n_gone += yield from _replay_one(ctx, key, record)
             except SessionUnavailable:
                 if not ctx.distribution.can_reconnect:
-                    return
+                    return n_gone
                 waiting.add(key)
             if ctx.is_closed:
-                return
+                return n_gone
             yield Sleep(1 / ctx.settings.reconnect.replay_rate)
+    return n_gone
 
 
-def _replay_one(ctx: Context, key: bytes, record: LocalRecord) -> Flow[None]:
+def _replay_one(ctx: Context, key: bytes, record: LocalRecord) -> Flow[bool]:
+    """Store one session that was kept here; return whether it was dropped instead: the cluster has it no more."""
     session_id, _ = told_by(ctx, key, record)
     try:
         if (yield from ctx.replay_live(key, record.generation)):
             ctx.counters.add("replayed")
-            return
+            return False
         state = catch_up(ctx, session_id, (yield from load(ctx, session_id, True)), record)
-        if state is not None:
-            yield from save(ctx, state)
-            ctx.local.delete(key, record.generation)
-            if state.stored is not None and ctx.local.load(key) is not None:  # a request has changed it meanwhile
-                move_base(ctx, key, ctx.records.decode(record.data, key).body, state)
-            ctx.counters.add("replayed")
+        if state is None:
+            ctx.counters.add("dropped")
+            return True
+        yield from save(ctx, state)
+        ctx.local.delete(key, record.generation)
+        if state.stored is not None and ctx.local.load(key) is not None:  # a request has changed it meanwhile
+            move_base(ctx, key, ctx.records.decode(record.data, key).body, state)
+        ctx.counters.add("replayed")
     except SessionUnavailable:
         raise
     except (MsmError, StaysLocal) as error:
@@ -115,6 +124,7 @@ def _replay_one(ctx: Context, key: bytes, record: LocalRecord) -> Flow[None]:
         ctx.counters.add("dropped")
         name = digest(session_id)
         ctx.tell("dropped", f"session {name} cannot be stored in the cluster: {error}", session=name)
+    return False
 
 
 def _dump(ctx: Context, told: set[bytes]) -> int:

@@ -121,6 +121,24 @@ def test_what_the_cluster_lost_is_not_brought_back_by_a_replay(
     assert other.load(session_id) is None
 
 
+def test_that_a_replay_dropped_what_the_cluster_had_lost_is_told_and_counted(
+    driver: SimulatedDriver, make_worker: MakeWorker
+) -> None:
+    events: list[Event] = []
+    worker = make_worker(**REPLAY)
+    worker.ctx.events.subscribe(events.append)
+    session_ids = [worker.store(n=0) for _ in range(3)]
+    lose(driver, worker)
+    for session_id in session_ids:
+        change(worker, session_id, n=1)
+    for node in driver.nodes.values():
+        node.server.restart()
+    heal(driver, worker)
+    assert [worker.load(session_id) for session_id in session_ids] == [None] * 3
+    assert worker.ctx.counters.snapshot().dropped == 3
+    assert [event.detail.partition("; ")[2].split()[0] for event in events if event.kind == "reset"] == ["3"]
+
+
 @pytest.mark.parametrize("settings", [LOCAL, REPLAY])
 def test_a_session_that_was_ended_meanwhile_is_ended_before_anything_is_read(
     driver: SimulatedDriver, make_worker: MakeWorker, settings: dict[str, Any]
