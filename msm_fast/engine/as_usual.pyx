@@ -200,8 +200,11 @@ cdef class UsualWay:
         return asked
 
     cpdef bint must_ask_backups(self, NearCopy near, str home) except -1:
-        """Whether a request that only reads asks the backups, too: it is their turn, or the home may have been away."""
-        if self._own.must_ask_backups(near):
+        """Whether a request that only reads asks the backups, too.
+
+        It is their turn, or the home may have been away, or one of them lacks what it had when they were asked last.
+        """
+        if self._own.must_ask_backups(near) or near.asked_at <= self._health.lacks_since:
             return True
         return self._health.was_silent_since(home, near.asked_at, self._monotonic())
 

@@ -81,6 +81,8 @@ class ClusterHealth:
         """Whether every node is up, and answered when it was last asked."""
         self.is_undisturbed = True
         """Whether that is so, and none has ever failed to answer and come back."""
+        self.lacks_since = -math.inf
+        """When a node last came back or was found to have lost its memory: it may lack copies that it had before."""
         self._last_return = -math.inf
         self._breaker = breaker
         self._reconnect = reconnect
@@ -160,6 +162,8 @@ class ClusterHealth:
             return
         with self._lock:
             was_restarted = self._begins_life(health, life, compares)
+            if was_restarted:
+                self.lacks_since = now
             if health.is_up and health.failures_in_a_row:
                 health.returned_at = now
                 health.failures_in_a_row = 0
@@ -178,7 +182,7 @@ class ClusterHealth:
         with self._lock:
             was_restarted = self._begins_life(health, life, compares)
             was_open = not health.is_up
-            health.returned_at = now
+            health.returned_at = self.lacks_since = now
             health.failures_in_a_row = 0
             health.is_up, health.is_silent = True, False
             self._take_stock()

@@ -3,9 +3,11 @@
 from collections.abc import Callable
 from typing import Any
 
+import pytest
+
 from msm_fast.engine.exchanging import ask
 from tests.simulation.driver import SimulatedDriver
-from tests.simulation.test_loading import key_of
+from tests.simulation.test_loading import backup_of, key_of
 from tests.simulation.worker import Worker
 
 MakeWorker = Callable[..., Worker]
@@ -84,6 +86,33 @@ def test_a_tenth_of_the_lifetime_later_they_are_asked_all_the_same(driver: Simul
     before = batches(driver)
     request(worker, session_id)
     assert batches(driver) == before + 2
+
+
+@pytest.mark.parametrize("was_down", [False, True])
+def test_what_a_node_has_lost_is_put_back_by_the_next_request_though_it_only_reads(
+    driver: SimulatedDriver, worker: Worker, was_down: bool
+) -> None:
+    """Else the session is gone when the other node is restarted, too, however often it was read between."""
+    session_id = worker.store(step=0)
+    name = backup_of(driver, session_id)
+    node = driver.nodes[name]
+    node.server.restart()
+    if was_down:
+        node.fault = "refused"
+        worker.driver.run(ask(worker.ctx))
+        node.fault = None
+        driver.clock.advance(0.5)
+        worker.probe(name)
+    else:
+        worker.driver.run(ask(worker.ctx))
+    session = worker.load(session_id, expect_write=False)
+    assert session is not None
+    assert worker.save(session).status == "stored"
+    assert node.server.peek(key_of(session_id)) is not None
+    driver.clock.advance(0.1)
+    before = batches(driver)
+    assert worker.load(session_id, expect_write=False)
+    assert batches(driver) == before + 1
 
 
 def test_nor_are_they_asked_later_than_that_since_another_worker_has_stored_the_session(
