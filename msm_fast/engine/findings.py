@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from msm_fast._core.session_id import SessionId
 from msm_fast._core.state import NearCopy
 from msm_fast.engine.context import Context, digest
@@ -124,10 +126,9 @@ def check_that_there_is_none(ctx: Context, session_id: SessionId, home: str, fin
     for error in (*findings.unreadable.values(), *(error for _, error in findings.corrupt.values())):
         raise error
     out_of_reach = findings.away | findings.failed
-    if out_of_reach:
-        out_of_reach.update(node for node in ctx.topology.nodes if is_doubted(ctx, findings, node))
-    if len(out_of_reach) > _n_backups(ctx, session_id):
-        raise _unavailable(ctx, session_id, home, out_of_reach)
+    doubted = {node for node in ctx.topology.nodes if is_doubted(ctx, findings, node)} if out_of_reach else set()
+    if len(out_of_reach | doubted) > _n_backups(ctx, session_id):
+        raise _unavailable(ctx, session_id, home, out_of_reach, doubted - out_of_reach)
 
 
 def check_that_it_is_current(ctx: Context, session_id: SessionId, home: str, findings: Findings, best: Copy) -> None:
@@ -161,14 +162,17 @@ def _n_backups(ctx: Context, session_id: SessionId) -> int:
     return min(ctx.settings.replicas, len(ctx.topology.ranked(session_id.plain)) - 1)
 
 
-def _unavailable(ctx: Context, session_id: SessionId, home: str, out_of_reach: set[str]) -> SessionUnavailable:
+def _unavailable(
+    ctx: Context, session_id: SessionId, home: str, out_of_reach: set[str], doubted: Collection[str] = ()
+) -> SessionUnavailable:
     ctx.counters.add("unavailable")
-    nodes = tuple(sorted(out_of_reach))
+    silent, old = (", ".join(ctx.label(node) for node in sorted(nodes)) for nodes in (out_of_reach, doubted))
+    why = f"{silent} cannot be reached" + (f", {old} may have missed it while away lately" if old else "")
     return SessionUnavailable(
-        f"session {digest(session_id)} may be on node {ctx.label(home)} or its backups, and "
-        f"{', '.join(ctx.label(n) for n in nodes)} cannot be reached; keep the cookie and try again",
+        f"session {digest(session_id)} may be on node {ctx.label(home)} or its backups, and {why}; keep the cookie and "
+        "try again",
         session=digest(session_id),
-        nodes=nodes,
+        nodes=tuple(sorted(out_of_reach.union(doubted))),
     )
 
 

@@ -305,8 +305,9 @@ def test_a_node_that_was_away_when_a_session_was_stored_cannot_say_that_it_is_go
     driver.nodes["n1"].fault = None
     assert worker.probe("n1")
     driver.nodes["n2"].fault = "refused"
-    with pytest.raises(SessionUnavailable):
+    with pytest.raises(SessionUnavailable) as caught:
         worker.load(session_id)
+    assert "n2 (127.0.0.1:11002) cannot be reached, n1 (127.0.0.1:11001) may have missed it" in str(caught.value)
     driver.nodes["n2"].fault = None
     assert worker.probe("n2")
     assert worker.load(session_id) is not None
