@@ -22,6 +22,9 @@ This module imports nothing of the package; everything else may import it.
 
 from __future__ import annotations
 
+import copyreg
+from typing import Any
+
 __all__ = [
     "ApplicationStopped",
     "ConfigurationError",
@@ -42,7 +45,11 @@ __all__ = [
 
 
 class MsmError(Exception):
-    """The root of every error this library raises."""
+    """The root of every error this library raises. A copy, or one that comes from another process, says the same."""
+
+    # An exception is remade by a call of its class with its message, and most of these want more, or other things.
+    def __reduce__(self) -> tuple[Any, ...]:
+        return copyreg.__newobj__, (type(self), *self.args), self.__dict__  # type: ignore[attr-defined]
 
 
 class ConfigurationError(MsmError, ValueError):
