@@ -4,9 +4,11 @@ MSM_FAST_BUILD chooses one of three builds:
   release   what users get (default)
   trace     line tracing for coverage of the Cython code
   sanitize  AddressSanitizer and UndefinedBehaviorSanitizer, bounds checks on
+CFLAGS has the last word on what it names.
 """
 
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from glob import glob
@@ -54,6 +56,8 @@ compile_args = {
     "trace": ["-O1", "-std=c11"],
     "sanitize": ["-O1", "-g", "-std=c11", "-fno-omit-frame-pointer", *SANITIZERS],
 }[build]
+# setuptools puts these before ours, where -O3 and -g0 undo what a packager asks for.
+compile_args += shlex.split(os.environ.get("CFLAGS", ""))
 macros = [("CYTHON_TRACE_NOGIL", "1"), ("CYTHON_USE_SYS_MONITORING", "0")] if build == "trace" else []
 
 

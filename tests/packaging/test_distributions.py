@@ -24,6 +24,12 @@ assert os.path.exists(os.path.join(sysconfig.get_path("include"), "Python.h"))
 print("%d.%d" % sys.version_info[:2])
 """
 
+SHOW_FLAGS = """
+import setuptools
+from distutils.core import run_setup
+print(*run_setup("setup.py", stop_after="init").ext_modules[0].extra_compile_args)
+"""
+
 USE_IT = """
 import importlib.metadata, re, sys
 import msm_fast
@@ -179,6 +185,12 @@ def test_a_wheel_does_not_depend_on_where_it_was_built(jobs):
         _, files = jobs["wheel", minor].result()
         modules = {name: data for name, data in files.items() if name.endswith(".so")}
         assert not [name for name, data in modules.items() if b"/tree/" in data or b".debug_info" in data]
+
+
+def test_whoever_builds_has_the_last_word_on_flags_of_the_compiler(sdist, monkeypatch):
+    monkeypatch.setenv("CFLAGS", "-O2 -g '-ffile-prefix-map=/a b=.'")
+    asked = run(sys.executable, "-c", SHOW_FLAGS, cwd=sdist.parent / "tree")
+    assert asked.splitlines()[-1].endswith(" -g0 -O2 -g -ffile-prefix-map=/a b=.")
 
 
 def test_the_sdist_has_all_that_a_build_needs_and_nothing_built(sdist):
