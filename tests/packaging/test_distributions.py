@@ -209,3 +209,7 @@ def test_the_sdist_has_all_that_a_build_needs_and_nothing_built(sdist):
 
 def test_an_sdist_that_is_made_without_git_has_the_same_files(sdist, sdist_without_git):
     assert names_in(sdist_without_git) == names_in(sdist)
+
+
+def test_what_is_made_of_no_release_is_older_than_the_next(sdist_without_git):
+    assert ".dev" in sdist_without_git.name
