@@ -81,6 +81,8 @@ class Settings:
     ignore_requests: str | None = None
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "nodes", parse_nodes(self.nodes))
+        object.__setattr__(self, "failover_nodes", parse_failover_nodes(self.failover_nodes, self.nodes))
         for name in ("sticky", "encrypt", "hash_ids"):
             value = getattr(self, name)
             if not isinstance(value, bool):
@@ -154,8 +156,7 @@ class Settings:
             if name not in known:
                 # Not with its value: it may be meant for secrets or credentials.
                 raise ConfigurationError(name, "…", f"one of the settings {', '.join(sorted(known))}")
-        parsed = parse_nodes(nodes)
-        return cls(nodes=parsed, failover_nodes=parse_failover_nodes(failover_nodes, parsed), **settings)
+        return cls(nodes=nodes, failover_nodes=failover_nodes, **settings)  # type: ignore[arg-type]  # made so there
 
     @classmethod
     def from_mapping(cls, mapping: Mapping[str, Any]) -> Settings:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from msm_fast import Breaker, ConfigurationError, NearCacheSettings, Reconnect, Retry, Settings, Timeouts, Tls
+from msm_fast import Breaker, ConfigurationError, NearCacheSettings, Node, Reconnect, Retry, Settings, Timeouts, Tls
 
 
 def test_settings_are_frozen() -> None:
@@ -379,3 +379,25 @@ def test_a_wrong_java_attribute_is_refused_by_its_java_name(attribute: str, valu
     with pytest.raises(ConfigurationError) as caught:
         Settings.from_msm({**JAVA, attribute: value})
     assert caught.value.setting == attribute
+
+
+@pytest.mark.parametrize(
+    ("setting", "values"),
+    [
+        ("nodes", {"nodes": ["no node"]}),
+        ("nodes", {"nodes": (Node("n1", "10.0.0.1"), Node("n1", "10.0.0.2"))}),
+        ("failover_nodes", {"nodes": "n1:10.0.0.1:1,n2:10.0.0.2:1", "failover_nodes": "n10"}),
+    ],
+)
+def test_nodes_are_checked_however_settings_are_made(setting: str, values: dict[str, Any]) -> None:
+    for make in (Settings, Settings.build, lambda **changes: dataclasses.replace(Settings(), **changes)):
+        with pytest.raises(ConfigurationError) as caught:
+            make(**values)
+        assert caught.value.setting == setting
+
+
+def test_nodes_may_be_text_however_settings_are_made() -> None:
+    values: dict[str, Any] = {"nodes": "n1:10.0.0.1:1,n2:10.0.0.2:1", "failover_nodes": "n2"}
+    made = Settings(**values)
+    assert made == Settings.build(**values) == dataclasses.replace(made, sticky=False)
+    assert made.failover_nodes == ("n2",)
