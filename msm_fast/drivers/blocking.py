@@ -15,7 +15,7 @@ from msm_fast.drivers.failures import GONE, OUT_OF_TIME, RESTARTED, ConnectionFa
 from msm_fast.drivers.greeting import Greeting, greet
 from msm_fast.drivers.idle_connections import IdleConnections
 from msm_fast.drivers.node_lives import NodeLives
-from msm_fast.engine.effects import Batch, Budget, Exchange, Flow, NodeFailure, Outcome, Sleep, carry_out
+from msm_fast.engine.effects import Batch, Budget, Exchange, FailureKind, Flow, NodeFailure, Outcome, Sleep, carry_out
 from msm_fast.node import Node
 from msm_fast.policies import Timeouts
 
@@ -25,6 +25,12 @@ T = TypeVar("T")
 
 _MOST_IDLE = 64
 """Idle connections kept per node; as many threads may talk to it at once without connecting anew."""
+_NO_MORE: frozenset[FailureKind] = frozenset({"refused", "reset", "exhausted"})
+"""What a further connection may meet though those that there are work: memcached's limit (-c), or a limit here."""
+_FULL_S = 1.0
+"""A node that took no further connection is asked for none for so long."""
+_LOOKS_S = (0.001, 0.02)
+"""After how long who waits for a connection first looks again whether one is idle, and how long that becomes."""
 
 
 class BlockingDriver:
@@ -52,6 +58,7 @@ class BlockingDriver:
         self.lives.nodes = self._nodes
         self._idle = IdleConnections(nodes, _MOST_IDLE, self.lives)
         self._made: weakref.WeakSet[Connection] = weakref.WeakSet()
+        self._full: dict[str, tuple[ConnectionFailed, float]] = {}  # why a node took no further connection, until when
         self._lock = threading.Lock()
         self._is_closed = False
 
@@ -193,7 +200,7 @@ class BlockingDriver:
             if configured is None:
                 raise ConnectionFailed(GONE.kind, GONE.sent, GONE.detail)
             if connection is None:
-                return self._connect(configured, deadline)
+                return self._connect_or_share(configured, deadline)
             try:
                 is_stale = connection.is_stale()
             except BaseException:
@@ -203,10 +210,46 @@ class BlockingDriver:
                 return connection
             connection.close()
 
+    def _connect_or_share(self, node: Node, deadline: float) -> Connection:
+        """Make a connection, or where no more can be had wait for one that another thread uses."""
+        refusal, until = self._full.get(node.node_id, (None, 0.0))
+        if refusal is None or time.monotonic() >= until or not self._has_connection(node):
+            try:
+                return self._connect(node, deadline)
+            except ConnectionFailed as failure:
+                if failure.kind not in _NO_MORE:
+                    raise
+                refusal = failure
+                self._full[node.node_id] = refusal, time.monotonic() + _FULL_S
+        return self._share(node, deadline, refusal)
+
+    def _share(self, node: Node, deadline: float, refusal: ConnectionFailed) -> Connection:
+        """Wait for a connection that another thread uses: while those work the node is not down, but full.
+
+        Raises: ConnectionFailed; as refusal says, if there is none.
+        """
+        until = min(deadline, time.monotonic() + self._timeouts.connect)
+        pause_s, longest_s = _LOOKS_S
+        while self._has_connection(node):
+            connection: Connection | None = self._idle.pop(node.node_id)
+            if connection is not None:
+                return connection
+            if time.monotonic() >= until:
+                detail = f"{refusal.detail}; and none that this process has came free in time"
+                raise ConnectionFailed("exhausted", False, detail)
+            time.sleep(pause_s)
+            pause_s = min(2 * pause_s, longest_s)
+        raise ConnectionFailed(refusal.kind, refusal.sent, refusal.detail)
+
+    def _has_connection(self, node: Node) -> bool:
+        with self._lock:
+            return any(connection.node is node and connection.is_open for connection in self._made)
+
     def _connect(self, node: Node, deadline: float) -> Connection:
         """Make a connection, and note what the node says of itself."""
         connection = self._dial(node, min(deadline, time.monotonic() + self._timeouts.connect))
-        self._made.add(connection)
+        with self._lock:
+            self._made.add(connection)
         try:
             until = min(deadline, time.monotonic() + self._timeouts.connect)
             greeting = _greet(connection, until, self._access.credentials)

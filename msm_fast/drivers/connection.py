@@ -186,6 +186,11 @@ class Connection(PlainConnection):
         """Whether the idle connection was closed by the server, or has bytes that nobody asked for."""
         return bool(self._poller.poll(0))
 
+    @property
+    def is_open(self) -> bool:
+        """Whether it was not closed here."""
+        return self._client.sock is not None
+
     def close(self) -> None:
         """Close the socket; may be called again."""
         self.fd = -1

@@ -11,6 +11,7 @@ import socket
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -347,3 +348,29 @@ def test_row_51_a_server_with_too_many_connections_is_overloaded_and_not_stormed
             sock.close()
         proxy.close()
         busy.stop()
+
+
+@pytest.mark.parametrize("manager_class", [SessionManager], ids=["threads"])
+def test_row_51_a_worker_with_more_threads_than_a_server_has_connections_for_shares_those_that_it_has(
+    cluster: Cluster,
+) -> None:
+    busy = Memcached("-c", "20", "-t", "1")  # eight are left for clients
+    proxy = FaultProxy(busy.port)
+    events: list[Event] = []
+    try:
+        worker = cluster.worker_on(nodes_with(cluster, n1=proxy))
+        worker.subscribe(events.append)
+        visitors = [cluster.visitor_at_home_on("n1", worker, n=0) for _ in range(30)]
+        proxy.replies = Faults(delay_s=0.01)
+        with ThreadPoolExecutor(30) as threads:
+            for n in range(1, 6):
+                saved = list(threads.map(lambda visitor, n=n: visitor.post(n=n).status, visitors))
+                assert saved == ["stored"] * 30
+        assert [visitor.get() for visitor in visitors] == [{"n": 5}] * 30
+        assert {home_of(visitor.cookie) for visitor in visitors} == {"n1"}
+        assert 8 < proxy.n_connections < 60, "some were refused, and not each request asked for one"
+    finally:
+        proxy.close()
+        busy.stop()
+    assert [event.kind for event in events] == []
+    assert worker.statistics().node_failures == 0
