@@ -434,12 +434,12 @@ def test_the_time_for_which_the_application_holds_up_the_loop_is_not_charged_to_
 def test_a_loop_that_was_held_up_while_it_connects_takes_no_node_for_down(nodes: Nodes, run: Run) -> None:
     async def test() -> None:
         for n_turns in range(1, 7):
-            timeouts = replace(UNHURRIED, connect=0.1)
+            timeouts = replace(UNHURRIED, connect=0.25)
             async with AsyncSessionManager(text_of(nodes), timeouts=timeouts) as manager:
                 writing = [asyncio.ensure_future(put(manager, n=n)) for n in range(3)]
                 for _ in range(n_turns):
                     await asyncio.sleep(0)
-                    time.sleep(0.15)
+                    time.sleep(0.3)
                 await asyncio.gather(*writing)
                 assert manager.statistics().node_failures == 0
 

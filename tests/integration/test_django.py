@@ -7,12 +7,13 @@ from functools import partial
 from typing import Any
 
 import pytest
+from django.http import HttpRequest, HttpResponse
 
 from msm_fast import SessionId, SessionManager
 from msm_fast.integrations.django import SessionStore, managers
 from tests.adversity.proxy import FaultProxy
 from tests.behaviours import Record, timed
-from tests.django_site import OUR_WAYS, WAYS, Browser, Site, serve
+from tests.django_site import OUR_WAYS, WAYS, Browser, Site, serve, urls
 from tests.django_site.urls import during
 from tests.integration.conftest import Nodes
 from tests.timeouts import HURRIED, UNHURRIED
@@ -232,7 +233,7 @@ def test_an_outage_logs_nobody_out(site: Site, proxies: dict[str, FaultProxy]) -
 @pytest.mark.shows("down", "back")
 @in_ways(OUR_WAYS, on_cluster_lost="error")
 def test_where_an_outage_is_an_error_the_answer_is_503_and_the_cookie_stays(
-    site: Site, proxies: dict[str, FaultProxy], record_property: Record
+    site: Site, proxies: dict[str, FaultProxy], record_property: Record, caplog: pytest.LogCaptureFixture
 ) -> None:
     browser = with_session(site)
     plain = plain_of(browser)
@@ -246,6 +247,8 @@ def test_where_an_outage_is_an_error_the_answer_is_503_and_the_cookie_stays(
         assert response.headers["Retry-After"] == "1"
         assert "sessionid" not in response.cookies
     assert browser.get("nothing").status_code == 200
+    told = [record for record in caplog.records if record.name == "msm_fast.django"]
+    assert [bool(record.exc_info) for record in told] == [False] * 4, "a line for each, and no more"
     for proxy in proxies.values():
         proxy.heal()
     _, wait_s = timed(lambda: site.wait_until(lambda: browser.get("read").status_code == 200))
@@ -266,6 +269,27 @@ def test_the_new_id_of_a_login_reaches_the_client_with_a_503_too(site: Site, pro
         proxy.heal()
     site.wait_until(lambda: browser.get("read").status_code == 200)
     assert browser.read()["user"] == "ada"
+
+
+@in_ways(OUR_WAYS, on_cluster_lost="error")
+def test_a_bug_whose_page_could_not_have_its_session_is_in_the_log_with_the_refusal(
+    site: Site, proxies: dict[str, FaultProxy], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail() -> None:
+        for proxy in proxies.values():
+            proxy.refuse()
+        raise RuntimeError("a bug")
+
+    def page_of_error(request: HttpRequest) -> HttpResponse:
+        request.session["seen"] = "the page"
+        request.session.save()
+        return HttpResponse("we are sorry", status=500)
+
+    monkeypatch.setattr(urls, "handler500", page_of_error, raising=False)
+    browser = with_session(site)
+    during["enter_and_put"] = fail
+    assert browser.post("enter_and_put").status_code == 503
+    assert "RuntimeError: a bug" in caplog.text
 
 
 @in_ways(["loop"], on_cluster_lost="error")

@@ -197,6 +197,11 @@ def _page_of(error: MsmError, request: HttpRequest) -> HttpResponse:
 
 
 def _refusal(error: BaseException) -> HttpResponse:
-    """Return the answer when a session is out of reach: it may well exist, so the client keeps its cookie."""
-    _log.error("a request was refused: %s", error)
+    """Return the answer when a session is out of reach: it may well exist, so the client keeps its cookie.
+
+    Where a page of an error could not have its session, nothing else tells of that error.
+    """
+    unanswered = error.__context__
+    is_page = unanswered is not None and not isinstance(unanswered, MsmError) and error.__cause__ is None
+    _log.error("a request was refused: %s", error, exc_info=unanswered if is_page else None)
     return cast("HttpResponse", HttpResponse(REFUSAL, status=503, headers=dict(REFUSAL_HEADERS)))
