@@ -21,6 +21,8 @@ cdef extern from "msm_record.h":
         MSM_RECORD_DIGEST_SIZE
         MSM_FRAME_HEAD_SIZE
 
+    const uint64_t MSM_RECORD_NUMBER_LIMIT
+
     ctypedef struct msm_record_head_t:
         uint64_t generation
         uint64_t created_ms

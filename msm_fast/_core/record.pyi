@@ -3,9 +3,10 @@ from typing import final
 from msm_fast._core.compression import Compressor
 from msm_fast._core.keyring import Keyring
 
-__all__ = ["DIGEST_SIZE", "HEAD_SIZE", "Record", "decode_record", "encode_record", "value_sizes"]
+__all__ = ["DIGEST_SIZE", "GENERATION_MAX", "HEAD_SIZE", "Record", "decode_record", "encode_record", "value_sizes"]
 
 DIGEST_SIZE: int
+GENERATION_MAX: int
 HEAD_SIZE: int
 
 @final

@@ -23,12 +23,14 @@ from msm_fast._core.compression import Compressor, expand
 from msm_fast._core.keyring import Keyring
 from msm_fast.errors import CorruptRecord, UnknownFormat
 
-__all__ = ["DIGEST_SIZE", "HEAD_SIZE", "Record", "decode_record", "encode_record", "value_sizes"]
+__all__ = ["DIGEST_SIZE", "GENERATION_MAX", "HEAD_SIZE", "Record", "decode_record", "encode_record", "value_sizes"]
 
 HEAD_SIZE = MSM_RECORD_HEAD_SIZE
 """How many bytes a record takes before its body."""
 DIGEST_SIZE = MSM_RECORD_DIGEST_SIZE
 """How many bytes follow the body of a record that no keyring has sealed."""
+GENERATION_MAX = MSM_RECORD_NUMBER_LIMIT - 1
+"""The last that a session may have: a reader takes a larger one for damage."""
 
 
 @cython.final

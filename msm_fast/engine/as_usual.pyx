@@ -17,7 +17,7 @@ from msm_fast._core.replies cimport Replies, Reply
 from msm_fast._core.session_id cimport SessionId, parse_issued
 from msm_fast._core.state cimport NO_COPY, UNKNOWN_COPY, NearCopy, SessionState, Stored
 from msm_fast._core.wire cimport Batch, get, new_batch
-from msm_fast.engine.copies cimport encode_state, is_over, last_access_ms, put, question
+from msm_fast.engine.copies cimport encode_state, is_over, last_access_ms, next_generation, put, question
 from msm_fast.engine.essentials cimport Essentials
 from msm_fast.engine.versions cimport version
 
@@ -358,7 +358,8 @@ cdef class UsualWay:
         if stored is None:
             writing.generation, writing.lineage = 1, (nonce,)
         else:
-            writing.generation, writing.lineage = stored.generation + 1, (nonce, *stored.lineage)[:LINEAGE]
+            writing.generation = next_generation(stored.generation)
+            writing.lineage = (nonce, *stored.lineage)[:LINEAGE]
         if state.is_live:
             state.own_nonces = frozenset((nonce,))
         writing.record = encode_state(

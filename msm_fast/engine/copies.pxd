@@ -18,6 +18,7 @@ cdef class Copy:
 
 cpdef bint is_over(Essentials own, Record record) except -1
 cpdef object last_access_ms(Essentials own, Record record, long long ttl_s)
+cpdef unsigned long long next_generation(unsigned long long generation, unsigned long long n_steps=*) noexcept
 cpdef bytes encode_state(
     Essentials own, object records, bytes key, SessionState state, bytes body, object generation, tuple lineage
 )

@@ -11,6 +11,7 @@ from msm_fast._core.wire cimport Batch, Command, get, new_batch, store
 from msm_fast.engine.essentials cimport Essentials
 from msm_fast.engine.versions cimport cas_of, life_of, version as version_of
 
+from msm_fast._core.record import GENERATION_MAX
 from msm_fast.engine.topology import home_digest
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "encode_tombstone",
     "is_over",
     "last_access_ms",
+    "next_generation",
     "put",
     "question",
     "read_copy",
@@ -27,6 +29,7 @@ __all__ = [
 ]
 
 cdef object BEYOND_ALL_GENERATIONS = 2**64 - 1
+cdef unsigned long long LAST_GENERATION = GENERATION_MAX
 
 
 @cython.final
@@ -70,6 +73,15 @@ cpdef object last_access_ms(Essentials own, Record record, long long ttl_s):
     idle_s = max(own.ttl_s(record.max_inactive_s) - ttl_s, 0)
     now_ms = own.now_ms()
     return min(max(<long long>record.accessed_ms, now_ms - idle_s * 1000), now_ms)
+
+
+cpdef unsigned long long next_generation(unsigned long long generation, unsigned long long n_steps=1) noexcept:
+    """Return the generation that is n_steps later, or the last one, if that comes first: it is followed by itself.
+
+    No session comes near it by being saved; a record that somebody has forged may. Of its copies none is then known by
+    its generation to be the newer one; but it is served, saved and ended as others are.
+    """
+    return generation + n_steps if generation < LAST_GENERATION - n_steps else LAST_GENERATION
 
 
 def tell_corrupt(ctx, str node not None, error):

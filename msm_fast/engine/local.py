@@ -13,7 +13,7 @@ from msm_fast._core.record import Record
 from msm_fast._core.session_id import SessionId
 from msm_fast.engine.changes import merge, needs_storing
 from msm_fast.engine.context import Context, digest
-from msm_fast.engine.copies import encode_state, encode_stored, encode_tombstone, is_over
+from msm_fast.engine.copies import encode_state, encode_stored, encode_tombstone, is_over, next_generation
 from msm_fast.engine.serialization import StaysLocal, decode_attributes, encode_attributes
 from msm_fast.errors import ConflictError, CorruptRecord, SessionUnavailable
 from msm_fast.local_store import LocalRecord
@@ -202,7 +202,7 @@ def _swap(
     base = encode_stored(ctx, key, state)
     for _ in range(_ATTEMPTS):
         expected = state.local_generation
-        generation = (expected or (state.stored.generation if state.stored else 0)) + 1
+        generation = next_generation(expected or (state.stored.generation if state.stored else 0))
         data = encode_state(ctx.essentials, ctx.records, key, state, body, generation, ())
         assert state.local_kind is not None
         dropped = ctx.local.dropped
@@ -258,7 +258,7 @@ def move_base(ctx: Context, key: bytes, body: bytes, state: SessionState) -> int
             absolute_lifetime_s=state.stored_absolute_lifetime_s,
             lineage=before.lineage,
         )
-        moved = replace(kept, generation=kept.generation + 1, base=base)
+        moved = replace(kept, generation=next_generation(kept.generation), base=base)
         ttl_s = ctx.ttl_s(record.max_inactive_s, record.created_ms, record.absolute_lifetime_s)
         if ctx.local.swap(key, kept.generation, moved, ttl_s):
             return moved.generation

@@ -11,7 +11,7 @@ from msm_fast._core import wire
 from msm_fast.engine.as_usual import LINEAGE, Writing
 from msm_fast.engine.changes import Base, follow, merge, needs_storing
 from msm_fast.engine.context import Context, digest
-from msm_fast.engine.copies import Copy, encode_state, encode_stored
+from msm_fast.engine.copies import Copy, encode_state, encode_stored, next_generation
 from msm_fast.engine.effects import Batch, Exchange, Flow, Outcome, Sleep
 from msm_fast.engine.ending import end_copies
 from msm_fast.engine.exchanging import exchange, settle, wait_after_conflict
@@ -291,9 +291,9 @@ def _plan(ctx: Context, state: SessionState, body: bytes, progress: _Progress) -
     left_behind = [
         n for n in ctx.topology.draining if n != home and known.get(n, ABSENT) > 0 and n not in progress.lost
     ]
-    generation = progress.generation + 1
+    generation = next_generation(progress.generation)
     if state.has_moved:
-        generation = max(generation, progress.base_generation + BEATS_THE_OLD_HOME)
+        generation = max(generation, next_generation(progress.base_generation, BEATS_THE_OLD_HOME))
     key = ctx.storage_key(state.session_id)
     lineage = (ctx.nonce(), *progress.lineage)[:LINEAGE]
     own_nonces = progress.own_nonces | {lineage[0]}
