@@ -11,10 +11,14 @@ from msm_fast.errors import ConfigurationError, CorruptRecord, UnknownFormat
 
 __all__ = ["BODY_SIZE_MAX", "Compressor", "expand"]
 
-BODY_SIZE_MAX = 64 << 20
-"""What a compressed body may hold. A larger one is stored as it is; so a small item cannot fill the memory."""
+BODY_SIZE_MAX = 8 << 20
+"""What a compressed body may hold. A larger one is stored as it is, which is too large for an item of 1 MiB.
 
-_WINDOW_LOG_MAX = 26
+This bounds the bytes of a body, and so how many values a small item can hold: as many as eight that are full and not
+compressed. Values take up to a hundred times their bytes in memory, so that it may still be most of a gigabyte.
+"""
+
+_WINDOW_LOG_MAX = 23
 """Of zstd, whose default would let 128 MiB be taken for a few bytes: as many bits as BODY_SIZE_MAX needs."""
 
 _FASTEST = 1

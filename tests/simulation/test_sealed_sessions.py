@@ -221,6 +221,20 @@ def test_only_as_many_attributes_are_nulled_as_do_not_fit_when_compressed(make_w
     assert [name for name, value in found.items() if value is None] == ["text", "blob2", "blob3"]
 
 
+@pytest.mark.parametrize("policy", ["local_session", "blacklist"])
+def test_a_session_that_no_reader_would_expand_is_too_large_however_small_it_would_get(
+    driver: SimulatedDriver, make_worker: MakeWorker, policy: str
+) -> None:
+    worker = make_worker(compress_over=1000, on_unserializable=policy)
+    session_id = worker.store(text=" " * (7 * ONE_MIB))
+    assert change(worker, session_id, more=" " * (2 * ONE_MIB)) == ("stored" if policy == "blacklist" else "local")
+    kept = {name: value and len(value) // ONE_MIB for name, value in read(worker, session_id).items()}
+    assert kept == {"text": 7, "more": None if policy == "blacklist" else 2}
+    in_cluster = read(make_worker(), session_id)
+    assert len(in_cluster["text"]) == 7 * ONE_MIB
+    assert in_cluster.get("more") is None
+
+
 def test_what_is_kept_near_counts_with_its_size_in_memory(make_worker: MakeWorker) -> None:
     worker = make_worker(compress_over=1000)
     session_id = worker.store(text="a" * 100_000)
