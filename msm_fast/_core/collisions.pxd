@@ -3,6 +3,9 @@
 # Python's hashes of numbers can be computed by anybody: a million bytes hold a hundred thousand numbers of one hash,
 # and to put these into a dict takes half a minute, each time the value is read. So neither direction carries that.
 # Numbers that mean something do not come near the limit.
+#
+# What is bounded is that, no more. Integers of 64 bits, each with a hash of its own, can be chosen so that a dict looks
+# for them in the same places: 400 KB of them take four seconds. No count of hashes tells these from others.
 
 cdef extern from *:
     long long small_int_of "PyLong_AsLongLongAndOverflow"(object number, int *overflow) except? -1
