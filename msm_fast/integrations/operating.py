@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
+
 from msm_fast.engine.context import digest
 from msm_fast.errors import MsmError
 from msm_fast.manager import SessionManager
 from msm_fast.session import Session
 
-__all__ = ["NoAnswer", "end_session", "find_session", "readable"]
+__all__ = ["NoAnswer", "end_session", "find_session", "kind_and_value", "moment", "readable"]
 
 _UNKNOWN = "no such session: there is no session of this key; it has expired, was ended, or never was"
 
@@ -60,6 +62,20 @@ def end_session(manager: SessionManager, key: str) -> tuple[str, str]:
 def readable(name: str) -> str:
     """Return an attribute's name as it is, or escaped if a terminal would obey it: a client may have chosen it."""
     return name if name.isprintable() else repr(name)
+
+
+def kind_and_value(value: object) -> str:
+    """Return an attribute's type and value, or why its value cannot be shown, as that of an int of 5,000 digits."""
+    kind = type(value).__qualname__
+    try:
+        return f"{kind} {value!r}"
+    except Exception as error:  # noqa: BLE001 - of a type that was registered it may be any
+        return f"{kind}, which cannot be shown: {readable(str(error))}"
+
+
+def moment(seconds: float) -> str:
+    """Return the time, in UTC, that is as long after 1970; a forged one may be in a year that no datetime has."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
 
 
 def _ask_for(manager: SessionManager, key: str) -> tuple[Session | None, bool]:

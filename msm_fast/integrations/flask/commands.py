@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from datetime import datetime, timezone
 from typing import Any
 
 import click
@@ -13,7 +12,7 @@ from flask.cli import AppGroup
 
 from msm_fast.engine.context import digest
 from msm_fast.errors import MsmError
-from msm_fast.integrations.operating import end_session, find_session, readable
+from msm_fast.integrations.operating import end_session, find_session, kind_and_value, moment, readable
 from msm_fast.manager import SessionManager
 from msm_fast.session import Session
 
@@ -89,18 +88,14 @@ def _description(session: Session, *, with_values: bool) -> dict[str, Any]:
         "session": digest(session.state.session_id),
         "node": session.state.session_id.node,
         "generation": session.generation,
-        "created_at": _time(session.created_at),
-        "accessed_at": _time(session.accessed_at),
+        "created_at": moment(session.created_at),
+        "accessed_at": moment(session.accessed_at),
         "max_inactive": session.max_inactive,
         "attributes": {
-            name: f"{type(value).__qualname__} {value!r}" if with_values else type(value).__qualname__
+            name: kind_and_value(value) if with_values else type(value).__qualname__
             for name, value in sorted(session.items())
         },
     }
-
-
-def _time(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, timezone.utc).isoformat(timespec="seconds")
 
 
 def _write(facts: dict[str, Any], as_json: bool) -> None:

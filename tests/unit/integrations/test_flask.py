@@ -858,6 +858,35 @@ def test_inspect_lets_no_name_write_to_the_terminal(app: Flask, client: FlaskCli
     assert "\x1b" not in output
 
 
+@pytest.mark.parametrize("options", [[], ["--json"]], ids=["text", "json"])
+def test_inspect_says_why_a_value_cannot_be_shown_and_shows_the_others(
+    app: Flask, client: FlaskClient, options: list[str]
+) -> None:
+    @app.post("/set")
+    def set_all() -> str:
+        session["big"] = [10**5000]  # no text is made of so many digits
+        session["user"] = "ada"
+        return "set"
+
+    client.post("/set")
+    result = run(app, "inspect", "--values", *options, cookie_of(client))
+    assert result.exit_code == 0
+    assert "list, which cannot be shown: Exceeds the limit (4300 digits)" in result.output
+    assert "str 'ada'" in result.output
+
+
+@pytest.mark.parametrize("options", [[], ["--json"]], ids=["text", "json"])
+def test_inspect_shows_times_after_the_year_9999(app: Flask, client: FlaskClient, options: list[str]) -> None:
+    client.post("/in")
+    manager = app.extensions["msm_fast"]
+    kept = manager.load(cookie_of(client))
+    kept.state.created_ms = 2**62 - 1  # as somebody may have forged it
+    kept["user"] = "bob"
+    manager.save(kept)
+    result = run(app, "inspect", *options, cookie_of(client))
+    assert (result.exit_code, "146140482-" in result.output) == (0, True)
+
+
 def test_delete_asks_and_then_ends_the_session(app: Flask, client: FlaskClient) -> None:
     client.post("/count")
     assert run(app, "delete", cookie_of(client), input="n\n").exit_code == 1

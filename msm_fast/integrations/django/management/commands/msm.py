@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from argparse import ArgumentParser
 from typing import Any
 
@@ -12,7 +11,7 @@ from django.core.management.base import BaseCommand, CommandError
 from msm_fast.engine.context import digest
 from msm_fast.errors import MsmError
 from msm_fast.integrations.django.managers import process_manager
-from msm_fast.integrations.operating import end_session, find_session, readable
+from msm_fast.integrations.operating import end_session, find_session, moment, readable
 
 __all__ = ["Command"]
 
@@ -76,8 +75,8 @@ class Command(BaseCommand):
         return {
             "session": digest(session.state.session_id),
             "node": session.state.session_id.node,
-            "created": _moment(session.created_at),
-            "accessed": _moment(session.accessed_at),
+            "created": moment(session.created_at),
+            "accessed": moment(session.accessed_at),
             "max_inactive": session.max_inactive,
             "absolute_lifetime": session.absolute_lifetime,
             "generation": session.generation,
@@ -88,10 +87,6 @@ class Command(BaseCommand):
     def _delete(self, session_key: str) -> tuple[dict[str, Any], bool]:
         name, result = end_session(process_manager(), session_key)
         return {"session": name, "result": result}, True
-
-
-def _moment(seconds: float) -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
 
 
 def _as_text(value: object) -> str:
