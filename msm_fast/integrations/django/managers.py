@@ -37,6 +37,14 @@ def settings_of_django() -> Settings:
     an enumeration, is stored as Django's own sessions have it, as JSON, if serializer is not given.
     Raises: ConfigurationError, which calls SESSION_COOKIE_AGE by its name.
     """
+    try:
+        return _build_settings()
+    except ConfigurationError as error:
+        # Not with the frames that it comes from: their variables are all settings, and Django's error pages show them.
+        raise error.with_traceback(None) from None
+
+
+def _build_settings() -> Settings:
     given = _given()
     given.setdefault("max_inactive", django_settings.SESSION_COOKIE_AGE)
     given.setdefault("serializer", ("native", "json"))

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
+from secrets import token_hex
 from typing import Any
 
 import pytest
 from django.conf import settings as django_settings
 from django.core.checks import run_checks
+from django.views.debug import ExceptionReporter
 
 from msm_fast.errors import ConfigurationError
-from msm_fast.integrations.django.managers import settings_of_django
+from msm_fast.integrations.django.managers import managers, settings_of_django
 from tests.django_site import DJANGOS, serve
+
+SECRET = token_hex()
 
 
 def ids(*, deploy: bool = False, **settings: Any) -> list[str]:
@@ -53,6 +57,18 @@ def test_a_secret_is_not_shown() -> None:
     ):
         settings_of_django()
     assert "environment" not in str(caught.value)
+
+
+@pytest.mark.parametrize("wrong", [{"on_corrupt": "wrong"}, {"timeouts": {"requests": 1}}, {}], ids=str)
+def test_a_page_about_a_wrong_setting_does_not_show_the_secrets_beside_it(wrong: dict[str, Any]) -> None:
+    with (
+        serve("threads", SESSION_COOKIE_AGE=1800 if wrong else 0, MSM_FAST={**wrong, "secrets": [SECRET]}),
+        pytest.raises(ConfigurationError) as caught,
+    ):
+        managers()
+    page = ExceptionReporter(None, caught.type, caught.value, caught.tb).get_traceback_html()
+    assert "managers.py" in page
+    assert SECRET not in page
 
 
 @pytest.mark.parametrize("age", ["100", 0, -1])
