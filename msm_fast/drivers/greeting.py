@@ -29,7 +29,7 @@ _COMPARES_FROM = (1, 6, 40)
 """From here on `mg` with C leaves out a value whose CAS is that; older servers take the flag and send the value."""
 _TOKEN_KEY = b"msm_fast:life:"
 """No session's key ends in a colon."""
-FIRST_FREE_OPAQUE = 3
+FIRST_FREE_OPAQUE = 4
 """The greeting has used those before."""
 _REFUSALS: dict[str, tuple[FailureKind, str]] = {
     "Too many open connections": ("refused", "it has too many connections; let it have more (memcached -c)"),
@@ -104,25 +104,48 @@ def _ask_life() -> Dialogue[tuple[tuple[int, ...], bytes | None]]:
 
     The first connection to a server that has just been started leaves a random one there, which the others find.
     """
-    token = secrets.token_hex(8).encode()
-    questions = [wire.version(), wire.store(_TOKEN_KEY, token, 0, 0, add=True), wire.get(_TOKEN_KEY)]
+    questions = [wire.version(), wire.get(_TOKEN_KEY)]
     parser = ReplyParser(questions, 0)
     try:
-        heard = yield wire.encode(questions, 0)
-        while not parser.feed(heard):
-            heard = yield b""
+        yield from _hear(parser, wire.encode(questions, 0))
     except ConnectionFailed as failure:
         if parser.replies:
             _check_version(parser.replies)  # one that is too old does not understand the rest
         elif failure.kind == "reset":
-            detail = f"{failure.detail}, before it said anything: does it want TLS, or only the binary protocol?"
+            which = "does it want TLS, or only the binary protocol, or is it a proxy?"
+            detail = f"{failure.detail}, before it said anything: {which}"
             raise ConnectionFailed("reset", False, detail) from failure
         raise
     except ProtocolError as error:
         if parser.replies:
             _check_version(parser.replies)
         raise _refused(error.reason) from error
-    return _check_version(parser.replies), parser.replies[2].value
+    version, token = _check_version(parser.replies), parser.replies[1].value
+    if token is None:
+        token = yield from _leave_token()
+    return version, token
+
+
+def _leave_token() -> Dialogue[bytes | None]:
+    """Leave a token where there is none; return the one that is there then, ours or that of another connection.
+
+    Only there: a server that has no memory for what is added (memcached -M) deletes what it has under that key.
+    """
+    token = secrets.token_hex(8).encode()
+    commands = [wire.store(_TOKEN_KEY, token, 0, 0, add=True), wire.get(_TOKEN_KEY)]
+    parser = ReplyParser(commands, 2)
+    try:
+        yield from _hear(parser, wire.encode(commands, 2))
+    except ProtocolError as error:
+        raise _refused(error.reason) from error
+    return parser.replies[1].value
+
+
+def _hear(parser: ReplyParser, asked: bytes) -> Dialogue[None]:
+    """Ask this, and let the parser have all that is answered."""
+    heard = yield asked
+    while not parser.feed(heard):
+        heard = yield b""
 
 
 def _check_version(replies: Sequence[Reply]) -> tuple[int, ...]:

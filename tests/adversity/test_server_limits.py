@@ -47,7 +47,7 @@ def password_file() -> Iterator[str]:
 def fill(server: Memcached) -> None:
     """Use up the server's memory, so that it takes no more of any size."""
     with server.client() as client:
-        for size in (500_000, 50_000, 5_000, 500, 100, 60):
+        for size in (500_000, 50_000, 5_000, 500, 100, 60, 16):
             with pytest.raises(MemcacheServerError, match="out of memory"):
                 _store_for_ever(client, size)
 
@@ -122,6 +122,22 @@ def test_row_23_a_node_out_of_memory_for_locks_keeps_nobody_waiting_for_one(
     (refused,) = [event for event in events if event.kind == "refused"]
     assert refused.node == "n1"
     assert "cannot store a lock (out of memory" in refused.detail
+
+
+def test_row_23_new_connections_find_a_node_out_of_memory_in_the_life_that_it_is_in(
+    cluster: Cluster, full_server: Memcached
+) -> None:
+    nodes = nodes_with(cluster, n1=full_server)
+    first = cluster.worker_on(nodes)
+    visitor = cluster.visitor_at_home_on("n1", first, user="ada")
+    fill(full_server)
+    with full_server.client() as client:
+        token = client.get("msm_fast:life:")
+        assert token is not None
+        for _ in range(3):
+            visitor.worker = cluster.worker_on(nodes)
+            assert visitor.get() == {"user": "ada"}
+            assert client.get("msm_fast:life:") == token
 
 
 def test_row_24_a_session_over_the_nodes_own_item_limit_is_refused_before_it_is_sent(

@@ -194,10 +194,11 @@ class _Full(socketserver.BaseRequestHandler):
         asked = b""
         while data := self.request.recv(65536):
             asked += data
-            if asked.endswith(b" O2\r\n"):
-                self.request.sendall(
-                    b"VERSION %b\r\nSERVER_ERROR out of memory storing object\r\nEN O2\r\n" % self.version
-                )
+            if asked.endswith(b" O1\r\n"):
+                self.request.sendall(b"VERSION %b\r\nEN O1\r\n" % self.version)
+                asked = b""
+            elif asked.endswith(b" O3\r\n") and asked.startswith(b"ms "):
+                self.request.sendall(b"SERVER_ERROR out of memory storing object\r\nEN O3\r\n")
                 asked = b""
             elif asked == b"stats settings\r\n":
                 self.request.sendall(b"SERVER_ERROR out of memory\r\n")

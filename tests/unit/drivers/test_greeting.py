@@ -7,6 +7,8 @@ from msm_fast.drivers.failures import ConnectionFailed
 from msm_fast.drivers.greeting import greet
 
 PASSWORD = "correct-horse"
+TOKEN_IS_THERE = b"VERSION 1.6.18\r\nVA 2 c1 f0 t-1 O1\r\nxy\r\n"
+NO_TOKEN_IS_THERE = b"VERSION 1.6.18\r\nEN O1\r\n"
 
 
 def refusal(*said: bytes) -> str:
@@ -43,9 +45,41 @@ def test_what_memcached_says_to_a_wrong_password_is_explained() -> None:
 def test_a_connection_that_is_lost_before_a_word_may_have_been_meant_for_another_protocol() -> None:
     dialogue = greet()
     next(dialogue)
-    with pytest.raises(ConnectionFailed, match="before it said anything: does it want TLS") as caught:
+    with pytest.raises(ConnectionFailed, match="TLS, or only the binary protocol, or is it a proxy") as caught:
         dialogue.throw(ConnectionFailed("reset", True, "the server closed the connection"))
     assert caught.value.kind == "reset"
+
+
+def test_a_server_that_tells_which_life_it_is_in_is_given_no_token() -> None:
+    dialogue = greet()
+    assert next(dialogue).split(b" ")[0] == b"version\r\nmg"
+    assert dialogue.send(TOKEN_IS_THERE) == b"stats settings\r\n"
+    with pytest.raises(StopIteration) as greeted:
+        dialogue.send(b"END\r\n")
+    assert greeted.value.value.token == b"xy"
+
+
+@pytest.mark.parametrize(
+    ("answer", "token"),
+    [
+        (b"HD c1 O2\r\nVA 2 c1 f0 t-1 O3\r\nab\r\n", b"ab"),
+        (b"NS c0 O2\r\nVA 2 c1 f0 t-1 O3\r\ncd\r\n", b"cd"),
+        (b"SERVER_ERROR out of memory storing object\r\nEN O3\r\n", None),
+    ],
+    ids=["ours", "that of another", "none"],
+)
+def test_one_that_has_no_token_is_given_one_and_that_which_is_there_then_counts(
+    answer: bytes, token: bytes | None
+) -> None:
+    dialogue = greet()
+    next(dialogue)
+    asked = dialogue.send(NO_TOKEN_IS_THERE)
+    assert b" ME O2\r\n" in asked
+    assert b"mg " in asked
+    assert dialogue.send(answer) == b"stats settings\r\n"
+    with pytest.raises(StopIteration) as greeted:
+        dialogue.send(b"END\r\n")
+    assert greeted.value.value.token == token
 
 
 def test_a_server_without_passwords_that_has_no_memory_for_what_it_takes_for_a_store_is_asked_further() -> None:

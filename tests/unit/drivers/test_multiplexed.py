@@ -16,9 +16,9 @@ from msm_fast.drivers.pipeline import PendingBatch, RoundTrip
 from msm_fast.drivers.watch import Watch
 from msm_fast.engine.effects import Batch, NodeFailure, Replies
 
-GREETING = b"VERSION 1.6.45\r\nHD c1 O1\r\nVA 2 c1 f0 t-1 O2\r\nxy\r\n"
+GREETING = b"VERSION 1.6.45\r\nVA 2 c1 f0 t-1 O1\r\nxy\r\n"
 SETTINGS = b"STAT item_size_max 1048576\r\nEND\r\n"
-VALUES = [b"", b"plain", b"\n\n\r\n", b"HD c1 O4\r\nMN\r\n", b"\r\n" * 40]
+VALUES = [b"", b"plain", b"\n\n\r\n", b"HD c1 O5\r\nMN\r\n", b"\r\n" * 40]
 
 
 class Transport(asyncio.Transport):
@@ -133,7 +133,7 @@ def test_however_the_stream_is_cut_each_batch_gets_its_own_replies(size: int) ->
     async def test() -> None:
         line = Line()
         batches = [await line.ask(*[GET] * (n % 3 + 1), wire.noop()) for n in range(12)]
-        stream, expected, opaque = b"", [], 3
+        stream, expected, opaque = b"", [], 4
         for n in range(12):
             own = [VALUES[(n + i) % len(VALUES)] for i in range(n % 3 + 1)]
             stream += b"".join(hit(opaque + i, value) for i, value in enumerate(own)) + b"MN\r\n"
@@ -151,7 +151,7 @@ def test_a_batch_has_its_replies_before_those_to_others_have_arrived() -> None:
         line = Line()
         first, second = line.submit(GET), line.submit(GET)
         await asyncio.sleep(0)
-        line.connection.data_received(hit(3, b"one") + b"VA 3 c5")
+        line.connection.data_received(hit(4, b"one") + b"VA 3 c5")
         assert values_of(first) == [b"one"]
         assert second.outcome is None
 
@@ -165,7 +165,7 @@ def test_a_batch_that_is_abandoned_before_it_is_written_never_is() -> None:
         line.abandon(abandoned)
         await asyncio.sleep(0)
         assert b"left" not in line.transport.writes[0]
-        line.connection.data_received(hit(3, b"mine"))
+        line.connection.data_received(hit(4, b"mine"))
         assert values_of(other) == [b"mine"]
 
     asyncio.run(test())
@@ -182,7 +182,7 @@ def test_while_the_buffer_is_full_what_is_submitted_waits_and_may_still_be_aband
         line.connection.resume_writing()
         assert len(line.transport.writes) == 1
         assert b"left" not in line.transport.writes[0]
-        line.connection.data_received(hit(3, b"mine"))
+        line.connection.data_received(hit(4, b"mine"))
         assert values_of(other) == [b"mine"]
 
     asyncio.run(test())
@@ -209,9 +209,9 @@ def test_the_replies_to_a_batch_that_is_abandoned_later_are_read_and_dropped() -
     async def test() -> None:
         line = Line()
         abandoned, other = await line.ask(GET, GET), await line.ask(GET)
-        line.connection.data_received(hit(3, b"not") + b"VA 6 c5")
+        line.connection.data_received(hit(4, b"not") + b"VA 6 c5")
         line.abandon(abandoned)
-        line.connection.data_received(b" f0 t-1 O4\r\nwanted\r\n" + hit(5, b"mine"))
+        line.connection.data_received(b" f0 t-1 O5\r\nwanted\r\n" + hit(6, b"mine"))
         assert abandoned.outcome is None
         assert values_of(other) == [b"mine"]
         assert not line.transport.is_closed
@@ -221,7 +221,7 @@ def test_the_replies_to_a_batch_that_is_abandoned_later_are_read_and_dropped() -
 
 @pytest.mark.parametrize(
     "nonsense",
-    [hit(9, b"swapped"), b"MN\r\n", b"CLIENT_ERROR bad\r\n", b"VA 1 c5 f0 t-1 O3\r\nlong\r\n", b"\x00\n"],
+    [hit(9, b"swapped"), b"MN\r\n", b"CLIENT_ERROR bad\r\n", b"VA 1 c5 f0 t-1 O4\r\nlong\r\n", b"\x00\n"],
     ids=["opaque", "status", "error", "length", "noise"],
 )
 def test_a_reply_that_makes_no_sense_ends_the_connection_and_is_told_as_such_to_one_batch(nonsense: bytes) -> None:
@@ -234,7 +234,7 @@ def test_a_reply_that_makes_no_sense_ends_the_connection_and_is_told_as_such_to_
         assert [kind_of(pending) for pending in batches] == ["protocol", "reset", "reset"]
         assert all(pending.outcome.sent for pending in batches if isinstance(pending.outcome, NodeFailure))
         assert line.owner.resent == [unsent]
-        line.connection.data_received(hit(3, b"too late"))
+        line.connection.data_received(hit(4, b"too late"))
         await asyncio.sleep(0)
         assert line.owner.told[-1] == "closed"
         assert len(line.transport.writes) == 3
@@ -269,7 +269,7 @@ def test_a_retired_connection_closes_when_what_is_on_its_way_is_answered() -> No
         pending = await line.ask(GET)
         line.connection.retire(60)
         assert not line.transport.is_closed
-        line.connection.data_received(hit(3, b"late"))
+        line.connection.data_received(hit(4, b"late"))
         assert values_of(pending) == [b"late"]
         assert line.transport.is_closed
         await line.connection.has_ended
