@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import socket
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -25,6 +27,7 @@ MakeCommand = Callable[[int], wire.Command]
 
 KEYS = st.sampled_from([b"a", b"b"])
 CAS = st.none() | st.integers(1, 8)
+VALUE = b"v" * 5000
 EXPTIMES = st.sampled_from([0, 1000, 30 * 24 * 3600, 2**31 - 1])
 
 
@@ -51,9 +54,8 @@ def commands(draw: st.DrawFn) -> MakeCommand:
             return lambda first: wire.store(*item, **cas_from(first))
 
 
-@pytest.fixture(scope="module")
-def exchange() -> Iterator[Exchange]:
-    server = Memcached()
+@contextmanager
+def connected_to(server: Memcached) -> Iterator[Exchange]:
     with socket.create_connection(("127.0.0.1", server.port), timeout=10) as connection:
 
         def exchange(commands: list[wire.Command]) -> list[Reply]:
@@ -65,6 +67,18 @@ def exchange() -> Iterator[Exchange]:
 
         yield exchange
     server.stop()
+
+
+@pytest.fixture(scope="module")
+def exchange() -> Iterator[Exchange]:
+    with connected_to(Memcached()) as exchange:
+        yield exchange
+
+
+def ask_simulated(server: SimulatedServer, *commands: wire.Command) -> list[Reply]:
+    parser = ReplyParser(commands, 7)
+    assert parser.feed(server.handle(wire.encode(commands, 7)))
+    return parser.replies
 
 
 def told(reply: Reply, first_cas: int) -> tuple[Any, ...]:
@@ -82,8 +96,36 @@ def test_it_answers_as_memcached_does(exchange: Exchange, batches: list[list[Mak
     for batch in batches:
         real = exchange([make(begin.cas) for make in batch])
         own = [make(0) for make in batch]
-        parser = ReplyParser(own, 7)
-        assert parser.feed(simulated.handle(wire.encode(own, 7)))
-        for answer, simulated_answer in zip(real, parser.replies, strict=True):
+        for answer, simulated_answer in zip(real, ask_simulated(simulated, *own), strict=True):
             assert told(answer, begin.cas) == told(simulated_answer, 0)
             assert answer.ttl_s == pytest.approx(simulated_answer.ttl_s, abs=0 if simulated_answer.ttl_s == -1 else 30)
+
+
+@pytest.fixture(scope="module")
+def exchange_with_full() -> Iterator[Exchange]:
+    """Ask a server without memory for one more item of the size of VALUE."""
+    with connected_to(Memcached("-M", "-m", "2")) as exchange:
+        exchange([wire.store(b"a", VALUE, 1, 0)])
+        for n in itertools.count():
+            if exchange([wire.store(b"fill%d" % n, VALUE, 1, 0)])[0].status == "SERVER_ERROR":
+                break
+        yield exchange
+
+
+@pytest.mark.parametrize(
+    "flags", [{}, {"add": True}, {"cas": 2**40}], ids=["that is stored", "that is added", "that was another"]
+)
+def test_one_that_is_full_deletes_what_it_has_whatever_it_is_asked_for(
+    exchange_with_full: Exchange, flags: dict[str, Any]
+) -> None:
+    simulated = SimulatedServer(VirtualClock())
+    ask_simulated(simulated, wire.store(b"a", VALUE, 1, 0))
+    simulated.room = 0
+    commands = [
+        wire.store(b"a", VALUE, 2, 0, **flags),
+        wire.get(b"a"),
+        wire.store(b"a", VALUE, 1, 0),  # there is room now for what has just been deleted
+    ]
+    real = [reply.status for reply in exchange_with_full(commands)]
+    assert real == ["SERVER_ERROR", "EN", "HD"]
+    assert [reply.status for reply in ask_simulated(simulated, *commands)] == real

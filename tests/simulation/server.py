@@ -31,7 +31,8 @@ class SimulatedServer:
         self._last_cas = 0
         self.life = 1
         self.room: int | None = None
-        """Bytes left for values; None: enough. An item that there is no room for leaves nothing of what was there."""
+        """Bytes left for values; None: enough. A write that finds no room beside what is there deletes that, whatever
+        it was asked for: an add, and one with another CAS value, too."""
         self.early_s = 2
         """Items are dated by a count of seconds that may be a second old, and that leaps by two when it is late."""
 
@@ -50,12 +51,12 @@ class SimulatedServer:
         self._items.clear()
 
     def evict(self, key: bytes) -> None:
-        self._items.pop(key, None)
+        self._drop(key)
 
     def peek(self, key: bytes) -> Item | None:
         item = self._items.get(key)
         if item is not None and item.expires_at is not None and item.expires_at - self.early_s <= self._clock.wall():
-            del self._items[key]
+            self._drop(key)
             return None
         return item
 
@@ -107,6 +108,9 @@ class SimulatedServer:
     def _ms(self, key: bytes, value: bytes, flags: list[bytes]) -> bytes:
         given = {flag[:1]: flag[1:] for flag in flags}
         item = self.peek(key)
+        if self.room is not None and len(value) > self.room:
+            self._drop(key)
+            return b"SERVER_ERROR out of memory storing object\r\n"
         status = b"HD"
         if given.get(b"M") == b"E" and item is not None:
             status = b"NS"
@@ -115,13 +119,10 @@ class SimulatedServer:
         elif b"C" in given and item is not None and item.cas != int(given[b"C"]):
             status = b"EX"
         cas = 0
-        if status == b"HD" and self.room is not None:
-            self.room += len(item.value) if item is not None else 0
-            if len(value) > self.room:
-                self._items.pop(key, None)
-                return b"SERVER_ERROR out of memory storing object\r\n"
-            self.room -= len(value)
         if status == b"HD":
+            self._drop(key)
+            if self.room is not None:
+                self.room -= len(value)
             self._last_cas += 1
             cas = self._last_cas
             client_flags = int(given.get(b"F", b"0"))
@@ -135,8 +136,14 @@ class SimulatedServer:
             return self._reply(b"NF", flags, 0)
         if b"C" in given and item.cas != int(given[b"C"]):
             return self._reply(b"EX", flags, 0)
-        del self._items[key]
+        self._drop(key)
         return self._reply(b"HD", flags, 0)
+
+    def _drop(self, key: bytes) -> None:
+        """Let an item go, and others have its room."""
+        item = self._items.pop(key, None)
+        if item is not None and self.room is not None:
+            self.room += len(item.value)
 
     def _reply(self, status: bytes, flags: list[bytes], cas: int) -> bytes:
         returned = [b"c%d" % cas if flag == b"c" else flag for flag in flags if flag == b"c" or flag[:1] == b"O"]
