@@ -12,7 +12,7 @@ from msm_fast.engine.as_usual import LINEAGE, Writing
 from msm_fast.engine.changes import Base, follow, merge, needs_storing
 from msm_fast.engine.context import Context, digest
 from msm_fast.engine.copies import Copy, encode_state, encode_stored, next_generation
-from msm_fast.engine.effects import Batch, Exchange, Flow, Outcome, Sleep
+from msm_fast.engine.effects import Batch, Exchange, Flow, NodeFailure, Outcome, Sleep
 from msm_fast.engine.ending import end_copies
 from msm_fast.engine.exchanging import exchange, settle, wait_after_conflict
 from msm_fast.engine.relocation import follow_home, move_home
@@ -211,17 +211,24 @@ def _write_on(
 def _put_back(ctx: Context, state: SessionState, home: int, nodes: Collection[str]) -> Flow[None]:
     """Store again what the session was, on nodes that had no room for what it is: they have dropped that, too.
 
-    Only where there is nothing now: what others have stored or ended meanwhile stays.
+    Only where there is nothing now: what others have stored or ended meanwhile stays. So each is looked at before, as
+    one that is full deletes what it has even if it is asked to add something (memcached -M).
     """
     if state.stored is None:
         return
+    had_copies = [node for node in nodes if state.stored.copies.get(node, UNKNOWN) != ABSENT]
+    if not had_copies:
+        return
     key = ctx.storage_key(state.session_id)
+    looks = [Batch(node, (wire.get(key, value=False),)) for node in had_copies]
+    seen = zip(had_copies, (yield from exchange(ctx, looks)), strict=True)
+    gone = [node for node, outcome in seen if not isinstance(outcome, NodeFailure) and outcome[0].status == "EN"]
+    if not gone:
+        return
     ttl_s = ctx.ttl_s(state.stored_max_inactive_s, state.created_ms, state.stored_absolute_lifetime_s)
     record = encode_stored(ctx, key, state, home)
     command = wire.store(key, record, state.stored.nonce, ctx.exptime(ttl_s), add=True)
-    had_copies = [node for node in nodes if state.stored.copies.get(node, UNKNOWN) != ABSENT]
-    if had_copies:
-        yield from exchange(ctx, [Batch(node, (command,)) for node in had_copies])
+    yield from exchange(ctx, [Batch(node, (command,)) for node in gone])
 
 
 def _learn(progress: _Progress, write: Write) -> None:

@@ -10,6 +10,7 @@ from msm_fast import Event, SerializationError, Session, SessionTooLarge, Sessio
 from msm_fast.engine.effects import Exchange
 from tests.simulation.driver import SimulatedDriver
 from tests.simulation.test_loading import backup_of, holders, home_of, key_of
+from tests.simulation.test_locking import at_exchange
 from tests.simulation.worker import Worker
 
 MakeWorker = Callable[..., Worker]
@@ -302,6 +303,32 @@ def test_what_no_node_has_room_for_does_not_take_along_what_they_had(
     session["step"] = 2
     assert other.save(session).status == "stored"
     assert read(worker, session_id) == {"step": 2}
+
+
+def test_nor_is_anything_put_back_over_what_has_come_there_meanwhile(
+    driver: SimulatedDriver, make_worker: MakeWorker
+) -> None:
+    """A full server deletes what it has under a key, also if it is asked to add something."""
+    worker, other = make_worker(), make_worker()
+    session_id = worker.store(step=1)
+    session, of_other = loaded(worker, session_id), loaded(other, session_id)
+    session["large"] = os.urandom(4000)
+    servers = [node.server for node in driver.nodes.values()]
+    left_by_logout: list[set[str]] = []
+
+    def log_out_and_fill() -> None:
+        of_other.invalidate()
+        other.save(of_other)
+        left_by_logout.append(holders(driver, session_id))
+        for server in servers:
+            server.room = 0
+
+    for server in servers:
+        server.room = 1000
+    at_exchange(driver, 3, log_out_and_fill)  # the first two have shown that no node has room
+    with pytest.raises(SessionUnavailable, match="out of memory"):
+        worker.save(session)
+    assert [holders(driver, session_id)] == left_by_logout
 
 
 @pytest.mark.usefixtures("no_room_for_more")
