@@ -2,8 +2,9 @@
 
 A lock is an item on the session's home whose value is its owner's random token. It is added in the round trip that
 loads the session, before that is read, and deleted, by its CAS value, in the one that stores it. Who does not get it
-waits, loads again and only then has the session. A lock dies with its node or by its lifetime, so it keeps requests
-apart but is not what keeps data safe: every save is still compare-and-swap, and merges with what it did not expect.
+waits, loads again and only then has the session. A lock dies with its node, by its lifetime, or for want of memory, so
+it keeps requests apart but is not what keeps data safe: every save is still compare-and-swap, and merges with what it
+did not expect.
 """
 
 from __future__ import annotations
@@ -196,7 +197,11 @@ def _take_add(ctx: Context, lock: SessionLock, answer: Answer) -> None:
 
 
 def _do_without(ctx: Context, lock: SessionLock, reason: str) -> None:
-    """Have no lock: nobody has one that there is no memory for, and whoever waited would wait in vain."""
+    """Have no lock: there is no memory for one, so that whoever waited would wait in vain.
+
+    Another request's is gone, too: a server that has no memory for what is added deletes what it has (memcached -M). To
+    look before would cost each request a round trip.
+    """
     lock.is_refused = True
     assert lock.node is not None
     ctx.tell_seldom(
@@ -219,7 +224,7 @@ def _hold(ctx: Context, lock: SessionLock, found: int) -> None:
 
 
 def renew(ctx: Context, lock: SessionLock) -> Flow[None]:
-    """Begin a held lock's lifetime anew; note it if the lock was lost: its node was restarted, or we were too late."""
+    """Begin a held lock's lifetime anew; note it if it was lost: with its node's memory, or as we were too late."""
     node = lock.node
     assert node is not None
     for _ in range(_TRIES):
@@ -253,8 +258,8 @@ def _lose(ctx: Context, lock: SessionLock) -> None:
     ctx.counters.add("locks_lost")
     ctx.tell(
         "lock_lost",
-        f"the lock of session {lock.session} was lost: its node was restarted, or could not be told in time that it is "
-        "still needed; what this request stores is merged with what others do",
+        f"the lock of session {lock.session} was lost: its node was restarted, or is full, or could not be told in "
+        "time that it is still needed; what this request stores is merged with what others do",
         node=lock.node,
         session=lock.session,
     )

@@ -56,7 +56,7 @@ def test_a_renewal_of_which_no_answer_came_loses_no_lock(
     assert lock_holders(driver, session_id) == set()
 
 
-@pytest.mark.parametrize("loss", ["restarted", "too late", "somebody else's", "out of reach"])
+@pytest.mark.parametrize("loss", ["restarted", "full", "too late", "somebody else's", "out of reach"])
 def test_a_lock_that_was_lost_is_noticed_and_told(
     driver: SimulatedDriver, make_worker: MakeLockingWorker, loss: str
 ) -> None:
@@ -69,6 +69,8 @@ def test_a_lock_that_was_lost_is_noticed_and_told(
     match loss:
         case "restarted":
             home.server.restart()
+        case "full":
+            home.server.room = 0
         case "too late":
             driver.clock.advance(32)
         case "somebody else's":
@@ -82,6 +84,7 @@ def test_a_lock_that_was_lost_is_noticed_and_told(
     (event,) = [event for event in told if event.kind == "lock_lost"]
     assert event.session is not None
     assert session_id not in event.detail
+    assert "its node was restarted, or is full" in event.detail
     assert worker.ctx.counters.snapshot().locks_lost == 1
     if loss == "somebody else's":
         assert request.save().status == "unchanged"

@@ -320,6 +320,23 @@ def test_row_43_a_holder_that_overran_its_lock_merges_and_leaves_the_next_ones_l
     assert dict(other_session(make_worker(), session_id)) == {"n": 1, "slow": True, "next": True}
 
 
+def test_a_lock_that_is_deleted_since_its_node_has_no_memory_for_another_loses_no_change(
+    driver: SimulatedDriver, make_worker: MakeLockingWorker
+) -> None:
+    session_id = make_worker().store(n=1)
+    first = begun(make_worker(), session_id)
+    driver.nodes[home_of(session_id)].server.room = 0
+    second = begun(make_worker(), session_id)
+    assert not second.lock.is_held
+    assert lock_holders(driver, session_id) == set()
+    first.session["first"] = True
+    second.session["second"] = True
+    assert first.save().status == "stored"
+    assert second.save().status == "merged"
+    assert dict(other_session(make_worker(), session_id)) == {"n": 1, "first": True, "second": True}
+    assert lock_holders(driver, session_id) == set()
+
+
 def test_a_holder_whose_session_another_stored_without_a_lock_merges(
     driver: SimulatedDriver, make_worker: MakeLockingWorker
 ) -> None:
