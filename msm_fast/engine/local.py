@@ -91,9 +91,21 @@ def state_of_record(ctx: Context, session_id: SessionId, found: LocalRecord) -> 
     state = _state(ctx, session_id, record, found.accessed_ms, found.kind)
     _extend(ctx, state)
     state.local_generation = found.generation
-    state.attributes = found.live if found.live is not None else state.attributes
+    if found.live is not None:
+        state.attributes = _view(found.live, state.body)
+        state.must_store = True  # that one of those that cannot be encoded is gone shows in no bytes
     state.stored = None if base is None else _stored(base)
     return state
+
+
+def _view(live: AttributeMap, body: bytes) -> AttributeMap:
+    """Return attributes of which some cannot be encoded, for one request alone.
+
+    body: what is kept of the others. Another worker of this host, which has not those, may have stored it since.
+    """
+    view = live.copy()
+    view.rebase(body)
+    return view
 
 
 def _extend(ctx: Context, state: SessionState) -> None:
@@ -202,21 +214,23 @@ def _swap(
     base = encode_stored(ctx, key, state)
     for _ in range(_ATTEMPTS):
         expected = state.local_generation
+        is_shared = state.is_live and live is not None  # by requests, each of which has all changes of the others
         generation = next_generation(expected or (state.stored.generation if state.stored else 0))
         data = encode_state(ctx.essentials, ctx.records, key, state, body, generation, ())
         assert state.local_kind is not None
         dropped = ctx.local.dropped
+        kept_live = None if live is None else _as_kept(live, body)
         plain = state.session_id.plain
-        record = LocalRecord(generation, data, ctx.now_ms(), state.local_kind, base, live, plain=plain)
+        record = LocalRecord(generation, data, ctx.now_ms(), state.local_kind, base, kept_live, plain=plain)
         if ctx.local.swap(key, expected, record, ttl_s):
             if not _end_retired(ctx, state, epoch):
                 ctx.local.delete(key, generation)
                 return None
-            if live is None:
+            if not is_shared:
                 state.attributes.mark_saved(body)
             state.body = body
             state.local_generation = generation
-            state.must_store = False
+            state.must_store = live is not None  # as in state_of_record
             _tell_dropped(ctx, ctx.local.dropped - dropped)
             return SaveResult("local")
         current = ctx.local.load(key)
@@ -225,8 +239,8 @@ def _swap(
             continue
         if current is None or current.kind == "ended":
             return SaveResult("invalidated")
-        if live is None:
-            merge(ctx, state, ctx.records.decode(current.data, key))
+        if not is_shared:
+            _merge_kept(ctx, state, key, current)
             body, live = _encode(ctx, state)
             base = current.base  # what is merged now are changes to that
         state.local_generation = current.generation
@@ -234,6 +248,26 @@ def _swap(
         f"session {digest(state.session_id)} was changed by others {_ATTEMPTS} times while it was being saved",
         session=digest(state.session_id),
     )
+
+
+def _as_kept(live: AttributeMap, body: bytes) -> AttributeMap:
+    """Return attributes as requests will find them here. body: those that can be encoded."""
+    kept = live.copy()
+    kept.mark_saved(body)
+    return kept
+
+
+def _merge_kept(ctx: Context, state: SessionState, key: bytes, current: LocalRecord) -> None:
+    """Lay this request's changes over what another one has kept here first, and what of that cannot be encoded."""
+    winner = ctx.records.decode(current.data, key)
+    merge(ctx, state, winner)
+    if current.kind == "tagged":
+        state.local_kind = "tagged"
+    if current.live is not None:
+        stored = AttributeMap.decode(winner.body, serializer=ctx.serializers)
+        for name, value in _view(current.live, winner.body).items():
+            if name not in stored:
+                state.attributes.setdefault(name, value)
 
 
 def move_base(ctx: Context, key: bytes, body: bytes, state: SessionState) -> int:

@@ -1,14 +1,17 @@
 """Sessions that stay on one host since they cannot be stored end as all others do: for every worker, and for good."""
 
 from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
 
 import pytest
 
-from msm_fast import Session
+from msm_fast import NearCacheSettings, Session
+from msm_fast.drivers.sqlite_store import SqliteStore
 from tests.simulation.driver import SimulatedDriver
 from tests.simulation.test_falling_back import heal, lose
 from tests.simulation.test_saving import loaded, read
-from tests.simulation.worker import Worker
+from tests.simulation.worker import Worker, make_settings
 
 MakeWorker = Callable[..., Worker]
 
@@ -88,3 +91,69 @@ def test_it_is_served_while_the_cluster_is_away_and_lives_on_when_its_copies_are
     assert set(read(worker, session_id)) == {"user", "handle"}
     heal(driver, worker)
     assert set(read(worker, session_id)) == {"user", "handle"}
+
+
+# -- requests that meet
+
+
+def both_loaded(worker: Worker, session_id: str) -> tuple[Session, Session]:
+    one, two = loaded(worker, session_id), loaded(worker, session_id)
+    assert one["user"] == two["user"] == "ada"
+    return one, two
+
+
+@pytest.mark.parametrize("policy", ["local_session", "stop_distribution"])
+def test_two_requests_that_both_store_what_cannot_be_lose_nothing(make_worker: MakeWorker, policy: str) -> None:
+    worker = make_worker(on_unserializable=policy)
+    session_id = worker.store(user="ada")
+    one, two = both_loaded(worker, session_id)
+    one.update(first=1, handle=Unstorable())
+    two.update(second=2, socket=Unstorable())
+    assert [worker.save(session).status for session in (one, two)] == ["local", "local"]
+    assert set(read(worker, session_id)) == {"user", "first", "handle", "second", "socket"}
+
+
+def test_a_request_that_is_slower_than_the_one_with_the_unstorable_value_loses_nothing(make_worker: MakeWorker) -> None:
+    worker = make_worker(on_unserializable="stop_distribution")
+    session_id = worker.store(user="ada")
+    one, two = both_loaded(worker, session_id)
+    one.update(first=1, handle=Unstorable())
+    two.update(second=2)
+    assert [worker.save(session).status for session in (one, two)] == ["local", "local"]
+    assert set(read(worker, session_id)) == {"user", "first", "handle", "second"}
+
+
+def test_requests_of_a_tagged_session_see_of_each_other_only_what_was_saved(worker: Worker) -> None:
+    session_id = tag(worker)
+    one, two = both_loaded(worker, session_id)
+    one["first"] = 1
+    assert "first" not in two
+    two["second"] = 2
+    worker.save(one)
+    worker.save(two)
+    assert set(read(worker, session_id)) == {"user", "handle", "first", "second"}
+
+
+def test_what_cannot_be_stored_can_be_taken_out_again(worker: Worker) -> None:
+    session_id = tag(worker)
+    session = loaded(worker, session_id)
+    del session["handle"]
+    worker.save(session)
+    assert read(worker, session_id) == {"user": "ada"}
+
+
+def test_workers_that_share_a_file_see_each_others_changes(driver: SimulatedDriver, tmp_path: Path) -> None:
+    stores = [SqliteStore(str(tmp_path / "sessions.db"), NearCacheSettings()) for _ in range(2)]
+    settings = make_settings(on_unserializable="local_session")
+    worker, neighbour = (Worker(driver, settings, seed, store) for seed, store in enumerate(stores))
+    with closing(stores[0]), closing(stores[1]):
+        session_id = tag(worker)
+        session = loaded(neighbour, session_id)
+        assert dict(session) == {"user": "ada"}, "the value itself stays with its process"
+        session["cart"] = [1]
+        neighbour.save(session)
+        session = loaded(worker, session_id)
+        assert set(session) == {"user", "handle", "cart"}
+        session["user"] = "grace"
+        worker.save(session)
+        assert read(neighbour, session_id) == {"user": "grace", "cart": [1]}
