@@ -103,6 +103,7 @@ cdef class UsualWay:
     cdef bint _is_draining
     cdef bint _defers_backups
     cdef bint _nulls_attributes
+    cdef bint _tags_sessions
     cdef object _rank
     cdef dict _by_digest
     cdef Py_ssize_t _replicas
@@ -131,6 +132,7 @@ cdef class UsualWay:
         self._is_draining = bool(topology.draining)
         self._defers_backups = settings.backup == "async" and not settings.sticky
         self._nulls_attributes = settings.on_unserializable == "blacklist"
+        self._tags_sessions = settings.on_unserializable == "local_session"
         self._rank = topology.rank_primaries
         self._by_digest = topology.by_digest
         self._replicas = settings.replicas
@@ -159,11 +161,14 @@ cdef class UsualWay:
         cdef SessionId session_id
         if self._is_sticky or not self._distribution.is_on:
             return None
-        local = self._ctx.local
-        if type(local) is not MemoryStore or len(local.records):
+        if self._may_be_kept_here():
             return None
         session_id = parse_issued(text)
         return None if session_id is None else self.ask(session_id, expect_write)
+
+    cdef bint _may_be_kept_here(self) except -1:
+        local = self._ctx.local
+        return type(local) is not MemoryStore or len(local.records) > 0
 
     def ask(self, SessionId session_id not None, bint expect_write):
         """Return the Question that finds the session, or None.
@@ -315,6 +320,7 @@ cdef class UsualWay:
             or self._nulls_attributes
             or self._ctx.is_stopped
             or not self._distribution.is_on
+            or (self._tags_sessions and self._may_be_kept_here())
         ):
             return None
         body = state.attributes.encode_into(self._ctx.keeps_attribute, None, failures)

@@ -93,6 +93,8 @@ def store(ctx: Context, state: SessionState, begun: Begun | None = None) -> Flow
     result = None
     while result is None:  # until the cluster is not taken up again just while it is kept here
         epoch = ctx.distribution.epoch if begun is None else begun.writing.epoch
+        if begun is None and _was_tagged(ctx, state):
+            state.local_kind = "tagged"
         if state.local_kind is not None and ctx.distribution.is_on and state.epoch != epoch:
             if state.local_kind == "provisional":
                 return _drop(ctx, state)
@@ -133,6 +135,17 @@ def _end_tagged(ctx: Context, session_id: SessionId, max_inactive_s: int) -> Non
     kept = kept_record(ctx, session_id)
     if kept is not None and kept.kind == "tagged":
         end_locally(ctx, session_id, max_inactive_s)
+
+
+def _was_tagged(ctx: Context, state: SessionState) -> bool:
+    """Whether another request, since this one has found the session in the cluster, has stored what cannot go there.
+
+    In the cluster nobody here would find what this one stores.
+    """
+    if ctx.settings.on_unserializable != "local_session" or state.local_kind is not None or not state.is_kept:
+        return False
+    kept = kept_record(ctx, state.session_id)
+    return kept is not None and kept.kind == "tagged"
 
 
 def _tag(ctx: Context, state: SessionState, stays: StaysLocal) -> Flow[SaveResult]:

@@ -113,8 +113,11 @@ def test_two_requests_that_both_store_what_cannot_be_lose_nothing(make_worker: M
     assert set(read(worker, session_id)) == {"user", "first", "handle", "second", "socket"}
 
 
-def test_a_request_that_is_slower_than_the_one_with_the_unstorable_value_loses_nothing(make_worker: MakeWorker) -> None:
-    worker = make_worker(on_unserializable="stop_distribution")
+@pytest.mark.parametrize("policy", ["local_session", "stop_distribution"])
+def test_a_request_that_is_slower_than_the_one_with_the_unstorable_value_loses_nothing(
+    make_worker: MakeWorker, policy: str
+) -> None:
+    worker = make_worker(on_unserializable=policy)
     session_id = worker.store(user="ada")
     one, two = both_loaded(worker, session_id)
     one.update(first=1, handle=Unstorable())
