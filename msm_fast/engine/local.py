@@ -200,7 +200,8 @@ def _encode(ctx: Context, state: SessionState) -> tuple[bytes, AttributeMap | No
     try:
         return encode_attributes(ctx, state), None
     except StaysLocal as stays:
-        if stays.tags_session:
+        # A provisional one does not stay: it would hide the session that it stands for.
+        if stays.tags_session and state.local_kind != "provisional":
             state.local_kind = "tagged"
         return stays.body, state.attributes
 

@@ -160,3 +160,19 @@ def test_workers_that_share_a_file_see_each_others_changes(driver: SimulatedDriv
         session["user"] = "grace"
         worker.save(session)
         assert read(neighbour, session_id) == {"user": "grace", "cart": [1]}
+
+
+# -- one that stands for a session in the cluster
+
+
+def test_a_provisional_session_hides_none_in_the_cluster_for_what_was_put_into_it(
+    driver: SimulatedDriver, worker: Worker, other: Worker
+) -> None:
+    session_id = other.store(user="ada")
+    lose(driver, worker)
+    session = loaded(worker, session_id)
+    session["handle"] = Unstorable()
+    assert worker.save(session).status == "local"
+    assert set(read(worker, session_id)) == {"handle"}
+    heal(driver, worker)
+    assert read(worker, session_id) == {"user": "ada"}
