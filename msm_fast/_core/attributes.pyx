@@ -212,7 +212,8 @@ cdef class AttributeMap:
         """Take body, which another writer stored, as what was decoded, and lay this map's own changes over it.
 
         Own changes are the names set, changed inside or deleted. Every other name takes its value from body; an
-        object handed out for it stays in use only if body holds the same bytes for it.
+        object handed out for it stays in use only if body holds the same bytes for it. A value that null was stored in
+        place of is no change any more.
 
         Raises:  CorruptRecord, and the map is as it was.
         """
@@ -230,7 +231,7 @@ cdef class AttributeMap:
             for name, slot in fresh:
                 judged[name] = slot
                 own.discard(name)
-                if self._is_own_change(name, slot, base, out, True):
+                if not slot.is_null and self._is_own_change(name, slot, base, out, True):
                     own.add(name)
         self._adopt(body, judged, own)
 

@@ -4,13 +4,14 @@ from msm_fast._core.c_record cimport msm_frame_t
 from msm_fast._core.encoder cimport Writer
 
 
-# What the map holds for a name that was read or set. A slot is replaced, never changed, but for is_clean, which
-# only ever becomes true: so an encoding under way keeps seeing what it began with.
+# What the map holds for a name that was read or set. A slot is replaced, never changed, but for is_clean and is_null,
+# which only ever become true: so an encoding under way keeps seeing what it began with.
 @cython.final
 cdef class Slot:
     cdef object value
     cdef Py_ssize_t start  # where the frame of this name stands in the base; -1 when it has none
     cdef bint is_clean     # the frame holds the value and always will: it is immutable, or could not be decoded
+    cdef bint is_null      # null was stored in place of the value, which was not set again since
     cdef bint is_failed    # the frame could not be decoded; value is None, and before the map has it the failure
     cdef bytes expected    # how the frame would look if this chain had written it; None when it has
     cdef object writer     # the chain that writes the value, where it was read and the map's own cannot; else None

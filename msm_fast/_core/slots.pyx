@@ -24,6 +24,8 @@ __all__ = []
 cdef object NATIVE = serializers.NATIVE
 cdef object NATIVE_CHAIN = serializers.resolve_serializers("native")
 
+cdef char NIL = b"\xc0"  # of MessagePack
+
 cdef enum:
     NOTHING_WRITTEN
     VALUE_WRITTEN
@@ -108,8 +110,9 @@ cdef bytes encode_slots(object chain, bytes base, dict live, dict removed, objec
             written = write_value_or_null(
                 writer_of(slot, chain), out, name, slot.value, nulls, failures if is_kept else []
             )
+            slot.is_null |= written == NULL_WRITTEN and is_frame_of(base, start, out, at)
             if (written == VALUE_WRITTEN and is_unchanged(slot, base, start, out, at)) or (
-                written == NULL_WRITTEN and is_frame_of(base, start, out, at)
+                written == NULL_WRITTEN and slot.is_null
             ):
                 out.truncate(at)
                 continue
@@ -237,6 +240,11 @@ cdef bint is_unchanged(Slot slot, bytes base, Py_ssize_t start, Writer out, Py_s
     return True
 
 
+cdef bint is_null_frame(bytes body, const msm_frame_t *frame) noexcept:
+    """Tell whether a frame of body is as write_null writes it."""
+    return frame.tag == 0 and frame.end - frame.value == 1 and PyBytes_AS_STRING(body)[frame.value] == NIL
+
+
 cdef list with_others_left_out(list edits, bytes base, object keep):
     """Return edits, in their order, with one more for each other frame of base whose name is not to be kept."""
     cdef dict edit_at = {edit[0]: edit for edit in edits}
@@ -284,7 +292,7 @@ cdef dict move_slots(dict live, bytes base, bytes body, dict index, dict judged,
     """Return the slots of live as they are over body instead of base, without those whose value body replaces.
 
     A value stands, whatever body holds, if its name is in own, or if its slot is not the one in judged: then it was set
-    meanwhile. judged None: all values stand. index: of the names in body, or None.
+    meanwhile. judged None: all values stand, and body is what was stored of them. index: of the names in body, or None.
     """
     cdef dict moved_slots = {}
     cdef msm_frame_t frame
@@ -304,7 +312,9 @@ cdef dict move_slots(dict live, bytes base, bytes body, dict index, dict judged,
         )
         if is_same or stands:
             moved = move_slot(slot, frame.start)
+            moved.is_null = judged is None and slot.value is not None and is_null_frame(body, &frame)
             if is_same:
+                moved.is_null |= slot.is_null
                 moved.is_clean = slot.is_clean
                 moved.is_failed = slot.is_failed
                 moved.expected = slot.expected

@@ -529,3 +529,24 @@ def test_a_lifetime_that_is_set_while_another_worker_stores_the_session_is_not_l
     one.catch_up()
     for found in (loaded(make_worker(route="w3"), session_id), loaded(one, session_id)):
         assert (found.max_inactive, found.absolute_lifetime) == (100, 300)
+
+
+# -- what cannot be stored
+
+
+@pytest.mark.parametrize("value", [object(), bytes(1 << 20)], ids=["type", "size"])
+def test_what_was_stored_as_null_takes_no_value_away_that_another_worker_has_stored(
+    make_worker: MakeWorker, value: object
+) -> None:
+    worker, other = (make_worker(route=route, on_unserializable="blacklist") for route in ("w1", "w2"))
+    session_id = worker.store(user="ada", handle=value)
+    worker.catch_up()
+    session = loaded(worker, session_id)
+    assert session["handle"] is value, "here it still is"
+    worker.save(session)
+    change(other, session_id, handle="theirs")
+    other.catch_up()
+    session_id = loaded(other, session_id).id
+    assert change(worker, session_id, user="grace") == "queued"
+    worker.catch_up()
+    assert dict(loaded(other, loaded(worker, session_id).id)) == {"user": "grace", "handle": "theirs"}

@@ -106,6 +106,31 @@ def test_what_was_written_as_null_is_written_once_it_may_be(monkeypatch):
     assert AttributeMap.decode(again)["n"] == 7
 
 
+@pytest.mark.parametrize("how", ["unencodable", "among the nulls", "null afterwards", "set again"])
+def test_what_was_stored_as_null_is_no_change_to_what_another_writer_stores(how):
+    value, nulls = (1, {"a": frozenset({"builtins.int"})}) if how == "among the nulls" else (Unknown(), {})
+    attributes = AttributeMap({"a": "large" if how == "null afterwards" else value, "b": 1})
+    body, _ = attributes.encode(nulls=nulls)
+    if how == "null afterwards":
+        body = attributes.null_out(body, ["a"])
+    attributes.mark_saved(body)
+    if how == "set again":
+        attributes["a"] = value
+        assert attributes.encode(nulls=nulls)[0] is body
+    attributes.rebase(frames(("a", None), ("b", 2)))
+    assert attributes["a"] is not None, "the others have not touched it"
+    attributes.rebase(frames(("a", "theirs"), ("b", 2)))
+    assert dict(attributes) == {"a": "theirs", "b": 2}
+
+
+def test_what_is_set_in_place_of_what_was_stored_as_null_is_a_change():
+    attributes = AttributeMap({"a": Unknown()})
+    attributes.mark_saved(attributes.encode(nulls={})[0])
+    attributes["a"] = "mine"
+    attributes.rebase(frames(("a", "theirs")))
+    assert attributes["a"] == "mine"
+
+
 def test_null_in_a_map_of_another_serializer_is_read_as_none():
     attributes = AttributeMap({"a": 1, "b": object()}, serializer="json")
     body, _ = attributes.encode(nulls={})
