@@ -7,11 +7,12 @@ from dataclasses import dataclass
 
 from msm_fast._core.attributes import AttributeMap
 from msm_fast._core.record import Record
+from msm_fast._core.session_id import SessionId
 from msm_fast.engine.context import Context, digest
 from msm_fast.errors import ConflictError
 from msm_fast.session import SessionState, Stored
 
-__all__ = ["Base", "carry_over", "differing", "follow", "join", "lay_over", "merge", "needs_storing"]
+__all__ = ["Base", "carry_over", "differing", "follow", "join", "lay_over", "merge", "needs_storing", "note_conflict"]
 
 
 def needs_storing(state: SessionState, body: bytes) -> bool:
@@ -106,6 +107,18 @@ def follow(state: SessionState, body: bytes, winner: Record) -> None:
     state.merge_base = None
 
 
+def note_conflict(ctx: Context, session_id: SessionId) -> None:
+    """Note that another request has stored the session first. Raises: ConflictError if settings.on_conflict says so."""
+    ctx.counters.add("conflicts")
+    name = digest(session_id)
+    ctx.tell("conflict", f"session {name} was changed by another request first", session=name)
+    if ctx.settings.on_conflict == "error":
+        raise ConflictError(
+            f"session {name} was changed by another request first; nothing was saved. Load it and try again",
+            session=name,
+        )
+
+
 def merge(ctx: Context, state: SessionState, winner: Record, base: Base | None = None) -> None:
     """Lay this request's changes over the record that another one stored first.
 
@@ -114,14 +127,7 @@ def merge(ctx: Context, state: SessionState, winner: Record, base: Base | None =
     unless both go back to one write and the base has the higher generation.
     Raises: ConflictError if settings.on_conflict is "error".
     """
-    ctx.counters.add("conflicts")
-    name = digest(state.session_id)
-    ctx.tell("conflict", f"session {name} was changed by another request first", session=name)
-    if ctx.settings.on_conflict == "error":
-        raise ConflictError(
-            f"session {name} was changed by another request first; nothing was saved. Load it and try again",
-            session=name,
-        )
+    note_conflict(ctx, state.session_id)
     if state.merge_base is not None:
         before = AttributeMap.decode(state.merge_base, serializer=ctx.serializers)
         mine_now, state.attributes = state.attributes, AttributeMap.decode(state.merge_base, serializer=ctx.serializers)

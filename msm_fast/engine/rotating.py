@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from msm_fast.engine.changes import carry_over
+from msm_fast.engine.changes import carry_over, note_conflict
 from msm_fast.engine.context import Context
 from msm_fast.engine.effects import Flow
 from msm_fast.engine.loading import load
@@ -17,6 +17,7 @@ def bring_along(ctx: Context, state: SessionState) -> Flow[bool]:
 
     Under an id that stays the save itself would meet it. Under the new one nothing can be met, and the old copies are
     about to be ended. Return False if there is no session under the old id any more, as far as is known.
+    Raises: ConflictError if settings.on_conflict is "error".
     """
     base, state.rotated_from = state.rotated_from, None
     if base is None or not state.retired:
@@ -30,6 +31,10 @@ def bring_along(ctx: Context, state: SessionState) -> Flow[bool]:
         return False
     if found.stored is None or found.stored.nonce in base.lineage:
         return True  # nothing that is newer
+    if not ctx.settings.sticky:  # there it is most likely what this worker has written behind the requests before
+        state.rotated_from = base
+        note_conflict(ctx, state.retired[-1])
+        state.rotated_from = None
     body = carry_over(ctx, base.body, state.body, found.body)
     state.attributes.rebase(body)
     state.take_lifetimes(found.max_inactive_s, found.absolute_lifetime_s)

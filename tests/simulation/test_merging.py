@@ -101,6 +101,34 @@ def test_on_conflict_error_raises_and_saves_nothing(make_worker: MakeWorker) -> 
     assert read(one, session_id) == {"a": 1, "b": 0}
 
 
+def test_on_conflict_error_holds_for_a_new_id_too(make_worker: MakeWorker) -> None:
+    one, two = make_worker(), make_worker(on_conflict="error")
+    session_id = one.store(n=0)
+    login, theirs = loaded(two, session_id), loaded(one, session_id)
+    theirs["n"] = 1
+    one.save(theirs)
+    login["n"] = 2
+    login.rotate_id()
+    for _ in range(2):
+        with pytest.raises(ConflictError):
+            two.save(login)
+    assert read(one, session_id) == {"n": 1}
+    assert one.load(login.id) is None
+
+
+def test_a_new_id_that_meets_a_change_counts_as_a_conflict(make_worker: MakeWorker) -> None:
+    one, two = make_worker(), make_worker()
+    session_id = one.store(n=0)
+    login, theirs = loaded(two, session_id), loaded(one, session_id)
+    theirs["theirs"] = 1
+    one.save(theirs)
+    login["mine"] = 2
+    login.rotate_id()
+    two.save(login)
+    assert read(one, login.id) == {"n": 0, "theirs": 1, "mine": 2}
+    assert two.ctx.counters.snapshot().conflicts == 1
+
+
 def outrun(driver: SimulatedDriver, other: Worker, session_id: str) -> None:
     """Let other store something before each write of anybody else, from now on."""
 
