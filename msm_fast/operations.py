@@ -175,13 +175,14 @@ class Operations:
         self._ctx.is_stopped = True
 
     def share_memory(self, other: Operations) -> None:
-        """Know what other knows of sessions and nodes, and keep on this host where it does.
+        """Know what other knows of sessions and nodes, keep on this host where it does, and have one black list.
 
         Both have the same settings. For a process that has a manager for threads and one for an event loop: they serve
         the same sessions without the cluster, too, and what one has found the other can store. To be called before the
         first request. A local store in a file is shared in any case, and sticky sessions never are.
         """
         self._ctx.share_memory(other._ctx)
+        self.blacklist = self._ctx.blacklist
         self._driver.share_lives(other._driver.lives)
 
     def follow(self, other: Operations) -> None:

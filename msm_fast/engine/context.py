@@ -112,8 +112,13 @@ class Context:
         self.usual = UsualWay(self)
 
     def share_memory(self, other: Context) -> None:
-        """Have what other has seen of sessions, and keep them on this host where it does, unless that is a file."""
+        """Have what other has seen of sessions, keep them on this host where it does, and have its black list.
+
+        What is in a file is shared as it is.
+        """
         self.essentials.see_as(other.essentials)
+        if self.settings.blacklist_path is None:
+            self.blacklist = other.blacklist
         if isinstance(other.local, MemoryStore):
             self.local = other.local
 

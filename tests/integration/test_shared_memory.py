@@ -146,3 +146,22 @@ def test_a_manager_that_was_disconnected_goes_on_in_another_loop(threads: Sessio
         return user
 
     assert [asyncio.run(read()) for _ in range(2)] == ["ada", "ada"]
+
+
+def test_what_one_has_put_on_the_black_list_can_be_taken_off_at_the_other(
+    make_manager: Callable[..., SessionManager],
+) -> None:
+    class Unstorable:
+        """A type that no serializer knows."""
+
+    async def main() -> None:
+        async with beside(threads) as loop:
+            async with loop.request(None, "POST") as session:
+                session["handle"] = Unstorable()
+            ((name, type_name),) = threads.blacklist
+            assert name == "handle"
+            assert threads.blacklist.remove(name, type_name)
+            assert list(loop.blacklist) == []
+
+    threads = make_manager(on_unserializable="blacklist")
+    asyncio.run(main())
