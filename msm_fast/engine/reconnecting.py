@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from msm_fast._core.attributes import AttributeMap
 from msm_fast._core.session_id import SessionId
 from msm_fast.engine.changes import differing, lay_over
@@ -108,7 +110,8 @@ def _replay_one(ctx: Context, key: bytes, record: LocalRecord) -> Flow[bool]:
         if (yield from ctx.replay_live(key, record.generation)):
             ctx.counters.add("replayed")
             return False
-        state = catch_up(ctx, session_id, (yield from load(ctx, session_id, True)), record)
+        encoded = replace(record, live=None)
+        state = catch_up(ctx, session_id, (yield from load(ctx, session_id, True)), encoded)
         if state is None:
             ctx.counters.add("dropped")
             return True
@@ -117,6 +120,9 @@ def _replay_one(ctx: Context, key: bytes, record: LocalRecord) -> Flow[bool]:
         if state.stored is not None and ctx.local.load(key) is not None:  # a request has changed it meanwhile
             move_base(ctx, key, ctx.records.decode(record.data, key).body, state)
         ctx.counters.add("replayed")
+        if record.live is not None:
+            name = digest(session_id)
+            ctx.tell("dropped", f"session {name} is stored without what of it cannot be encoded", session=name)
     except SessionUnavailable:
         raise
     except (MsmError, StaysLocal) as error:

@@ -139,6 +139,23 @@ def test_that_a_replay_dropped_what_the_cluster_had_lost_is_told_and_counted(
     assert [event.detail.partition("; ")[2].split()[0] for event in events if event.kind == "reset"] == ["3"]
 
 
+def test_of_a_session_with_a_value_that_stopped_distribution_the_rest_is_replayed(make_worker: MakeWorker) -> None:
+    worker = make_worker(**REPLAY, on_unserializable="stop_distribution")
+    session_id = worker.store(user="ada")
+    assert change(worker, session_id, cart=[1], handle=object()) == "local"
+    new = worker.create(user="grace", handle=object())
+    assert worker.save(new).status == "local"
+    told: list[Event] = []
+    worker.ctx.events.subscribe(told.append)
+    worker.ctx.distribution.start()
+    assert worker.reconnect()
+    other = make_worker()
+    assert read(other, session_id) == {"user": "ada", "cart": [1]}
+    assert read(other, new.id) == {"user": "grace"}
+    assert [event.kind for event in told] == ["state_changed", "dropped", "dropped", "reset", "state_changed"]
+    assert worker.ctx.counters.snapshot().replayed == 2
+
+
 @pytest.mark.parametrize("settings", [LOCAL, REPLAY])
 def test_a_session_that_was_ended_meanwhile_is_ended_before_anything_is_read(
     driver: SimulatedDriver, make_worker: MakeWorker, settings: dict[str, Any]
