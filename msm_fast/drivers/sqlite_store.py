@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from functools import partial
 
-from msm_fast._core.attributes import AttributeMap
+from msm_fast._core.near_cache import NearCache
 from msm_fast.drivers.sqlite_file import SqliteFile
 from msm_fast.errors import ConfigurationError, SessionUnavailable
 from msm_fast.local_store import LocalRecord
@@ -46,7 +46,8 @@ class SqliteStore:
 
     path: of the file; made, readable by its owner alone, if it is not there. One that another user owns or can write is
     refused: what it says of a session is believed. bounds: of the whole file, kept to from time to time: the least
-    recently used records go first. wall_clock: seconds since the epoch. clock: monotonic ones.
+    recently used records go first; and of what stays with the process. wall_clock: seconds since the epoch. clock:
+    monotonic ones.
 
     What only looks waits for nobody who holds the file, to write or to back it up. What changes something waits two
     tenths of a second at most, and not at all while another request has just waited in vain: see SqliteFile.
@@ -64,7 +65,8 @@ class SqliteStore:
         self._path = path
         self._bounds = bounds
         self._wall_clock = wall_clock
-        self._live: dict[bytes, AttributeMap] = {}
+        self._live: NearCache = NearCache(bounds.max_sessions, max_bytes=bounds.max_bytes, clock=clock)
+        """By key the attributes, AttributeMap, of sessions of which some cannot be encoded."""
         self._n_swaps = 0
         self._dropped = 0
         self._failing: set[str] = set()
@@ -100,7 +102,7 @@ class SqliteStore:
             db.execute("REPLACE INTO msm_fast_sessions VALUES (?, ?, ?, ?, ?, ?, ?, ?)", (*row, self._expiry(ttl_s)))
             self._live.pop(key, None)
             if record.live is not None:
-                self._live[key] = record.live
+                self._live.put(key, record.live, size=len(record.data))
             self._n_swaps += 1
             if self._n_swaps % _SWAPS_PER_TIDYING == 0:
                 self._tidy(db)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from msm_fast import NearCacheSettings, SessionUnavailable
+from msm_fast import AttributeMap, NearCacheSettings, SessionUnavailable
 from msm_fast.drivers.sqlite_store import SqliteStore
 from msm_fast.local_store import LocalRecord
 from tests.simulation.clock import VirtualClock
@@ -227,3 +227,11 @@ def test_a_file_that_is_deleted_while_it_is_open_is_made_again_and_all_go_on_in_
     assert not store.swap(b"key", 0, record(1, b"data", 0), ttl_s=0)
     assert "was deleted or replaced" in caplog.text
     other.close()
+
+
+def test_of_values_that_cannot_be_encoded_the_process_keeps_as_many_as_of_sessions(path: Path) -> None:
+    with contextlib.closing(SqliteStore(str(path), NearCacheSettings(max_sessions=2))) as store:
+        for key in (b"one", b"two", b"three"):
+            store.swap(key, 0, record(1, b"", 0, "tagged", live=AttributeMap({"handle": object()})), ttl_s=60)
+        kept = [found.live is not None for key in (b"one", b"two", b"three") if (found := store.load(key))]
+    assert kept == [False, True, True]
