@@ -25,6 +25,8 @@ __all__ = [
 
 _LONGEST_BUSY_POLL_S = 0.01
 _LONGEST_S = 24 * 3600
+"""What is far longer the system's own calls refuse."""
+_LARGEST = 2**63 - 1
 
 SaveStatus = Literal["stored", "unchanged", "merged", "queued", "local", "failed", "invalidated"]
 
@@ -77,7 +79,7 @@ class Timeouts:
     def __post_init__(self) -> None:
         for name in ("connect", "operation", "request", "lock", "lock_ttl"):
             require_positive(f"timeouts.{name}", getattr(self, name))
-            if getattr(self, name) > _LONGEST_S:  # what is far longer the system's own calls refuse
+            if getattr(self, name) > _LONGEST_S:
                 raise ConfigurationError(f"timeouts.{name}", getattr(self, name), f"at most {_LONGEST_S} seconds")
         if not (isinstance(self.busy_poll, (int, float)) and 0 <= self.busy_poll <= _LONGEST_BUSY_POLL_S):
             raise ConfigurationError("timeouts.busy_poll", self.busy_poll, f"0 to {_LONGEST_BUSY_POLL_S} seconds")
@@ -129,9 +131,9 @@ class Breaker:
 class Reconnect:
     """How a node that is down is probed: first after `first` seconds, then `factor` times later up to `cap`.
 
-    Each wait is varied at random by up to half of itself, so that workers do not probe in step. on_reconnect: when the
-    cluster was lost and can be used again, "discard" what was kept locally, or "replay" it: store it first, at most
-    replay_rate sessions per second.
+    Both are a day at most. Each wait is varied at random by up to half of itself, so that workers do not probe in step.
+    on_reconnect: when the cluster was lost and can be used again, "discard" what was kept locally, or "replay" it:
+    store it first, at most replay_rate sessions per second.
     """
 
     on_reconnect: Literal["discard", "replay"] = "discard"
@@ -144,8 +146,12 @@ class Reconnect:
         if self.on_reconnect not in ("discard", "replay"):
             raise ConfigurationError("reconnect.on_reconnect", self.on_reconnect, "'discard' or 'replay'")
         require_positive("reconnect.replay_rate", self.replay_rate)
-        require_positive("reconnect.first", self.first)
-        require_positive("reconnect.cap", self.cap)
+        if self.replay_rate < 1 / _LONGEST_S:
+            raise ConfigurationError("reconnect.replay_rate", self.replay_rate, "one a day or more")
+        for name in ("first", "cap"):
+            require_positive(f"reconnect.{name}", getattr(self, name))
+            if getattr(self, name) > _LONGEST_S:
+                raise ConfigurationError(f"reconnect.{name}", getattr(self, name), f"at most {_LONGEST_S} seconds")
         if not (isinstance(self.factor, (int, float)) and math.isfinite(self.factor) and self.factor >= 1):
             raise ConfigurationError("reconnect.factor", self.factor, "a number, 1 or more")
 
@@ -165,8 +171,8 @@ class NearCacheSettings:
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ConfigurationError(f"near_cache.{field.name}", value, "a whole number, 1 or more")
+            if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= _LARGEST:
+                raise ConfigurationError(f"near_cache.{field.name}", value, f"a whole number, 1 to {_LARGEST}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -226,13 +226,19 @@ def test_pickle_is_refused_without_secrets() -> None:
         lambda: Breaker(timeouts=0),
         lambda: Reconnect(factor=0.5),
         lambda: Reconnect(first=-1),
+        lambda: Reconnect(first=1e12),
+        lambda: Reconnect(cap=24 * 3600 + 1),
+        lambda: Reconnect(replay_rate=1e-300),
         lambda: Tls(ca_file=""),
         lambda: Tls(ca_file=7),  # type: ignore[arg-type]
         lambda: Tls(key_file="key.pem"),
         lambda: Tls(check_hostname="no"),  # type: ignore[arg-type]
         lambda: Tls(server_hostname=".internal"),
         lambda: NearCacheSettings(max_sessions=0),
+        lambda: NearCacheSettings(max_sessions=2**63),
+        lambda: NearCacheSettings(max_bytes=2**63),
         lambda: NearCacheSettings(validate_over=0),
+        lambda: NearCacheSettings(validate_over=2**63),
     ],
 )
 def test_each_part_checks_its_own_values(build: Any) -> None:
