@@ -76,6 +76,8 @@ class MemoryStore:
     def __init__(self, bounds: NearCacheSettings, clock: Callable[[], float] = time.monotonic) -> None:
         self.records: NearCache = NearCache(bounds.max_sessions, max_bytes=bounds.max_bytes, clock=clock)
         """The records themselves, by key: to be counted without a detour; what changes them is below."""
+        self._max_bytes = bounds.max_bytes
+        self._n_too_large = 0
         self._lock = threading.Lock()
 
     def load(self, key: bytes) -> LocalRecord | None:
@@ -116,7 +118,7 @@ class MemoryStore:
     @property
     def dropped(self) -> int:
         """How many records had to go for want of room."""
-        return self.records.evictions
+        return self.records.evictions + self._n_too_large
 
     def renew_after_fork(self) -> None:
         """Replace the lock in a forked child, where another thread may have held it."""
@@ -126,4 +128,6 @@ class MemoryStore:
         """Do nothing: the memory goes with the store."""
 
     def _put(self, key: bytes, record: LocalRecord, ttl_s: int) -> None:
-        self.records.put(key, record, size=len(record.data) + len(record.base), ttl=ttl_s or None)
+        size = len(record.data) + len(record.base)
+        self._n_too_large += size > self._max_bytes  # the cache keeps none of these
+        self.records.put(key, record, size=size, ttl=ttl_s or None)

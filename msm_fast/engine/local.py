@@ -303,7 +303,7 @@ def move_base(ctx: Context, key: bytes, body: bytes, state: SessionState) -> int
 def _tell_dropped(ctx: Context, n: int) -> None:
     if n > 0:
         ctx.counters.add("dropped", n)
-        gone = f"{ctx.local.dropped} session(s) that were used least recently are gone by now"
+        gone = f"{ctx.local.dropped} session(s), those that were used least recently or are too large, are gone by now"
         ctx.tell_seldom("dropped", f"the local store is full: {gone}", node=None)
 
 

@@ -93,6 +93,15 @@ def test_it_is_served_while_the_cluster_is_away_and_lives_on_when_its_copies_are
     assert set(read(worker, session_id)) == {"user", "handle"}
 
 
+def test_one_that_is_larger_than_near_cache_allows_is_told_to_be_lost(make_worker: MakeWorker) -> None:
+    worker = make_worker(on_unserializable="local_session", near_cache=NearCacheSettings(max_bytes=1 << 20))
+    told: list[str] = []
+    worker.ctx.events.subscribe(lambda event: told.append(event.kind))
+    worker.save(worker.create(blob=bytes(1 << 20)))
+    assert told == ["unserializable", "dropped"]
+    assert worker.ctx.counters.snapshot().dropped == 1
+
+
 # -- requests that meet
 
 
