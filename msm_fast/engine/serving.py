@@ -152,6 +152,8 @@ def _tag(ctx: Context, state: SessionState, stays: StaysLocal) -> Flow[SaveResul
     """Let a session stay on this host from now on, unless it was ended meanwhile; its former ids end everywhere."""
     if state.stored is not None and (yield from _was_ended(ctx, state.session_id)):
         return SaveResult("invalidated")
+    for session_id in state.retired:
+        _end_tagged(ctx, session_id, state.retired_max_inactive_s)
     with contextlib.suppress(SessionUnavailable):  # then it is ended here, and the nodes are told when they are back
         yield from end_retired(ctx, state)
     return stay_local(ctx, state, stays)

@@ -71,6 +71,20 @@ def test_its_former_id_ends_everywhere_when_it_gets_a_new_one(worker: Worker, ot
     assert set(read(worker, session.id)) == {"user", "handle"}
 
 
+def test_so_does_the_former_id_of_one_that_was_never_in_the_cluster(worker: Worker) -> None:
+    session = worker.create(user="ada", handle=Unstorable())
+    assert worker.save(session).status == "local"
+    former_id = session.id
+    slow, login = loaded(worker, former_id), loaded(worker, former_id)
+    login.rotate_id()
+    assert worker.save(login).status == "local"
+    assert worker.load(former_id) is None
+    slow["late"] = True
+    assert worker.save(slow).status == "invalidated"
+    assert worker.load(former_id) is None
+    assert set(read(worker, login.id)) == {"user", "handle"}
+
+
 def test_a_session_that_was_ended_meanwhile_does_not_become_one(worker: Worker, other: Worker) -> None:
     session_id = worker.store(user="ada")
     slow = loaded(worker, session_id)
