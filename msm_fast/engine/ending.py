@@ -78,6 +78,6 @@ def _unavailable(ctx: Context, session_id: SessionId, tried: Iterable[str]) -> S
 def _sites(ctx: Context, session_id: SessionId) -> list[str]:
     """Return the nodes that are up among the session's home and those that a search for it would ask."""
     home = ctx.topology.home(session_id.node)
-    searched = ctx.topology.ranked_with_failover(session_id.plain, ctx.health.is_up)
+    others = [node for node in ctx.topology.ranked_with_failover(session_id.plain, ctx.health.is_up) if node != home]
     first = [home] if home is not None and ctx.health.is_up(home) else []
-    return [*first, *[n for n in searched if n != home][: ctx.settings.replicas + 1]]
+    return [*first, *ctx.topology.searched(others, home, ctx.settings.replicas)]

@@ -136,7 +136,7 @@ def _find(
     if not is_calm:
         others.sort(key=lambda node: not ctx.health.is_steady(node))
     backups = others[: ctx.settings.replicas]
-    others = others[: ctx.settings.replicas + 1]
+    others = ctx.topology.searched(others, home, ctx.settings.replicas)
     findings.wanted = {home, *backups}
     if asked is not None:
         outcomes = yield from settle(ctx, asked.question.batches, asked.outcomes)

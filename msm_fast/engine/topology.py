@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from functools import lru_cache
 
 from xxhash import xxh32_intdigest
@@ -83,6 +83,22 @@ class Topology:
     def others(self, plain: str, home: str) -> list[str]:
         """Return the nodes other than home that plain's copies may be on, in order of preference, while all are up."""
         return [node for node in self.ranked_with_failover(plain) if node != home]
+
+    def searched(self, others: Iterable[str], home: str | None, n_backups: int) -> list[str]:
+        """Return those of other nodes than home, in order of preference, of which one has a backup if any has.
+
+        They are one more than there are backups: a node may have been added since. A draining one takes no place of
+        another: it may have a backup from before, but gets none. Where home is for failover, backups are on others
+        for failover if no primary was up, else on primaries.
+        """
+        n_left = [n_backups + 1, n_backups + 1]
+        found = []
+        for node in others:
+            ring = home not in self.primaries and node not in self.primaries
+            if n_left[ring]:
+                found.append(node)
+                n_left[ring] -= node not in self.draining
+        return found
 
     def ranked_with_failover(self, plain: str, is_up: Callable[[str], bool] | None = None) -> list[str]:
         """Return all nodes for plain that are up, primaries before failover nodes: wherever a copy may be.

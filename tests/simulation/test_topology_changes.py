@@ -7,6 +7,7 @@ import pytest
 
 from msm_fast import DistributionState, Node, SessionUnavailable
 from msm_fast.engine.effects import Exchange
+from tests.simulation.clock import VirtualClock
 from tests.simulation.driver import SimulatedDriver
 from tests.simulation.sticky_worker import StickyWorker
 from tests.simulation.test_loading import backup_of, holders, home_of, key_of
@@ -238,3 +239,55 @@ def test_what_is_built_on_a_save_that_seems_to_have_failed_survives_that_it_goes
     assert driver.before_exchange is None
     home.fault = None
     assert read(make_worker(replicas=2), session.id) == {"start": True, "mine": True, "other": True}
+
+
+NAMES = ("n1", "n2", "n3", "n4")
+
+
+def worker_of_four(*, draining: tuple[str, ...] = (), failover: tuple[str, ...] = ()) -> Worker:
+    worker = Worker(SimulatedDriver(list(NAMES), VirtualClock()), make_settings(4), seed=1)
+    change(worker, *NAMES, draining=draining, failover=failover)
+    return worker
+
+
+def test_a_session_is_found_by_its_backup_however_many_nodes_drain() -> None:
+    worker = worker_of_four(draining=("n3", "n4"))
+    ids = [store_on(worker, "n1") for _ in range(20)]
+    worker.driver.nodes["n1"].fault = "refused"
+    for session_id in ids:
+        assert read(worker, session_id) == {"user": "ada"}
+
+
+def test_a_session_from_before_nodes_drain_is_found_by_its_backup_on_one_of_them() -> None:
+    worker = worker_of_four()
+    ids = [store_on(worker, "n1") for _ in range(20)]
+    change(worker, *NAMES, draining=("n3", "n4"))
+    worker.driver.nodes["n1"].fault = "refused"
+    for session_id in ids:
+        assert read(worker, session_id) == {"user": "ada"}
+
+
+def test_a_session_that_is_ended_while_nodes_drain_is_ended_on_its_backup_too() -> None:
+    worker = worker_of_four(draining=("n3", "n4"))
+    ids = [store_on(worker, "n1") for _ in range(20)]
+    for session_id in ids:
+        session = loaded(worker, session_id)
+        session.invalidate()
+        worker.save(session)
+    change(worker, "n1", "n2")
+    worker.driver.nodes["n1"].server.restart()
+    assert [worker.load(session_id) for session_id in ids] == [None] * 20
+
+
+def test_a_session_that_came_to_failover_nodes_is_found_on_the_other_when_primaries_are_back() -> None:
+    worker = worker_of_four(failover=("n3", "n4"))
+    nodes = worker.driver.nodes
+    nodes["n1"].fault = nodes["n2"].fault = "refused"
+    worker.store(user="ada")
+    ids = [store_on(worker, "n3") for _ in range(20)]
+    nodes["n1"].fault = nodes["n2"].fault = None
+    assert worker.probe("n1")
+    assert worker.probe("n2")
+    nodes["n3"].fault = "refused"
+    for session_id in ids:
+        assert read(worker, session_id) == {"user": "ada"}
