@@ -200,7 +200,7 @@ cdef class UsualWay:
             (expect_write and not (near is not None and near.has_lasted)) or self.must_ask_backups(near, home)
         ):
             peek = get(key, until, False)
-            for node in self._topology.others(session_id.plain_part(), home)[:self._replicas]:
+            for node in self._topology.backups(session_id.plain_part(), home)[:self._replicas]:
                 asked.batches.append(new_batch(node, peek, None))
         return asked
 

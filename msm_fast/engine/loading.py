@@ -131,11 +131,13 @@ def _find(
     asked: the first round trip, if it was made already.
     """
     is_calm = findings.is_calm
-    ranked = ctx.topology.ranked_with_failover(plain, None if is_calm else ctx.health.is_up)
-    others = [node for node in ranked if node != home]
+    is_up = None if is_calm else ctx.health.is_up
+    backups = ctx.topology.backups(plain, home, is_up)
+    others = [node for node in ctx.topology.ranked_with_failover(plain, is_up) if node != home]
     if not is_calm:
-        others.sort(key=lambda node: not ctx.health.is_steady(node))
-    backups = others[: ctx.settings.replicas]
+        for nodes in (backups, others):
+            nodes.sort(key=lambda node: not ctx.health.is_steady(node))
+    backups = backups[: ctx.settings.replicas]
     others = ctx.topology.searched(others, home, ctx.settings.replicas)
     findings.wanted = {home, *backups}
     if asked is not None:

@@ -80,9 +80,12 @@ class Topology:
                 return up
         return self.ranked_with_failover(plain, is_up) if self.draining else []
 
-    def others(self, plain: str, home: str) -> list[str]:
-        """Return the nodes other than home that plain's copies may be on, in order of preference, while all are up."""
-        return [node for node in self.ranked_with_failover(plain) if node != home]
+    def backups(self, plain: str, home: str, is_up: Callable[[str], bool] | None = None) -> list[str]:
+        """Return the nodes other than home that plain's backups may be stored on, in order of preference.
+
+        is_up: as for `ranked`.
+        """
+        return [node for node in self.ranked(plain, is_up) if node != home]
 
     def searched(self, others: Iterable[str], home: str | None, n_backups: int) -> list[str]:
         """Return those of other nodes than home, in order of preference, of which one has a backup if any has.

@@ -291,3 +291,31 @@ def test_a_session_that_came_to_failover_nodes_is_found_on_the_other_when_primar
     nodes["n3"].fault = "refused"
     for session_id in ids:
         assert read(worker, session_id) == {"user": "ada"}
+
+
+@pytest.mark.parametrize("more", [{"draining": ("n3",)}, {"failover": ("n3",)}])
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_nodes_that_get_no_backup_are_not_missed_by_requests_that_change_nothing(
+    driver: SimulatedDriver, make_worker: MakeWorker, replicas: int, more: dict[str, tuple[str, ...]]
+) -> None:
+    worker = make_worker(replicas=replicas)
+    change(worker, "n1", "n2", "n3", **more)
+    for _ in range(10):
+        session_id = worker.store(user="ada")
+        for _ in range(2):
+            other = make_worker(replicas=replicas)  # which has not seen it, and asks the backups
+            change(other, "n1", "n2", "n3", **more)
+            session = loaded(other, session_id)
+            assert other.save(session).status == "unchanged"
+
+
+def test_a_backup_leaves_a_draining_node_although_the_session_is_only_read(
+    driver: SimulatedDriver, make_worker: MakeWorker
+) -> None:
+    worker = make_worker()
+    session_id = store_on(worker, "n1")
+    (other,) = {"n2", "n3"} - {backup_of(driver, session_id)}
+    reader = make_worker()
+    change(reader, "n1", "n2", "n3", draining=(backup_of(driver, session_id),))
+    assert reader.save(loaded(reader, session_id)).status == "stored"
+    assert holders(driver, session_id) >= {"n1", other}
