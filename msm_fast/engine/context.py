@@ -99,7 +99,7 @@ class Context:
         self.distribution = DistributionSwitch(
             self.health,
             self._looks_lost,
-            falls_back=settings.on_cluster_lost == "local" or not settings.nodes,
+            self._falls_back,
             on_change=self._state_changed,
         )
         self.behind = WorkBehind(settings.near_cache.max_sessions)
@@ -221,6 +221,9 @@ class Context:
 
     def _looks_lost(self) -> bool:
         return self.health.looks_lost(self.topology.primaries)
+
+    def _falls_back(self) -> bool:
+        return self.settings.on_cluster_lost == "local" or not self.settings.nodes
 
     def _node_changed(self, node: str, is_up: bool, detail: str) -> None:
         if not is_up:

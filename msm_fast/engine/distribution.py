@@ -27,7 +27,7 @@ class DistributionSwitch:
         self,
         health: ClusterHealth,
         looks_lost: Callable[[], bool],
-        falls_back: bool,
+        falls_back: Callable[[], bool],
         on_change: Callable[[DistributionState, DistributionState, str], None],
     ) -> None:
         self._health = health
@@ -106,7 +106,7 @@ class DistributionSwitch:
 
     def _says_on(self) -> bool:
         if self.state is DistributionState.LOCAL:
-            return not self._falls_back
+            return not self._falls_back()
         return self.state is not DistributionState.STOPPED
 
     def _change(self) -> tuple[DistributionState, DistributionState] | None:

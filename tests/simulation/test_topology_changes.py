@@ -319,3 +319,20 @@ def test_a_backup_leaves_a_draining_node_although_the_session_is_only_read(
     change(reader, "n1", "n2", "n3", draining=(backup_of(driver, session_id),))
     assert reader.save(loaded(reader, session_id)).status == "stored"
     assert holders(driver, session_id) >= {"n1", other}
+
+
+def test_what_a_lost_cluster_means_is_not_decided_by_the_nodes_of_before(driver: SimulatedDriver) -> None:
+    worker = Worker(driver, make_settings(0))
+    assert worker.save(worker.create(user="ada")).status == "local"
+    change(worker, "n1", "n2", "n3")
+    assert worker.reconnect()
+    session = loaded(worker, worker.store(user="ada"))
+    for node in driver.nodes.values():
+        node.fault = "refused"
+    session["page"] = 1
+    with pytest.raises(SessionUnavailable):
+        worker.save(session)
+    with pytest.raises(SessionUnavailable):
+        worker.load(session.id)
+    change(worker)
+    assert worker.save(worker.create(user="ada")).status == "local"
