@@ -136,7 +136,7 @@ class Operations:
         """Use these nodes from now on; one that is in both lists keeps its id, its health and whether it drains.
 
         Sessions of a node that is gone are found by their backup copies and move at their next request: drain a node
-        before you remove it, and remove no more nodes at once than sessions have backups.
+        before you remove it, and add or remove no more nodes at once than sessions have backups.
         nodes, failover_nodes: as for the manager itself.
         Raises: ConfigurationError, and nothing has changed.
         """
