@@ -292,7 +292,8 @@ def store_locked(ctx: Context, state: SessionState, lock: SessionLock) -> Flow[S
     When another request, one without a lock, has stored the session meanwhile, the lock is gone before the two are
     merged: rather that than one round trip more for each request.
     """
-    held = lock.items.get(lock.node or "", UNKNOWN) if lock.is_held else UNKNOWN
+    rides = lock.is_held and not _is_leaving(ctx, lock, state)  # its new home may be written after the lock's node
+    held = lock.items.get(lock.node or "", UNKNOWN) if rides else UNKNOWN
     flow = store(ctx, state)
     if held != UNKNOWN:
         flow = _remove_along(ctx, lock, held, flow)

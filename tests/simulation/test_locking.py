@@ -11,7 +11,7 @@ from msm_fast.engine.locking import LOCK_PREFIX, new_lock, wait_for_lock
 from msm_fast.session import UNKNOWN
 from tests.simulation.driver import ROUND_TRIP_S, SimulatedDriver
 from tests.simulation.locking_worker import LockedRequest, LockingWorker
-from tests.simulation.test_loading import home_of, key_of
+from tests.simulation.test_loading import backup_of, holders, home_of, key_of
 from tests.simulation.worker import make_settings
 
 MakeLockingWorker = Callable[..., LockingWorker]
@@ -426,6 +426,28 @@ def test_a_session_that_leaves_a_draining_node_is_locked_there_until_it_has_left
     after = begun(other, session_id)
     assert after.session["n"] == 2
     assert after.lock.node == home_of(request.session.id)
+
+
+def test_it_is_locked_there_also_where_its_new_home_is_written_later(
+    driver: SimulatedDriver, make_worker: MakeLockingWorker
+) -> None:
+    """As where that has no copy: the old home, which still has one, decides between writers."""
+    session_id = make_worker().store(n=1)
+    driver.nodes[backup_of(driver, session_id)].server.evict(key_of(session_id))
+    worker = make_worker()
+    worker.ctx.change_topology(worker.ctx.settings, {home_of(session_id)})
+    request = begun(worker, session_id)
+    locked_on = []
+
+    def look(_: Exchange) -> None:
+        if home_of(request.session.id) not in holders(driver, session_id):
+            locked_on.append(lock_holders(driver, session_id))
+
+    driver.before_exchange = look
+    request.session["n"] = 2
+    request.save()
+    assert locked_on == [{home_of(session_id)}] * len(locked_on) != []
+    assert lock_holders(driver, session_id) == set()
 
 
 def test_the_lock_of_a_session_that_leaves_a_draining_node_that_fails_is_had_where_it_goes(
