@@ -295,9 +295,6 @@ def _plan(ctx: Context, state: SessionState, body: bytes, progress: _Progress) -
     others.sort(key=lambda node: not health.is_steady(node))
     unseen = ABSENT if progress.expected is None else UNKNOWN
     known = progress.expected or {}
-    left_behind = [
-        n for n in ctx.topology.draining if n != home and known.get(n, ABSENT) > 0 and n not in progress.lost
-    ]
     generation = next_generation(progress.generation)
     if state.has_moved:
         generation = max(generation, next_generation(progress.base_generation, BEATS_THE_OLD_HOME))
@@ -321,15 +318,29 @@ def _plan(ctx: Context, state: SessionState, body: bytes, progress: _Progress) -
         recreates=state.is_live,
         corrupt=progress.corrupt,
         home=home,
-        # What stays on a node that the session leaves must say where it went.
         expected={
             home: known.get(home, unseen),
             **({} if is_deferring else backups),
-            **{n: known[n] for n in left_behind},
+            **_copies_elsewhere(ctx, known, home, {*backups, *progress.lost}),
         },
         deferred=backups if is_deferring else {},
         spares=others[ctx.settings.replicas :],
     )
+
+
+def _copies_elsewhere(ctx: Context, known: dict[str, int], home: str, backups: Collection[str]) -> dict[str, int]:
+    """Return which copies are on other nodes than these, and are to be written, too.
+
+    What stays on a node that the session leaves must say where it went. If the home has none, one that is elsewhere,
+    since nodes were added, is what tells that the session has not vanished.
+    """
+    is_missing = known.get(home, ABSENT) <= ABSENT
+    return {
+        node: copy
+        for node, copy in known.items()
+        if copy != ABSENT and node != home and node not in backups and ctx.health.is_up(node)
+        if is_missing or node in ctx.topology.draining
+    }
 
 
 def _unavailable(ctx: Context, state: SessionState, progress: _Progress) -> SessionUnavailable:

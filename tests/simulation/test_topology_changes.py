@@ -155,6 +155,20 @@ def test_a_session_survives_its_home_that_dies_after_nodes_were_added(driver: Si
         assert read(worker, session_id) == {"user": "ada"}
 
 
+def test_a_session_is_put_back_on_its_home_although_a_node_was_added_that_ranks_before_its_backup(
+    driver: SimulatedDriver, worker: Worker
+) -> None:
+    change(worker, "n1", "n2")
+    ids = [store_on(worker, "n1") for _ in range(20)]
+    change(worker, "n1", "n2", "n3")
+    driver.nodes["n1"].server.restart()
+    for session_id in ids:
+        session = loaded(worker, session_id)
+        session["page"] = 1
+        assert worker.save(session).status == "stored"
+        assert read(worker, session_id) == {"user": "ada", "page": 1}
+
+
 def test_failover_nodes_can_be_others_from_now_on(worker: Worker) -> None:
     change(worker, "n1", "n2", "n3", failover=("n2", "n3"))
     assert {home_of(worker.store(user="ada")) for _ in range(10)} == {"n1"}
