@@ -1,0 +1,69 @@
+"""Without sticky sessions backup="async" writes backups behind the requests; they stand in for a home all the same."""
+
+import math
+
+import pytest
+
+from tests.simulation.driver import SimulatedDriver
+from tests.simulation.test_loading import backup_of, holders, home_of, key_of
+from tests.simulation.test_saving import loaded, read
+from tests.simulation.worker import Worker, make_settings
+
+
+@pytest.fixture
+def worker(driver: SimulatedDriver) -> Worker:
+    return Worker(driver, make_settings(backup="async"), seed=1)
+
+
+def catch_up(worker: Worker) -> None:
+    """Write what requests have left to be written behind them."""
+    for job in worker.ctx.behind.take(math.inf):
+        assert worker.driver.run(job.run())
+
+
+def stored_on_two(worker: Worker) -> str:
+    session_id = worker.store(user="ada")
+    catch_up(worker)
+    assert len(holders(worker.driver, session_id)) == 2
+    return session_id
+
+
+def test_a_session_is_put_back_on_a_home_that_was_restarted(driver: SimulatedDriver, worker: Worker) -> None:
+    session_id = stored_on_two(worker)
+    driver.nodes[home_of(session_id)].server.restart()
+    session = loaded(Worker(driver, worker.ctx.settings), session_id)
+    session["page"] = 1
+    assert worker.save(session).status == "stored"
+    assert home_of(session_id) in holders(driver, session_id)
+    assert read(worker, session_id) == {"user": "ada", "page": 1}
+
+
+def test_a_home_that_loses_a_session_during_a_request_gets_it_back(driver: SimulatedDriver, worker: Worker) -> None:
+    session_id = stored_on_two(worker)
+    session = loaded(worker, session_id)
+    session["page"] = 1
+    driver.nodes[home_of(session_id)].server.evict(key_of(session_id))
+    assert worker.save(session).status == "stored"
+    assert home_of(session_id) in holders(driver, session_id)
+    assert read(worker, session_id) == {"user": "ada", "page": 1}
+
+
+def test_a_session_that_was_ended_meanwhile_is_not_put_back(driver: SimulatedDriver, worker: Worker) -> None:
+    session_id = stored_on_two(worker)
+    session, logout = loaded(worker, session_id), loaded(worker, session_id)
+    logout.invalidate()
+    worker.save(logout)
+    driver.nodes[home_of(session_id)].server.restart()
+    session["page"] = 1
+    assert worker.save(session).status == "invalidated"
+    assert worker.load(session_id) is None
+
+
+def test_a_session_of_which_no_copy_is_left_is_not_put_back(driver: SimulatedDriver, worker: Worker) -> None:
+    session_id = stored_on_two(worker)
+    session = loaded(worker, session_id)
+    session["page"] = 1
+    for node in (home_of(session_id), backup_of(driver, session_id)):
+        driver.nodes[node].server.evict(key_of(session_id))
+    assert worker.save(session).status == "invalidated"
+    assert holders(driver, session_id) == set()
