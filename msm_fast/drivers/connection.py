@@ -20,6 +20,7 @@ from msm_fast.drivers.addresses import Address
 from msm_fast.drivers.exchange import PlainConnection
 from msm_fast.drivers.failures import ConnectionFailed, cannot_connect, handshake_failed
 from msm_fast.drivers.greeting import FIRST_FREE_OPAQUE
+from msm_fast.drivers.keepalive import keep_alive
 from msm_fast.drivers.secure_socket import SecureSocket, UnshakenContext
 from msm_fast.drivers.tls_records import lengths_of_writes
 from msm_fast.engine.effects import Replies
@@ -77,6 +78,8 @@ class Connection(PlainConnection):
             raise handshake_failed(error) from error
         except OSError as error:
             raise cannot_connect(error) from error
+        if address is not None:
+            keep_alive(client.sock)
         if context is None:
             return cls(node, client, address, None)
         try:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from msm_fast.drivers.access import OPEN_ACCESS, Access
 from msm_fast.drivers.addresses import Address, AddressBook
 from msm_fast.drivers.failures import ConnectionFailed, cannot_connect, cannot_find, handshake_failed
+from msm_fast.drivers.keepalive import keep_alive
 from msm_fast.drivers.multiplexed import ConnectionOwner, MultiplexedConnection
 from msm_fast.drivers.node_lives import NodeLives
 from msm_fast.drivers.waiting import result_within, wait_for_end
@@ -116,6 +117,8 @@ class Dialer:
         try:
             sock = socket.socket(family, kind, protocol)
             sock.setblocking(False)
+            if address is not None:
+                keep_alive(sock)
             where = node.host if address is None else address[4]
             await result_within(max(timeout_s, 0.001), loop.sock_connect(sock, where))
             return await self._speak(node, sock, until, owner)
