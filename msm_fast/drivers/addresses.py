@@ -147,11 +147,16 @@ class AddressBook:
 
 
 def _numeric_address(node: Node) -> Address | None:
-    """Return the address of a node whose host is an IP address, or None for a name."""
+    """Return the address of a node whose host is an IP address, or None for a name.
+
+    One with a zone ("fe80::1%eth0") is looked up: a socket takes its zone by number, which only a lookup knows.
+    """
     try:
         ip = ipaddress.ip_address(node.host)
     except ValueError:
         return None
     if ip.version == 4:
         return socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", (node.host, node.port)
+    if ip.scope_id is not None:
+        return None
     return socket.AF_INET6, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", (node.host, node.port, 0, 0)

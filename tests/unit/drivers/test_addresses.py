@@ -92,6 +92,13 @@ def test_a_numeric_address_is_not_looked_up(
     assert name_server.asked == []
 
 
+def test_an_address_with_a_zone_is_looked_up_since_a_socket_wants_the_number_of_its_zone() -> None:
+    interface = socket.if_nameindex()[0]
+    node = Node("n1", f"fe80::1%{interface[1]}", 11211)
+    ((family, *_, found),) = AddressBook().of(node, LONG_S)
+    assert (family, found[1:]) == (socket.AF_INET6, (11211, 0, interface[0]))
+
+
 def test_a_lookup_that_hangs_is_waited_for_only_so_long_and_holds_up_no_other_host(
     book: AddressBook, name_server: NameServer
 ) -> None:
