@@ -52,13 +52,14 @@ class Watch(Agenda):
 
     def _look(self, round_trip: RoundTrip, due: float) -> None:
         """Give up what has no answer, once there was time for one. due: when this was to be called."""
-        now = time.monotonic()
+        now = read_at = time.monotonic()
         if now > due + HELD_UP_S:
             round_trip.deadline += now - due  # it is not the request that has spent that
             if not round_trip.is_last_look:
                 round_trip.is_last_look = True
                 self.look_at(round_trip, now + _LAST_LOOK_S)
                 return
+            read_at = due  # held up once more: what has come since then is not read
         round_trip.is_last_look = False
         round_trip.waits_for_connection = round_trip.n_unsent > 0
         next_at = math.inf
@@ -66,7 +67,7 @@ class Watch(Agenda):
             if pending.is_over:
                 continue
             due = round_trip.deadline if round_trip.waits_for_connection else self._due_at(round_trip, pending)
-            if now < due:
+            if read_at < due and now < round_trip.deadline:
                 next_at = min(next_at, due)
             else:
                 _give_up(pending, is_deadline=now >= round_trip.deadline)
