@@ -323,7 +323,7 @@ def _sleep(effect: Sleep, deadline: float) -> bool:
 
 def _greet(connection: Connection, deadline: float, credentials: Credentials | None) -> Greeting:
     """Carry the greeting out. Raises: as greet()."""
-    dialogue = greet(credentials)
+    dialogue = greet(credentials, is_secure=connection.is_secure)
     said = next(dialogue)
     try:
         while True:

@@ -90,6 +90,11 @@ class Connection(PlainConnection):
             raise
         return cls(node, client, address, secured)
 
+    @property
+    def is_secure(self) -> bool:
+        """Whether TLS is spoken on it."""
+        return isinstance(self._sock, SecureSocket)
+
     def start(self, commands: Sequence[Command]) -> None:
         """Write a batch as far as the socket takes it at once. Raises: ConnectionFailed."""
         data = wire.encode(commands, self.opaque)

@@ -39,6 +39,11 @@ _REFUSALS: dict[str, tuple[FailureKind, str]] = {
         "it does not accept the setting credentials: its authfile (memcached -Y) has no such line",
     ),
 }
+_DOUBTS = {
+    False: "does it want TLS, or only the binary protocol, or is it a proxy?",
+    True: "does it accept this client's certificate (tls.certificate_file), or only the binary protocol?",
+}
+"""What may be wrong with a server that ends the connection at once, by whether TLS is spoken."""
 _SETTINGS_END = re.compile(rb"^(END|ERROR|CLIENT_ERROR.*|SERVER_ERROR.*)\r\n\Z", re.MULTILINE)
 _ITEM_LIMIT = re.compile(rb"^STAT item_size_max ([0-9]{1,18})\r\n", re.MULTILINE)
 _HAS_NO_CAS = b"STAT cas_enabled no\r\n"
@@ -62,16 +67,17 @@ class Greeting:
     item_limit: int | None
 
 
-def greet(credentials: Credentials | None = None) -> Dialogue[Greeting]:
+def greet(credentials: Credentials | None = None, *, is_secure: bool = False) -> Dialogue[Greeting]:
     """Greet the server; what it is told here may be said again and does no harm.
 
+    is_secure: whether TLS is spoken.
     Raises: ConnectionFailed; its kind is "unsupported" for a server that is too old, has no CAS values, wants another
         password or is something else.
     """
     try:
         if credentials is not None:
             yield from _authenticate(credentials)
-        version, token = yield from _ask_life()
+        version, token = yield from _ask_life(_DOUBTS[is_secure])
         return Greeting(token, version >= _COMPARES_FROM, (yield from _ask_settings()))
     except ConnectionFailed as failure:
         raise ConnectionFailed(failure.kind, False, failure.detail) from failure
@@ -99,10 +105,11 @@ def _refused(said: str) -> ConnectionFailed:
     return ConnectionFailed(kind, False, detail)
 
 
-def _ask_life() -> Dialogue[tuple[tuple[int, ...], bytes | None]]:
+def _ask_life(doubt: str) -> Dialogue[tuple[tuple[int, ...], bytes | None]]:
     """Return the server's version, and the token of the life that it is in.
 
     The first connection to a server that has just been started leaves a random one there, which the others find.
+    doubt: what may be wrong with one that says nothing.
     """
     questions = [wire.version(), wire.get(_TOKEN_KEY)]
     parser = ReplyParser(questions, 0)
@@ -112,9 +119,7 @@ def _ask_life() -> Dialogue[tuple[tuple[int, ...], bytes | None]]:
         if parser.replies:
             _check_version(parser.replies)  # one that is too old does not understand the rest
         elif failure.kind == "reset":
-            which = "does it want TLS, or only the binary protocol, or is it a proxy?"
-            detail = f"{failure.detail}, before it said anything: {which}"
-            raise ConnectionFailed("reset", False, detail) from failure
+            raise ConnectionFailed("reset", False, f"{failure.detail}, before it said anything: {doubt}") from failure
         raise
     except ProtocolError as error:
         if parser.replies:

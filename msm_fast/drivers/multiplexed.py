@@ -9,7 +9,7 @@ from typing import Protocol, cast
 from msm_fast._core.replies import ProtocolError
 from msm_fast.drivers.access import Credentials
 from msm_fast.drivers.failures import RESTARTED, ConnectionFailed
-from msm_fast.drivers.greeting import FIRST_FREE_OPAQUE, Greeting, greet
+from msm_fast.drivers.greeting import FIRST_FREE_OPAQUE, Dialogue, Greeting, greet
 from msm_fast.drivers.pipeline import PendingBatch, Pipeline
 from msm_fast.drivers.tls_records import lengths_of_writes
 from msm_fast.drivers.waiting import wait_for_end
@@ -60,7 +60,8 @@ class MultiplexedConnection(asyncio.Protocol):
         """When it last gave a batch its replies, of time.monotonic()."""
         self._loop = asyncio.get_running_loop()
         self._owner = owner
-        self._dialogue = greet(credentials)
+        self._credentials = credentials
+        self._dialogue: Dialogue[Greeting]
         self._greeting: asyncio.Future[Greeting] = self._loop.create_future()
         self._has_ended: asyncio.Future[None] = self._loop.create_future()
         self._transport: asyncio.Transport | None = None
@@ -122,6 +123,7 @@ class MultiplexedConnection(asyncio.Protocol):
         """Greet the server."""
         self._transport = cast("asyncio.Transport", transport)  # uvloop's is one in all but its bases
         self._is_secure = transport.get_extra_info("sslcontext") is not None
+        self._dialogue = greet(self._credentials, is_secure=self._is_secure)
         self._owner.opened(self)
         self._transport.write(next(self._dialogue))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import select
 import socket
@@ -90,9 +91,17 @@ class SecureSocket:
             self._send_must_read = isinstance(error, ssl.SSLWantReadError)
             if len(left) == len(data):
                 raise BlockingIOError from None
+        except OSError:
+            self._raise_alert()
+            raise
         finally:
             self._update()
         return len(data) - len(left)
+
+    def _raise_alert(self) -> None:
+        """Raise what the server has said at its end, if anything: to who writes, OpenSSL tells only of the end."""
+        with contextlib.suppress(ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            self._sock.recv(1)
 
     def _send_to_cut(self, data: memoryview) -> int:
         """Send no further than to the next cut. OpenSSL wants to be given the same again if it could not."""

@@ -163,6 +163,23 @@ def test_a_server_that_asks_for_a_certificate_is_shown_one(
     assert reason(make(server.address))
 
 
+@pytest.mark.parametrize(
+    ("shown", "said"), [("none", "CERTIFICATE_REQUIRED"), ("expired", "CERTIFICATE_EXPIRED"), ("other", "UNKNOWN_CA")]
+)
+def test_a_server_that_does_not_accept_what_it_is_shown_is_quoted(
+    make: MakeManager, authority: Authority, start: Callable[..., Any], tmp_path: Path, shown: str, said: str
+) -> None:
+    server = start(tls_server(authority.sign(HOST), "ssl_verify_mode=2", f"ssl_ca_cert={authority.file}"))
+    certificates = {
+        "none": None,
+        "expired": authority.sign("shop", is_expired=True),
+        "other": Authority(tmp_path, "other").sign("shop"),
+    }
+    why = reason(make(server.address, tls=Tls(ca_file=authority.file, certificate_file=certificates[shown])))
+    assert said in why
+    assert "tls.certificate_file" in why
+
+
 def test_a_server_whose_certificate_is_by_somebody_else_is_not_used(
     make: MakeManager, authority: Authority, start: Callable[..., Any], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
