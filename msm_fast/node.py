@@ -19,6 +19,8 @@ _ENTRY = re.compile(
 _SEPARATOR = re.compile(r"[\s,]+")
 _ID_WORDS = "1-32 letters, digits or underscores, no dash"
 _PORT_WORDS = "1 to 65535"
+_LONGEST_PATH = 107
+"""What a unix socket's address has room for, in bytes (on macOS four less)."""
 _GRAMMAR = (
     f'entries "id:host:port" (or "id:/path/of/a/socket"), separated by commas or blanks, or Node objects; an id is '
     f"{_ID_WORDS}, a port {_PORT_WORDS}"
@@ -47,6 +49,10 @@ class Node:
         if not isinstance(self.host, str) or not self.host:
             raise ConfigurationError("host", self.host, "a host name, an address or the path of a unix socket")
         if self.is_unix:
+            if len(self.host.encode(errors="replace")) > _LONGEST_PATH:
+                raise ConfigurationError(
+                    "host", self.host, f"for a unix socket a path of at most {_LONGEST_PATH} bytes"
+                )
             object.__setattr__(self, "port", 0)
         elif isinstance(self.port, bool) or not isinstance(self.port, int) or not _is_port(self.port):
             raise ConfigurationError("port", self.port, _PORT_WORDS)

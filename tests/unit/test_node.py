@@ -98,6 +98,13 @@ def test_a_weight_is_over_zero(weight: float) -> None:
         Node("n1", "a", weight=weight)
 
 
+def test_a_unix_socket_has_a_path_that_the_kernel_takes() -> None:
+    assert Node("n1", "/" + "x" * 106).is_unix
+    for path in ("/" + "x" * 107, "/" + "\N{LATIN SMALL LETTER E WITH ACUTE}" * 54):
+        with pytest.raises(ConfigurationError, match="at most 107 bytes"):
+            Node("n1", path)
+
+
 def test_a_unix_socket_has_no_port() -> None:
     node = Node("n1", "/run/m.sock", 11211)
     assert node.port == 0
