@@ -117,10 +117,11 @@ class Dialer:
         try:
             sock = socket.socket(family, kind, protocol)
             sock.setblocking(False)
-            if address is not None:
+            if address is None:
+                sock.connect(node.host)  # at once or never: a loop takes it for connected where the server has no room
+            else:
                 keep_alive(sock)
-            where = node.host if address is None else address[4]
-            await result_within(max(timeout_s, 0.001), loop.sock_connect(sock, where))
+                await result_within(max(timeout_s, 0.001), loop.sock_connect(sock, address[4]))
             return await self._speak(node, sock, until, owner)
         except BaseException as error:
             if sock is not None:

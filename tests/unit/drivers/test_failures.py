@@ -3,15 +3,19 @@
 import asyncio
 import errno
 import os
+import socket
+import sys
+from contextlib import ExitStack, closing
+from pathlib import Path
 
 import pytest
 
-from msm_fast import Timeouts
+from msm_fast import Node, Timeouts
 from msm_fast._core import wire
 from msm_fast.drivers.asynchronous import AsyncDriver
 from msm_fast.drivers.blocking import BlockingDriver
 from msm_fast.drivers.failures import GONE, cannot_connect, cannot_find
-from msm_fast.engine.effects import Batch, Budget, Outcome
+from msm_fast.engine.effects import Batch, Budget, NodeFailure, Outcome
 
 
 def error_of(number: int) -> OSError:
@@ -42,11 +46,32 @@ def test_a_name_that_is_not_known_means_that_its_host_is_not_reached() -> None:
     assert "cache" in failure.detail
 
 
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="others refuse")
+def test_a_unix_socket_whose_server_has_no_room_for_a_connection_is_told_as_such_by_either_driver(
+    tmp_path: Path,
+) -> None:
+    path = str(tmp_path / "socket")
+    with ExitStack() as stack:
+        listener = stack.enter_context(socket.socket(socket.AF_UNIX))
+        listener.bind(path)
+        listener.listen(0)
+        stack.enter_context(socket.socket(socket.AF_UNIX)).connect(path)
+        for outcome in by_both_drivers({"n1": Node("n1", path)}):
+            assert isinstance(outcome, NodeFailure)
+            assert (outcome.kind, outcome.sent) == ("unreachable", False)
+            assert os.strerror(errno.EAGAIN) in outcome.detail
+
+
 def test_a_node_that_is_gone_is_told_as_such_by_either_driver() -> None:
+    assert by_both_drivers({}) == [GONE, GONE]
+
+
+def by_both_drivers(nodes: dict[str, Node]) -> list[Outcome]:
+    """Return what each driver is told when it asks n1."""
     batches = [Batch("n1", [wire.noop()])]
 
     async def ask_in_loop() -> list[Outcome]:
-        return await AsyncDriver({}, Timeouts()).exchange(batches, Budget(1.0))
+        return await AsyncDriver(nodes, Timeouts()).exchange(batches, Budget(1.0))
 
-    assert BlockingDriver({}, Timeouts()).exchange(batches, Budget(1.0)) == [GONE]
-    assert asyncio.run(ask_in_loop()) == [GONE]
+    with closing(BlockingDriver(nodes, Timeouts())) as driver:
+        return [*driver.exchange(batches, Budget(1.0)), *asyncio.run(ask_in_loop())]
