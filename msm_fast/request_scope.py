@@ -52,8 +52,9 @@ class RequestLife(Budget):
     """What is known of one request from its cookie to its save, and all that waits for nothing.
 
     is_ignored: settings.ignore_requests matches: nothing is stored, and the client's cookie must stay as it is.
-    takes_lock: False is for who cannot promise to call close. is_open_ended: it goes on behind its response's headers,
-    perhaps for hours: each save has timeouts.request for itself. is_refused: it was looked up in vain, by a thread.
+    takes_lock: False is for who cannot promise to call close, or has called it. is_open_ended: it goes on behind its
+    response's headers, perhaps for hours: each save has timeouts.request for itself. is_refused: it was looked up in
+    vain, by a thread.
     """
 
     __slots__ = (
@@ -180,15 +181,18 @@ class RequestScope(RequestLife):
         return result
 
     def close(self) -> None:
-        """Let the session's lock go if it was not saved; may be called more than once."""
-        if self._lock is None:
-            return
+        """Let the session's lock go if it was not saved, and take none later; may be called more than once.
+
+        Who looks at the session later, as a body or a thread that was left behind may, could not let one go.
+        """
+        self.takes_lock = False
         lock = self._give_lock()
         if lock is not None:
             self._manager._release(lock, self)
 
     def abandon(self) -> None:
-        """Have the lock, if any is left, let go in the background."""
+        """As close, but have the lock, if any is left, let go in the background."""
+        self.takes_lock = False
         lock = self._give_lock()
         if lock is not None:
             self._manager._leave(lock)
@@ -201,7 +205,7 @@ class RequestScope(RequestLife):
         except BaseException:
             self.is_refused = True
             raise
-        if lock is not None and self._lock is None:  # the request has ended meanwhile, in another thread
+        if lock is not None and not self.takes_lock:  # the request has ended meanwhile, in another thread
             self._manager._release(lock, self)
         if rules.learns:
             self._note_found(state)
@@ -217,8 +221,7 @@ class RequestScope(RequestLife):
             if kind is None:
                 self.save()
         finally:
-            if self._lock is not None:
-                self.close()
+            self.close()
 
 
 class AsyncRequestScope(RequestLife):

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +18,7 @@ import pytest
 
 from msm_fast import SessionManager, Timeouts
 from msm_fast.integrations.wsgi import ENVIRON_KEY, SessionMiddleware
+from msm_fast.manager import RequestScope
 from tests.integration.conftest import Nodes
 from tests.integration.test_manager import home_of, loaded, store
 from tests.timeouts import HURRIED, UNHURRIED
@@ -183,6 +184,14 @@ def test_manager_load_takes_no_lock(make_manager: MakeManager) -> None:
     assert manager.statistics().locks == 0
 
 
+@pytest.fixture
+def threaded(nodes: Nodes) -> Iterator[SessionManager]:
+    """A manager for threads: in an event loop a session is looked up before anybody has the request."""
+    text = ",".join(f"{name}:{server.address}" for name, server in nodes.items())
+    with SessionManager(text, locking="all", timeouts=replace(UNHURRIED, lock=2)) as manager:
+        yield manager
+
+
 def test_a_streaming_body_that_is_the_first_to_look_at_its_session_takes_no_lock(nodes: Nodes) -> None:
     def app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         start_response("200 OK", [])
@@ -196,3 +205,14 @@ def test_a_streaming_body_that_is_the_first_to_look_at_its_session_takes_no_lock
         assert next(iter(body)) == b"0"
         assert manager.statistics().locks == 0
         body.close()  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("end", [RequestScope.close, RequestScope.abandon])
+def test_a_session_that_is_first_used_after_its_request_has_ended_is_not_locked(
+    threaded: SessionManager, end: Callable[[RequestScope], None]
+) -> None:
+    scope = threaded.request(store(threaded, n=0), "POST")
+    assert scope.save().status == "unchanged"
+    end(scope)
+    assert scope.session["n"] == 0  # as a thread that it has left behind does
+    assert threaded.statistics().locks == 0

@@ -164,15 +164,13 @@ class MsmSessionInterface(SessionInterface):
 def close_session(request: Request) -> None:
     """Let the lock of the request's session go, if that was not saved, as the request's context ends.
 
-    Who looks at the session later, as a body or a thread may, has no lock: nobody would let it go. A copy of the
-    context, such as a thread works in, is not the request's: it may end first.
+    A copy of the context, such as a thread works in, is not the request's: it may end first.
     """
     session = request.environ.get(_ENVIRON_KEY)
     if session is None or session.opened_in != _context_id():
         return
     del request.environ[_ENVIRON_KEY]
     session.scope.close()
-    session.scope.takes_lock = False
 
 
 def _context_id() -> int:
