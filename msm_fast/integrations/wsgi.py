@@ -61,7 +61,7 @@ class SessionMiddleware:
         try:
             body = self._app(environ, response.start)
             if not isinstance(body, (list, tuple)):
-                scope.takes_lock = not response.has_started  # a body may be sent for hours
+                response.stream()
                 return _Body(body, response)
             response.end()
         except UNREACHABLE as error:
@@ -81,6 +81,13 @@ class _Response:
         self._session_headers = session_headers
         self._start_response = start_response
         self.has_started = False
+        self._is_streamed = False
+
+    def stream(self) -> None:
+        """Have no lock from when the headers have left: the body is made while it is sent, perhaps for hours."""
+        self._is_streamed = True
+        if self.has_started:
+            self._scope.close()
 
     def start(
         self, status: str, headers: list[tuple[str, str]], exc_info: _ExcInfo | None = None
@@ -93,6 +100,8 @@ class _Response:
         if not self.has_started:
             result = self._scope.save()
             self.has_started = True
+            if self._is_streamed:
+                self._scope.close()
             if self._scope.session.was_used:
                 self._session_headers.cookie_to_set(result)
         if self._scope.session.was_used:

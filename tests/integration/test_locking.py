@@ -24,7 +24,7 @@ from tests.integration.test_manager import home_of, loaded, store
 from tests.timeouts import HURRIED, UNHURRIED
 
 if TYPE_CHECKING:
-    from _typeshed.wsgi import StartResponse, WSGIEnvironment
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 pytestmark = pytest.mark.memcached
 
@@ -192,19 +192,33 @@ def threaded(nodes: Nodes) -> Iterator[SessionManager]:
         yield manager
 
 
-def test_a_streaming_body_that_is_the_first_to_look_at_its_session_takes_no_lock(nodes: Nodes) -> None:
-    def app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        start_response("200 OK", [])
-        return (str(environ[ENVIRON_KEY]["n"]).encode() for _ in range(2))
+def body_of(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+    start_response("200 OK", [])
+    return (str(environ[ENVIRON_KEY]["n"]).encode() for _ in range(2))
 
-    text = ",".join(f"{name}:{server.address}" for name, server in nodes.items())
-    with SessionManager(text, locking="all", timeouts=UNHURRIED) as manager:
-        environ: WSGIEnvironment = {"HTTP_COOKIE": f"session={store(manager, n=0)}"}
-        setup_testing_defaults(environ)
-        body = SessionMiddleware(app, manager)(environ, lambda *_: bytes)
-        assert next(iter(body)) == b"0"
-        assert manager.statistics().locks == 0
-        body.close()  # type: ignore[attr-defined]
+
+def generator(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+    start_response("200 OK", [])
+    yield str(environ[ENVIRON_KEY]["n"]).encode()
+
+
+def late_look(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+    start_response("200 OK", [])
+    n = environ[ENVIRON_KEY]["n"]
+    return (str(n).encode() for _ in range(2))
+
+
+@pytest.mark.parametrize("app", [body_of, generator, late_look])
+def test_a_body_that_is_made_while_it_is_sent_keeps_no_lock(threaded: SessionManager, app: WSGIApplication) -> None:
+    session_id = store(threaded, n=0)
+    environ: WSGIEnvironment = {"HTTP_COOKIE": f"session={session_id}"}
+    setup_testing_defaults(environ)
+    body = SessionMiddleware(app, threaded)(environ, lambda *_: bytes)
+    assert next(iter(body)) == b"0"
+    with threaded.request(session_id, "POST") as session:
+        session["n"] += 1
+    assert threaded.statistics().lock_waits == 0
+    body.close()  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("end", [RequestScope.close, RequestScope.abandon])

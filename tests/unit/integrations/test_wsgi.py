@@ -468,7 +468,6 @@ def test_the_scope_is_closed_however_the_request_ends(
 
     def generated() -> Iterator[bytes]:
         yield b"one"
-        assert closed == []
         if end == "an exception in the body":
             raise ZeroDivisionError
         yield b"two"
