@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Awaitable
 from enum import Enum
 from types import TracebackType
@@ -62,10 +63,12 @@ class RequestLife(Budget):
         "_ctx",
         "_expects_write",
         "_found",
+        "_loaded",
         "_lock",
         "_manager",
         "_method",
         "_rules",
+        "_turn",
         "_uri",
         "is_ignored",
         "is_open_ended",
@@ -90,6 +93,8 @@ class RequestLife(Budget):
         self._expects_write = method not in _SAFE_METHODS and method.upper() not in _SAFE_METHODS
         self._lock: SessionLock | None = None
         self._found: _Found | None = None
+        self._loaded: SessionState | Elsewhere | None = ELSEWHERE
+        self._turn = threading.RLock() if rules.locks else None  # a listener of this thread may look, too
         self.takes_lock = True
         self.is_open_ended = self.is_refused = False
         self.is_ignored = rules.ignores and rules.is_ignored(self._name[1])
@@ -198,16 +203,23 @@ class RequestScope(RequestLife):
             self._manager._leave(lock)
 
     def _find(self) -> SessionState | None:
-        rules = self._rules
-        lock = self._want_lock() if rules.locks else None
+        if self._turn is None:
+            return self._look_up(None)
+        with self._turn:  # of two threads that ask at once one has the lock, for which the other would wait in vain
+            if self._loaded is ELSEWHERE:
+                lock = self._want_lock()
+                self._loaded = self._look_up(lock)
+                if lock is not None and not self.takes_lock:  # the request has ended meanwhile, in another thread
+                    self._manager._release(lock, self)
+            return self._loaded
+
+    def _look_up(self, lock: SessionLock | None) -> SessionState | None:
         try:
             state = self._manager._find(self._cookie_value, self._expects_write, self, lock)
         except BaseException:
             self.is_refused = True
             raise
-        if lock is not None and not self.takes_lock:  # the request has ended meanwhile, in another thread
-            self._manager._release(lock, self)
-        if rules.learns:
+        if self._rules.learns:
             self._note_found(state)
         return state
 
@@ -235,13 +247,12 @@ class AsyncRequestScope(RequestLife):
     used: a request that never looks at it is not harmed.
     """
 
-    __slots__ = ("_error", "_loaded")
+    __slots__ = ("_error",)
 
     _manager: AsyncSessionManager
 
     def __init__(self, manager: AsyncSessionManager, cookie_value: str | None, method: str, uri: str) -> None:
         super().__init__(manager, cookie_value, method, uri)
-        self._loaded: SessionState | Elsewhere | None = ELSEWHERE
         self._error: MsmError | None = None
 
     async def load(self) -> Session:

@@ -20,7 +20,7 @@ from msm_fast import SessionManager, Timeouts
 from msm_fast.integrations.wsgi import ENVIRON_KEY, SessionMiddleware
 from msm_fast.manager import RequestScope
 from tests.integration.conftest import Nodes
-from tests.integration.test_manager import home_of, loaded, store
+from tests.integration.test_manager import home_of, loaded, store, wait_until
 from tests.timeouts import HURRIED, UNHURRIED
 
 if TYPE_CHECKING:
@@ -230,3 +230,25 @@ def test_a_session_that_is_first_used_after_its_request_has_ended_is_not_locked(
     end(scope)
     assert scope.session["n"] == 0  # as a thread that it has left behind does
     assert threaded.statistics().locks == 0
+
+
+def test_threads_of_one_request_that_look_its_session_up_at_once_have_one_lock(threaded: SessionManager) -> None:
+    session_id = store(threaded, n=0)
+    scope = threaded.request(session_id, "POST")
+    all_look = threading.Barrier(3)
+
+    def work(i: int) -> None:
+        if i:
+            all_look.wait(10)
+            assert scope.session["n"] == 1
+            return
+        with threaded.request(session_id, "POST") as session:
+            session["n"] += 1
+            all_look.wait(10)
+            wait_until(lambda: threaded.statistics().lock_waits > 0)
+
+    in_threads(work, 3)
+    scope.close()
+    with threaded.request(session_id, "POST") as session:
+        assert session["n"] == 1
+    assert threaded.statistics().lock_timeouts == 0
