@@ -38,7 +38,8 @@ class SqliteFile:
     others try once, so that many at a time are kept no longer than one is.
 
     A file that was deleted, as what cleans up /tmp does, or replaced, is left for the one that is under its path by
-    then, which connections and processes that are new use.
+    then, which connections and processes that are new use. While none can be made, as when its folder is gone, nothing
+    is to be read.
     Raises: sqlite3.Error, and what make raises.
     Thread-safety: shared by all threads. It is closed before a fork; parent and child open it when they next use it.
     """
@@ -48,8 +49,9 @@ class SqliteFile:
         self._make = make
         self._layout = layout
         self._is_closed = False
+        self._was_opened = False
         self._last_opened: _Identity = None
-        self._reader = _Connection(self._connect, self._identify, clock)
+        self._reader = _Connection(self._connect_to_read, self._identify, clock)
         self._writer = _Connection(self._connect_to_write, self._identify, clock)
         _files.add(self)
 
@@ -124,15 +126,30 @@ class SqliteFile:
         except sqlite3.Error:
             db.close()
             raise
-        if self._last_opened not in (None, identity):
-            _log.warning("the local store %s was deleted or replaced: what this process kept there is lost", self._path)
-        self._last_opened = identity
+        self._note_opened(identity)
         return db, identity
+
+    def _connect_to_read(self, patience_s: float) -> tuple[sqlite3.Connection, _Identity]:
+        try:
+            return self._connect(patience_s)
+        except FileNotFoundError:
+            if not self._was_opened:
+                raise
+        # Nothing is kept any more: who looks after an outage is to hear that, or would never use the cluster again.
+        db = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
+        db.executescript(self._layout)
+        self._note_opened(None)
+        return db, None
 
     def _connect_to_write(self, patience_s: float) -> tuple[sqlite3.Connection, _Identity]:
         db, identity = self._connect(patience_s)
         db.execute("PRAGMA busy_timeout = 0")  # `_begin` waits
         return db, identity
+
+    def _note_opened(self, identity: _Identity) -> None:
+        if self._last_opened not in (None, identity):
+            _log.warning("the local store %s was deleted or replaced: what this process kept there is lost", self._path)
+        self._was_opened, self._last_opened = True, identity
 
 
 class _Connection:

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -235,3 +236,25 @@ def test_of_values_that_cannot_be_encoded_the_process_keeps_as_many_as_of_sessio
             store.swap(key, 0, record(1, b"", 0, "tagged", live=AttributeMap({"handle": object()})), ttl_s=60)
         kept = [found.live is not None for key in (b"one", b"two", b"three") if (found := store.load(key))]
     assert kept == [False, True, True]
+
+
+def test_a_file_that_is_deleted_with_its_folder_has_nothing_until_it_can_be_made_again(
+    clock: VirtualClock, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    store = SqliteStore(str(folder / "sessions.db"), NearCacheSettings(), clock.wall, clock.monotonic)
+    assert store.swap(b"key", 0, record(1, b"data", 0), ttl_s=0)
+    shutil.rmtree(folder)
+    assert store.load(b"key") is None
+    assert store.all_keys() == []
+    assert len(store) == 0
+    with pytest.raises(SessionUnavailable, match="cannot be written"):
+        store.swap(b"key", 0, record(1, b"lost", 0), ttl_s=0)
+    assert caplog.text.count("was deleted or replaced") == 1
+    folder.mkdir()
+    assert store.swap(b"key", 0, record(1, b"again", 0), ttl_s=0)
+    assert store.load(b"key") == record(1, b"again", 0)
+    store.close()
+    with pytest.raises(SessionUnavailable, match="closed"):
+        store.load(b"key")
