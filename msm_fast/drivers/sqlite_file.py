@@ -39,7 +39,7 @@ class SqliteFile:
 
     A file that was deleted, as what cleans up /tmp does, or replaced, is left for the one that is under its path by
     then, which connections and processes that are new use. While none can be made, as when its folder is gone, nothing
-    is to be read.
+    is to be read. A file that turns out to be damaged, as the host's crash may leave it, is put aside.
     Raises: sqlite3.Error, and what make raises.
     Thread-safety: shared by all threads. It is closed before a fork; parent and child open it when they next use it.
     """
@@ -51,8 +51,8 @@ class SqliteFile:
         self._is_closed = False
         self._was_opened = False
         self._last_opened: _Identity = None
-        self._reader = _Connection(self._connect_to_read, self._identify, clock)
-        self._writer = _Connection(self._connect_to_write, self._identify, clock)
+        self._reader = _Connection(self._connect_to_read, self._identify, self._put_aside, clock)
+        self._writer = _Connection(self._connect_to_write, self._identify, self._put_aside, clock)
         _files.add(self)
 
     @contextlib.contextmanager
@@ -146,6 +146,12 @@ class SqliteFile:
         db.execute("PRAGMA busy_timeout = 0")  # `_begin` waits
         return db, identity
 
+    def _put_aside(self) -> None:
+        for suffix in ("-shm", "-wal", ""):
+            with contextlib.suppress(OSError):
+                os.replace(self._path + suffix, f"{self._path}.damaged{suffix}")
+        _log.error("the local store %s is damaged: what was kept there is lost. See %s.damaged", self._path, self._path)
+
     def _note_opened(self, identity: _Identity) -> None:
         if self._last_opened not in (None, identity):
             _log.warning("the local store %s was deleted or replaced: what this process kept there is lost", self._path)
@@ -156,17 +162,19 @@ class _Connection:
     """A connection that is made when it is first used, and used by one thread at a time.
 
     connect: makes it, and waits so many seconds for other processes; with it comes which file it is to. identify:
-    returns which file is under the path now.
+    returns which file is under the path now. put_aside: takes that away, since it is damaged.
     """
 
     def __init__(
         self,
         connect: Callable[[float], tuple[sqlite3.Connection, _Identity]],
         identify: Callable[[], _Identity],
+        put_aside: Callable[[], None],
         clock: Callable[[], float],
     ) -> None:
         self._connect = connect
         self._identify = identify
+        self._put_aside = put_aside
         self._identity: _Identity = None
         self._clock = clock
         self._lock = threading.RLock()
@@ -194,6 +202,13 @@ class _Connection:
                     yield db
             except sqlite3.OperationalError:
                 self._failed_at = self._clock()
+                raise
+            except sqlite3.DatabaseError as error:
+                # Not one of its subclasses: the file is malformed, or no database any more, and will not get better.
+                was_opened = self._identity is not None and self._identity == self._identify()
+                if was_opened and type(error) is sqlite3.DatabaseError:
+                    self.close()
+                    self._put_aside()
                 raise
             self._failed_at = -math.inf
 

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 
@@ -258,3 +259,18 @@ def test_a_file_that_is_deleted_with_its_folder_has_nothing_until_it_can_be_made
     store.close()
     with pytest.raises(SessionUnavailable, match="closed"):
         store.load(b"key")
+
+
+def test_a_file_that_is_damaged_is_put_aside_and_all_go_on_in_another_one(
+    store: SqliteStore, path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with closing(SqliteStore(str(path), NearCacheSettings())) as other:
+        assert other.swap(b"key", 0, record(1, b"kept", 0), ttl_s=0)
+        for file in (path, path.with_name("sessions.db-wal")):
+            file.write_bytes(b"\xff" * file.stat().st_size)
+        with pytest.raises(SessionUnavailable, match="cannot be read"):
+            store.load(b"key")
+        assert store.swap(b"key", 0, record(1, b"data", 0), ttl_s=0)
+        assert other.load(b"key") == record(1, b"data", 0)
+    assert caplog.text.count("is damaged") == 1
+    assert set(path.with_name("sessions.db.damaged").read_bytes()) == {0xFF}
