@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 from flask import Flask, copy_current_request_context, request, session, stream_with_context
 from flask.testing import FlaskClient
+from werkzeug.test import EnvironBuilder
 
 from msm_fast import ApplicationStopped, SerializationError, SessionId, SessionManager
 from msm_fast.integrations.flask import MsmFast
@@ -473,3 +475,19 @@ def test_a_lock_that_comes_after_its_request_has_ended_is_let_go(
         twin(client, app).post("/leave")
     threads[0].join(PATIENCE_S)
     assert twin(client, make(**LOCKED)).post("/set/after").status_code == 200
+
+
+def test_of_two_contexts_over_one_environ_each_lets_its_own_lock_go(
+    make: Callable[..., Flask], client: FlaskClient
+) -> None:
+    client.post("/set/before")
+    app = make(**LOCKED)
+    environ = EnvironBuilder(headers={"Cookie": f"session={cookie_of(client)}"}).get_environ()
+    first, second = app.request_context(environ), app.request_context(environ)
+    in_first, in_second = contextvars.copy_context(), contextvars.copy_context()
+    in_first.run(first.push)
+    assert in_first.run(lambda: session["before"]) is True
+    in_second.run(second.push)
+    in_first.run(first.pop)
+    assert in_second.run(lambda: session["before"]) is True
+    in_second.run(second.pop)

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Mapping
 from typing import Any
 
-from flask import Flask, got_request_exception, request, session
+from flask import Flask, got_request_exception, session
 
 from msm_fast.errors import ConfigurationError
 from msm_fast.integrations.flask.commands import commands
@@ -68,7 +68,7 @@ def _settings_of(app: Flask) -> Settings:
 
 
 def _close_session(error: BaseException | None) -> None:
-    close_session(request)
+    close_session()
 
 
 def _rotate_at_login(app: Flask) -> None:

@@ -8,7 +8,8 @@ from functools import partial
 from http import HTTPStatus
 from typing import Any
 
-from flask import Flask, Request, Response, after_this_request, has_request_context, request
+from flask import Flask, Request, Response, after_this_request, has_request_context
+from flask.ctx import RequestContext
 from flask.globals import request_ctx
 from flask.sessions import SecureCookieSession, SessionInterface, SessionMixin, session_json_serializer
 
@@ -22,7 +23,8 @@ from msm_fast.policies import SaveResult
 __all__ = ["MsmSessionInterface", "close_session", "note_unanswered", "refusal"]
 
 _log = logging.getLogger("msm_fast.flask")
-_ENVIRON_KEY = "msm_fast.flask_session"
+_ATTRIBUTE = "msm_fast_session"
+"""Of a request's context: what was opened in it, and ends with it. Copies of the context are made without."""
 _LONGEST_LIFETIME_S = 2**32 - 1
 
 
@@ -46,9 +48,8 @@ class MsmSessionInterface(SessionInterface):
         path = request.root_path + request.path
         presented = read_cookie(request.environ.get("HTTP_COOKIE", ""), self.get_cookie_name(app))
         session = FlaskSession(self.manager.request(presented, request.method, path), presented)
-        request.environ[_ENVIRON_KEY] = session
         if has_request_context():
-            session.opened_in = _context_id()
+            setattr(_context(), _ATTRIBUTE, session)
             after_this_request(partial(self._give_up_if_refused, session))
         return session
 
@@ -161,20 +162,19 @@ class MsmSessionInterface(SessionInterface):
         }
 
 
-def close_session(request: Request) -> None:
+def close_session() -> None:
     """Let the lock of the request's session go, if that was not saved, as the request's context ends.
 
     A copy of the context, such as a thread works in, is not the request's: it may end first.
     """
-    session = request.environ.get(_ENVIRON_KEY)
-    if session is None or session.opened_in != _context_id():
-        return
-    del request.environ[_ENVIRON_KEY]
-    session.scope.close()
+    session = vars(_context()).pop(_ATTRIBUTE, None)
+    if session is not None:
+        session.scope.close()
 
 
-def _context_id() -> int:
-    return id(request_ctx._get_current_object())  # type: ignore[attr-defined]
+def _context() -> RequestContext:
+    context: RequestContext = request_ctx._get_current_object()  # type: ignore[attr-defined]
+    return context
 
 
 def note_unanswered(app: Flask, exception: BaseException, **_: object) -> None:
@@ -182,7 +182,7 @@ def note_unanswered(app: Flask, exception: BaseException, **_: object) -> None:
 
     Flask asks for none when an `after_request` function or an error handler has raised it.
     """
-    session = request.environ.get(_ENVIRON_KEY)
+    session = getattr(_context(), _ATTRIBUTE, None)
     if isinstance(exception, UNREACHABLE) and session is not None:
         session.give_up(app.extensions["msm_fast"].create(), exception)
 

@@ -26,8 +26,6 @@ class FlaskSession(SessionMapping, SessionMixin):
         super().__init__(scope.session)
         self.scope = scope
         self.presented = presented
-        self.opened_in: int | None = None
-        """The id() of the request context that it was opened in, and ends with."""
         self._was_modified = False
         self.has_new_lifetime = False
         """Whether this request has made it permanent, or no longer so."""
