@@ -27,7 +27,7 @@ EXCLUDED = {
     ),
     "test_basic::test_session_using_samesite_attribute": (
         "expects the cookie again in each response that sets an attribute; ours is set when the id changes, and when "
-        "the expiry of a permanent session slides. tests/unit/integrations/test_flask.py has SameSite"
+        "the expiry of a permanent session slides. tests/unit/integrations/flask/test_sessions.py has SameSite"
     ),
 }
 
