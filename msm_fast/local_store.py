@@ -8,7 +8,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-from msm_fast._core.attributes import AttributeMap
 from msm_fast._core.near_cache import NearCache
 from msm_fast.policies import NearCacheSettings
 from msm_fast.session import LocalKind
@@ -21,8 +20,9 @@ class LocalRecord:
     """One session in a local store.
 
     generation: grows with each save. data: the encoded record. accessed_ms: when it was last used. kind: why it is
-    here. base: the record in the cluster that it stands on; b"" for none. live: the attributes themselves, where some
-    cannot be encoded; only this process has them. plain: of its session's id, which the key may not tell.
+    here. base: the record in the cluster that it stands on; b"" for none. live: the values, by name,
+    that cannot be encoded, which only this process has; None where there are none. plain: of its session's id, which
+    the key may not tell.
     """
 
     generation: int
@@ -30,7 +30,7 @@ class LocalRecord:
     accessed_ms: int
     kind: LocalKind = "local"
     base: bytes = b""
-    live: AttributeMap | None = None
+    live: dict[str, object] | None = None
     plain: str = field(kw_only=True)
 
 

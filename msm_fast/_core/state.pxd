@@ -49,6 +49,7 @@ cdef class SessionState:
     cdef public bytes body
     cdef public str local_kind
     cdef public object local_generation
+    cdef public dict unencodable
     cdef public bint must_store
     cdef public bint has_moved
     cdef public tuple retired

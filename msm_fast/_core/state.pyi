@@ -70,6 +70,7 @@ class SessionState:
     body: bytes
     local_kind: _LocalKind | None
     local_generation: int
+    unencodable: dict[str, object] | None
     must_store: bool
     has_moved: bool
     retired: tuple[SessionId, ...]

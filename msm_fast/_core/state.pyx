@@ -103,9 +103,10 @@ cdef class SessionState:
     encoded attributes as they were found, or last saved here or there. stored_max_inactive_s,
     stored_absolute_lifetime_s: its lifetimes, likewise; where it has others now a request has set them. local_kind: why
     it is kept locally; None for a distributed session. local_generation: of its record in the local store; 0: there is
-    none. must_store: save even if no attribute changed: the session moved, a copy is missing, a lifetime was set.
-    has_moved: its node could not be used: the next generation must beat any that the old node may still accept.
-    retired: ids this session had before it was invalidated or got a new one; their copies go when it is saved.
+    none. unencodable: what of its attributes cannot be encoded, by name, as it was found or last kept in this process;
+    None where all can. must_store: save even if no attribute changed: the session moved, a copy is missing, a lifetime
+    was set. has_moved: its node could not be used: the next generation must beat any that the old node may still
+    accept. retired: ids this session had before it was invalidated or got a new one; their copies go when it is saved.
     retired_max_inactive_s: how long those may live unused; 0: for ever. is_new: made in this request, not loaded.
     is_ended: invalidated, here or by another request, and nothing written since. rotated_from: what was stored under
     the id before the new one, as far as it is known. merge_base: the encoded attributes that its own changes go back
@@ -186,7 +187,7 @@ cdef class SessionState:
     @property
     def may_need_saving(self):
         """Whether there is something that a save would store; what is not kept may have it in vain."""
-        return self.must_store or bool(self.retired) or self.attributes.is_changed
+        return self.must_store or bool(self.retired) or self.unencodable is not None or self.attributes.is_changed
 
     cpdef int note_lifetimes_stored(self) except -1:
         """Note that it is stored with the lifetimes that it has now."""
@@ -221,6 +222,7 @@ cdef class SessionState:
         twin.stored_absolute_lifetime_s = self.stored_absolute_lifetime_s
         twin.stored, twin.body, twin.epoch = self.stored, self.body, self.epoch
         twin.local_kind, twin.local_generation = self.local_kind, self.local_generation
+        twin.unencodable = self.unencodable
         twin.must_store, twin.has_moved, twin.retired = self.must_store, self.has_moved, self.retired
         twin.retired_max_inactive_s = self.retired_max_inactive_s
         twin.is_new, twin.is_ended, twin.rotated_from = self.is_new, self.is_ended, self.rotated_from

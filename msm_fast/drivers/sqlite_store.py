@@ -66,7 +66,7 @@ class SqliteStore:
         self._bounds = bounds
         self._wall_clock = wall_clock
         self._live: NearCache = NearCache(bounds.max_sessions, max_bytes=bounds.max_bytes, clock=clock)
-        """By key the attributes, AttributeMap, of sessions of which some cannot be encoded."""
+        """By key what of sessions cannot be encoded: dicts, by name."""
         self._n_swaps = 0
         self._dropped = 0
         self._failing: set[str] = set()

@@ -92,20 +92,19 @@ def state_of_record(ctx: Context, session_id: SessionId, found: LocalRecord) -> 
     _extend(ctx, state)
     state.local_generation = found.generation
     if found.live is not None:
-        state.attributes = _view(found.live, state.body)
-        state.must_store = True  # that one of those that cannot be encoded is gone shows in no bytes
+        state.unencodable = _lay_in(state.attributes, found.live)
     state.stored = None if base is None else _stored(base)
     return state
 
 
-def _view(live: AttributeMap, body: bytes) -> AttributeMap:
-    """Return attributes of which some cannot be encoded, for one request alone.
+def _lay_in(attributes: AttributeMap, unencodable: dict[str, object]) -> dict[str, object]:
+    """Add to attributes what this process has of those that cannot be encoded; return which these are.
 
-    body: what is kept of the others. Another worker of this host, which has not those, may have stored it since.
+    Not under a name that another worker of this host, which has not those, has stored something else under since.
     """
-    view = live.copy()
-    view.rebase(body)
-    return view
+    left = {name: value for name, value in unencodable.items() if name not in attributes}
+    attributes.update(left)
+    return left
 
 
 def _extend(ctx: Context, state: SessionState) -> None:
@@ -183,7 +182,7 @@ def _keep(ctx: Context, state: SessionState, epoch: int | None) -> SaveResult | 
         return SaveResult("invalidated") if _end_retired(ctx, state, epoch) else None
     state.local_kind = state.local_kind or "local"
     body, live = _encode(ctx, state)
-    if not needs_storing(state, body) and live is None:
+    if not needs_storing(state, body) and _is_as_found(state, live):
         if state.is_live and state.local_generation:  # it was found in memory: nobody has looked at its record
             _extend(ctx, state)
         ctx.counters.add("unchanged")
@@ -195,19 +194,28 @@ def _keep(ctx: Context, state: SessionState, epoch: int | None) -> SaveResult | 
     return result
 
 
-def _encode(ctx: Context, state: SessionState) -> tuple[bytes, AttributeMap | None]:
-    """Return the body, and the attributes themselves if some of them cannot be encoded."""
+def _is_as_found(state: SessionState, unencodable: dict[str, object] | None) -> bool:
+    """Whether what cannot be encoded are the same objects as before: that one is gone, or another, no bytes show."""
+    before = state.unencodable
+    if before is None or unencodable is None:
+        return before is unencodable
+    return before.keys() == unencodable.keys() and all(before[name] is value for name, value in unencodable.items())
+
+
+def _encode(ctx: Context, state: SessionState) -> tuple[bytes, dict[str, object] | None]:
+    """Return the body, and what cannot be encoded, by name, if there may be any."""
     try:
         return encode_attributes(ctx, state), None
     except StaysLocal as stays:
         # A provisional one does not stay: it would hide the session that it stands for.
         if stays.tags_session and state.local_kind != "provisional":
             state.local_kind = "tagged"
-        return stays.body, state.attributes
+        encoded = AttributeMap.decode(stays.body, serializer=ctx.serializers)
+        return stays.body, {name: state.attributes[name] for name in state.attributes if name not in encoded}
 
 
 def _swap(
-    ctx: Context, state: SessionState, body: bytes, live: AttributeMap | None, epoch: int | None
+    ctx: Context, state: SessionState, body: bytes, live: dict[str, object] | None, epoch: int | None
 ) -> SaveResult | None:
     """Compare and swap the record, merging with what other requests stored first; then end the ids before this one."""
     key = ctx.storage_key(state.session_id)
@@ -220,9 +228,8 @@ def _swap(
         data = encode_state(ctx.essentials, ctx.records, key, state, body, generation, ())
         assert state.local_kind is not None
         dropped = ctx.local.dropped
-        kept_live = None if live is None else _as_kept(live, body)
         plain = state.session_id.plain
-        record = LocalRecord(generation, data, ctx.now_ms(), state.local_kind, base, kept_live, plain=plain)
+        record = LocalRecord(generation, data, ctx.now_ms(), state.local_kind, base, live, plain=plain)
         if ctx.local.swap(key, expected, record, ttl_s):
             if not _end_retired(ctx, state, epoch):
                 ctx.local.delete(key, generation)
@@ -231,7 +238,8 @@ def _swap(
                 state.attributes.mark_saved(body)
             state.body = body
             state.local_generation = generation
-            state.must_store = live is not None  # as in state_of_record
+            state.unencodable = live
+            state.must_store = False
             _tell_dropped(ctx, ctx.local.dropped - dropped)
             return SaveResult("local")
         current = ctx.local.load(key)
@@ -251,24 +259,25 @@ def _swap(
     )
 
 
-def _as_kept(live: AttributeMap, body: bytes) -> AttributeMap:
-    """Return attributes as requests will find them here. body: those that can be encoded."""
-    kept = live.copy()
-    kept.mark_saved(body)
-    return kept
-
-
 def _merge_kept(ctx: Context, state: SessionState, key: bytes, current: LocalRecord) -> None:
     """Lay this request's changes over what another one has kept here first, and what of that cannot be encoded."""
+    before, mine = state.unencodable or {}, state.attributes
+    # Of what cannot be encoded neither the bytes nor the merge tell whether this request has changed it.
+    untouched = {name for name, value in before.items() if mine.get(name) is value}
+    deleted = {*mine.changed_names()[1], *(name for name in before if name not in mine)}
     winner = ctx.records.decode(current.data, key)
     merge(ctx, state, winner)
     if current.kind == "tagged":
         state.local_kind = "tagged"
-    if current.live is not None:
-        stored = AttributeMap.decode(winner.body, serializer=ctx.serializers)
-        for name, value in _view(current.live, winner.body).items():
-            if name not in stored:
-                state.attributes.setdefault(name, value)
+    theirs = AttributeMap.decode(winner.body, serializer=ctx.serializers)
+    unencodable = None if current.live is None else _lay_in(theirs, current.live)
+    mine = state.attributes
+    for name in {*before, *(unencodable or {})}:
+        if name in untouched or name in deleted:
+            mine.pop(name, None)
+        if name in theirs and name not in deleted:
+            mine.setdefault(name, theirs[name])
+    state.unencodable = unencodable
 
 
 def move_base(ctx: Context, key: bytes, body: bytes, state: SessionState) -> int:

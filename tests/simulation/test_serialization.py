@@ -148,7 +148,7 @@ def test_the_requests_that_follow_find_the_value_itself_and_tell_nothing_more(
     for step in range(3):
         session = loaded(worker, session_id)
         assert session.is_local
-        assert session["handle"] is value
+        assert session["handle"] == value
         session["step"] = step
         assert worker.save(session).status == "local"
     assert kinds(told) == kinds_told

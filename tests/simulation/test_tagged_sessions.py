@@ -185,6 +185,59 @@ def test_workers_that_share_a_file_see_each_others_changes(driver: SimulatedDriv
         assert read(neighbour, session_id) == {"user": "grace", "cart": [1]}
 
 
+def take_out(session: Session) -> None:
+    del session["handle"]
+
+
+def replace(session: Session) -> None:
+    session["handle"] = "gone"
+
+
+@pytest.mark.parametrize(("change", "left"), [(take_out, {}), (replace, {"handle": "gone"})])
+@pytest.mark.parametrize("is_first", [True, False], ids=["first", "second"])
+def test_what_one_request_takes_out_or_replaces_another_that_has_not_touched_it_does_not_bring_back(
+    worker: Worker, change: Callable[[Session], None], left: dict[str, str], is_first: bool
+) -> None:
+    session_id = tag(worker)
+    one, two = both_loaded(worker, session_id)
+    change(one)
+    two["user"] = "grace"
+    for session in (one, two) if is_first else (two, one):
+        assert worker.save(session).status == "local"
+    assert read(worker, session_id) == {"user": "grace", **left}
+
+
+@pytest.mark.parametrize("rival", ["theirs", Unstorable()], ids=["storable", "not"])
+def test_what_a_request_takes_out_stays_out_whatever_another_has_put_there(worker: Worker, rival: object) -> None:
+    session_id = tag(worker)
+    one, two = both_loaded(worker, session_id)
+    one["handle"] = rival
+    del two["handle"]
+    for session in (one, two):
+        assert worker.save(session).status == "local"
+    assert read(worker, session_id) == {"user": "ada"}
+
+
+@pytest.mark.parametrize("on_conflict", ["merge", "error"])
+def test_requests_that_only_read_a_tagged_session_meet_in_nothing(make_worker: MakeWorker, on_conflict: str) -> None:
+    worker = make_worker(on_unserializable="local_session", on_conflict=on_conflict)
+    session_id = tag(worker)
+    one, two = both_loaded(worker, session_id)
+    assert one["handle"] is two["handle"]
+    assert [worker.save(session).status for session in (one, two)] == ["unchanged", "unchanged"]
+    assert worker.ctx.counters.snapshot().conflicts == 0
+
+
+def test_what_a_request_changes_inside_a_value_and_does_not_save_no_other_sees(worker: Worker) -> None:
+    session_id = tag(worker)
+    session = loaded(worker, session_id)
+    session["cart"] = [1]
+    worker.save(session)
+    session["cart"].append("after it was saved")
+    loaded(worker, session_id)["cart"].append("never saved")
+    assert loaded(worker, session_id)["cart"] == [1]
+
+
 # -- one that stands for a session in the cluster
 
 
