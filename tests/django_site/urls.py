@@ -51,6 +51,13 @@ def read(request: HttpRequest) -> HttpResponse:
     return JsonResponse(found)
 
 
+def caught(request: HttpRequest) -> HttpResponse:
+    try:
+        return HttpResponse(request.GET["user"])
+    except KeyError:
+        return HttpResponse(request.session["user"])
+
+
 def nothing(request: HttpRequest) -> HttpResponse:
     return HttpResponse("nothing")
 
@@ -198,6 +205,7 @@ TASKS = [
     put,
     append,
     read,
+    caught,
     nothing,
     enter,
     enter_and_fail,

@@ -292,6 +292,18 @@ def test_a_bug_whose_page_could_not_have_its_session_is_in_the_log_with_the_refu
     assert "RuntimeError: a bug" in caplog.text
 
 
+@in_ways(OUR_WAYS, on_cluster_lost="error")
+def test_an_error_that_a_view_has_caught_itself_is_not_in_the_log_with_the_refusal(
+    site: Site, proxies: dict[str, FaultProxy], caplog: pytest.LogCaptureFixture
+) -> None:
+    browser = with_session(site)
+    for proxy in proxies.values():
+        proxy.refuse()
+    assert browser.get("caught").status_code == 503
+    assert "a request was refused" in caplog.text
+    assert "KeyError" not in caplog.text
+
+
 @in_ways(["loop"], on_cluster_lost="error")
 def test_what_could_not_be_had_is_not_tried_again_in_the_loop(site: Site, proxies: dict[str, FaultProxy]) -> None:
     browser = with_session(site)

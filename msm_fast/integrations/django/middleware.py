@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import traceback
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -201,7 +202,15 @@ def _refusal(error: BaseException) -> HttpResponse:
 
     Where a page of an error could not have its session, nothing else tells of that error.
     """
-    unanswered = error.__context__
-    is_page = unanswered is not None and not isinstance(unanswered, MsmError) and error.__cause__ is None
-    _log.error("a request was refused: %s", error, exc_info=unanswered if is_page else None)
+    _log.error("a request was refused: %s", error, exc_info=_unanswered(error))
     return cast("HttpResponse", HttpResponse(REFUSAL, status=503, headers=dict(REFUSAL_HEADERS)))
+
+
+def _unanswered(error: BaseException) -> BaseException | None:
+    """Return the error on whose page this one was met, if any; not what a view was just dealing with itself."""
+    met_on = error.__context__
+    if met_on is None or error.__cause__ is not None or isinstance(met_on, MsmError):
+        return None
+    modules = [frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(met_on.__traceback__)]
+    catcher = next((name for name in modules if not name.startswith("asgiref.")), "")  # which raises it in its threads
+    return met_on if catcher.startswith("django.core.handlers.") else None
