@@ -106,7 +106,8 @@ cdef class SessionState:
     none. unencodable: what of its attributes cannot be encoded, by name, as it was found or last kept in this process;
     None where all can. must_store: save even if no attribute changed: the session moved, a copy is missing, a lifetime
     was set. has_moved: its node could not be used: the next generation must beat any that the old node may still
-    accept. retired: ids this session had before it was invalidated or got a new one; their copies go when it is saved.
+    accept. moved_from: the node that it was moved from last. retired: ids this session had before it was invalidated or
+    got a new one; their copies go when it is saved.
     retired_max_inactive_s: how long those may live unused; 0: for ever. is_new: made in this request, not loaded.
     is_ended: invalidated, here or by another request, and nothing written since. rotated_from: what was stored under
     the id before the new one, as far as it is known. merge_base: the encoded attributes that its own changes go back
@@ -223,8 +224,8 @@ cdef class SessionState:
         twin.stored, twin.body, twin.epoch = self.stored, self.body, self.epoch
         twin.local_kind, twin.local_generation = self.local_kind, self.local_generation
         twin.unencodable = self.unencodable
-        twin.must_store, twin.has_moved, twin.retired = self.must_store, self.has_moved, self.retired
-        twin.retired_max_inactive_s = self.retired_max_inactive_s
+        twin.must_store, twin.has_moved, twin.moved_from = self.must_store, self.has_moved, self.moved_from
+        twin.retired, twin.retired_max_inactive_s = self.retired, self.retired_max_inactive_s
         twin.is_new, twin.is_ended, twin.rotated_from = self.is_new, self.is_ended, self.rotated_from
         twin.is_live, twin.was_ended, twin.touch_at = self.is_live, self.was_ended, self.touch_at
         twin.merge_base = self.merge_base

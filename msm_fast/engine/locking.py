@@ -94,10 +94,11 @@ def find_locked(
         if state is None or state.local_kind is not None or lock.node is None:
             yield from release(ctx, lock)
             return state
-        if lock.node == ctx.topology.home(state.session_id.node) or _is_leaving(ctx, lock, state):
+        place = _place(ctx, state)
+        if lock.node == place:
             break
         yield from release(ctx, lock)  # the session has moved, and so have those who want its lock
-        session_id = state.session_id
+        session_id = state.session_id.with_node(place or None)
     if lock.is_held or lock.is_refused:
         return state
     lock.is_wanted = True
@@ -155,12 +156,17 @@ def _aim(ctx: Context, lock: SessionLock, session_id: SessionId) -> None:
     lock.is_refused = False
 
 
-def _is_leaving(ctx: Context, lock: SessionLock, state: SessionState) -> bool:
-    """Whether the session leaves the lock's node, which drains, when this request stores it.
+def _place(ctx: Context, state: SessionState) -> str | None:
+    """Return the node where all requests of the session have its lock, whatever id they came with."""
+    return state.moved_from if _is_leaving(ctx, state) else ctx.topology.home(state.session_id.node)
+
+
+def _is_leaving(ctx: Context, state: SessionState) -> bool:
+    """Whether the session leaves a node that drains when this request stores it.
 
     Until then its lock is there: other workers may not have been told yet that the node drains.
     """
-    node = lock.node or ""
+    node = state.moved_from or ""
     return state.has_moved and node in ctx.topology.draining and ctx.health.is_steady(node)
 
 
@@ -292,7 +298,7 @@ def store_locked(ctx: Context, state: SessionState, lock: SessionLock) -> Flow[S
     When another request, one without a lock, has stored the session meanwhile, the lock is gone before the two are
     merged: rather that than one round trip more for each request.
     """
-    rides = lock.is_held and not _is_leaving(ctx, lock, state)  # its new home may be written after the lock's node
+    rides = lock.is_held and not _is_leaving(ctx, state)  # its new home may be written after the lock's node
     held = lock.items.get(lock.node or "", UNKNOWN) if rides else UNKNOWN
     flow = store(ctx, state)
     if held != UNKNOWN:

@@ -28,7 +28,7 @@ def move_home(ctx: Context, state: SessionState, new_home: str) -> None:
     state.must_store = True
     if state.stored is None:
         return
-    state.has_moved = True
+    state.has_moved, state.moved_from = True, old_home
     name = digest(state.session_id)
     ctx.counters.add("relocated")
     ctx.tell(

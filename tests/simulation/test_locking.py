@@ -409,6 +409,29 @@ def test_an_id_from_before_a_move_leads_to_the_same_lock(
 
 
 @pytest.mark.parametrize("knows", [True, False])
+def test_an_id_from_before_a_move_leads_to_the_lock_of_a_session_that_leaves_a_draining_node(
+    driver: SimulatedDriver, make_worker: MakeLockingWorker, knows: bool
+) -> None:
+    """The other way round, too: it is the id's node that the session goes back to."""
+    session_id = make_worker().store(n=1)
+    draining, other = make_worker(), make_worker()
+    for worker in (draining, other) if knows else (draining,):
+        worker.ctx.change_topology(worker.ctx.settings, {home_of(session_id)})
+    former_id = f"{session_id.rpartition('-')[0]}-{backup_of(driver, session_id)}"
+    holder = begun(draining, session_id)
+    assert holder.session.id == former_id
+    with pytest.raises(LockTimeout):
+        other.begin(former_id)
+    holder.give_up()
+    late = begun(other, former_id)
+    assert late.lock.node == home_of(session_id)
+    with pytest.raises(LockTimeout):
+        draining.begin(session_id)
+    late.give_up()
+    assert lock_holders(driver, session_id) == set()
+
+
+@pytest.mark.parametrize("knows", [True, False])
 def test_a_session_that_leaves_a_draining_node_is_locked_there_until_it_has_left(
     driver: SimulatedDriver, make_worker: MakeLockingWorker, knows: bool
 ) -> None:
