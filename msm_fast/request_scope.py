@@ -181,6 +181,8 @@ class RequestScope(RequestLife):
             self._tell_ignored_change(state)
             return _UNCHANGED
         result = self._manager._save(state, self, self._lock)
+        if self._lock is not None:  # it may still be held: of a session that is kept on this host by now
+            self.close()
         if self._rules.learns:
             self._learn(state, result)
         return result
@@ -293,6 +295,8 @@ class AsyncRequestScope(RequestLife):
         if self.is_open_ended:
             self.left_s = self._ctx.settings.timeouts.request
         result = await self._manager._save(state, self, self._lock)
+        if self._lock is not None:  # as in RequestScope
+            await self.close()
         if self._rules.learns:
             self._learn(state, result)
         return result
@@ -321,8 +325,6 @@ class AsyncRequestScope(RequestLife):
         try:
             if kind is None:
                 await self.save()
-                if self._lock is not None:
-                    await self.close()
         finally:
             if self._lock is not None:
                 self.abandon()

@@ -176,6 +176,21 @@ def test_row_09_a_hanging_node_costs_no_more_than_the_budget(nodes: Nodes, make_
         nodes[home_of(session_id)].resume()
 
 
+def test_the_first_save_lets_the_lock_go_of_a_session_that_is_kept_on_this_host_meanwhile(
+    make_manager: MakeManager,
+) -> None:
+    """Its response may stream for hours."""
+    one, two = (make_manager(locking="all") for _ in range(2))
+    session_id = store(one, n=0)
+    scope = one.request(session_id)
+    scope.session["n"] = 1
+    one.distribution.stop()
+    assert scope.save().status == "local"
+    _count_in(two, session_id)
+    assert two.statistics().lock_waits == 0
+    scope.close()
+
+
 def test_manager_load_takes_no_lock(make_manager: MakeManager) -> None:
     manager = make_manager(locking="all")
     session = loaded(manager, store(manager, n=0))
