@@ -139,9 +139,10 @@ class RequestLife(Budget):
             self._found = _Found.of(state)
 
     def _learn(self, state: SessionState, result: SaveResult) -> None:
-        """Take note of what the request did to its session."""
+        """Take note of what the request did to its session; a change that was not stored tells nothing."""
         has_changed = result.status != "unchanged" and (self._found is None or _Found.of(state) != self._found)
-        if has_changed or self._found is not None:
+        is_lost = result.status in ("invalidated", "failed")
+        if has_changed or (self._found is not None and not is_lost):
             self._rules.learn(*self._name, has_changed=has_changed)
 
     def _tell_ignored_change(self, state: SessionState) -> None:

@@ -105,6 +105,17 @@ def test_auto_learns_nothing_without_a_session_or_from_a_failure(manager: Sessio
     assert not is_learned(manager, "/logo.png")
 
 
+def test_auto_learns_nothing_of_a_change_that_was_not_stored_as_another_request_had_ended_the_session(
+    manager: SessionManager, session_id: str
+) -> None:
+    with manager.request(session_id, "GET", "/page") as session:
+        session["user"] = "grace"
+        other = manager.load(session_id)
+        assert other is not None
+        manager.invalidate(other)
+    assert not is_learned(manager, "/page")
+
+
 def test_a_session_that_is_stored_again_for_its_own_sake_is_not_changed_by_the_request(
     manager: SessionManager, session_id: str
 ) -> None:
