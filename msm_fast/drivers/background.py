@@ -252,12 +252,15 @@ class LockKeeperTask:
             self._task.wake()
 
     async def _work(self) -> None:
-        while not self._task.is_closing and self._locks.has_any():
+        is_last = False
+        while not is_last and self._locks.has_any():
+            is_last = self._task.is_closing  # requests that were broken off at the end have just left theirs
             try:
                 await self._tick()
             except Exception:  # noqa: BLE001 - whatever it was: without this task every lock would be lost
                 _log.exception("a lock could not be renewed; it is tried again")
-            await self._task.pause(self._locks.tick_s)
+            if not is_last:
+                await self._task.pause(self._locks.tick_s)
 
     async def _tick(self) -> None:
         held, left = self._locks.due()

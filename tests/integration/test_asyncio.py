@@ -352,6 +352,32 @@ def test_a_request_that_is_cancelled_lets_its_lock_go_at_once(nodes: Nodes, run:
     run(test())
 
 
+@pytest.mark.parametrize("is_cancelled", [True, False])
+def test_a_manager_that_is_closed_leaves_no_lock_of_a_request_that_failed_before(
+    nodes: Nodes, run: Run, is_cancelled: bool
+) -> None:
+    """As a server that is restarted: it cancels what still runs, then the application ends."""
+
+    async def test() -> None:
+        settings: dict[str, Any] = {"locking": "all", "timeouts": UNHURRIED}
+        error = asyncio.CancelledError if is_cancelled else ZeroDivisionError
+        async with AsyncSessionManager(text_of(nodes), **settings) as manager:
+            cookie = await put(manager, n=0)
+
+            async def fail() -> None:
+                async with manager.request(cookie, "POST") as session:
+                    session["n"] = 1
+                    raise error
+
+            with pytest.raises(error):
+                await fail()
+        async with AsyncSessionManager(text_of(nodes), **settings) as after:
+            assert await seen(after, cookie) == {"n": 0}
+            assert after.statistics().lock_waits == 0
+
+    run(test())
+
+
 def test_a_lock_is_renewed_while_its_request_runs_and_waited_for(nodes: Nodes, run: Run) -> None:
     async def test() -> None:
         timeouts = replace(UNHURRIED, lock=0.2, lock_ttl=3)
