@@ -186,9 +186,11 @@ class SessionManager(Operations):
 
     def _release(self, lock: SessionLock, budget: Budget) -> None:
         """Let a lock go, in the background what takes longer than the request may."""
-        if lock.items:
-            self._run(release(self._ctx, lock), budget)
-        self._leave(lock)
+        try:
+            if lock.items:
+                self._run(release(self._ctx, lock), budget)
+        finally:
+            self._leave(lock)
 
     def _leave(self, lock: SessionLock) -> None:
         """Have a lock let go in the background."""

@@ -191,6 +191,26 @@ def test_the_first_save_lets_the_lock_go_of_a_session_that_is_kept_on_this_host_
     scope.close()
 
 
+def test_a_lock_whose_release_is_broken_off_is_let_go_in_the_background(
+    nodes: Nodes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As by gevent.Timeout, or a signal's handler."""
+
+    def broken_off(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    text = ",".join(f"{name}:{server.address}" for name, server in nodes.items())
+    with SessionManager(text, locking="all", timeouts=UNHURRIED) as manager:
+        session_id = store(manager, n=0)
+        scope = manager.request(session_id)
+        assert scope.session["n"] == 0
+        with monkeypatch.context() as patch:
+            patch.setattr(manager, "_run", broken_off)
+            with pytest.raises(KeyboardInterrupt):
+                scope.close()
+        _count_in(manager, session_id)
+
+
 def test_manager_load_takes_no_lock(make_manager: MakeManager) -> None:
     manager = make_manager(locking="all")
     session = loaded(manager, store(manager, n=0))
