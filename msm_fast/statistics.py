@@ -78,7 +78,7 @@ class Statistics:
     lock_timeouts: int = 0
     """Requests that waited in vain: LockTimeout."""
     locks_lost: int = 0
-    """Locks that were gone before their request had ended."""
+    """Locks that were gone when they were to be renewed, before their request had ended."""
     round_trips: int = 0
     """Waits for memcached; several nodes asked together are one."""
     retries: int = 0

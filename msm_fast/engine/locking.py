@@ -333,9 +333,9 @@ def release(ctx: Context, lock: SessionLock) -> Flow[None]:
     lock.is_held = lock.is_wanted = False
     for node in list(lock.items):
         for _ in range(_TRIES):
-            if node not in lock.items or not ctx.health.is_steady(node):
+            known = lock.items.get(node)  # which a renewal, in another thread, may take out
+            if known is None or not ctx.health.is_steady(node):
                 break
-            known = lock.items[node]
             if known == UNKNOWN:
                 yield from _look(ctx, lock, node)
                 continue
