@@ -39,7 +39,7 @@ def main() -> int:
     shop = SHOPS[arguments.shop]
     missing = [name for name in shop.packages if importlib.util.find_spec(name) is None]
     if missing:
-        print(f"This shop needs {' and '.join(missing)}: pip install --group examples .", file=sys.stderr)
+        print(f"This shop needs {' and '.join(missing)}: pip install -e . --group examples", file=sys.stderr)
         return 2
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _leave)
