@@ -27,7 +27,7 @@ class Command(BaseCommand):
         for name, help_text in (
             ("status", "how many nodes answer this command, in one line; fails if one does not"),
             ("nodes", "each node, its address and whether it answers; fails if one does not"),
-            ("inspect", "a session's times, size and the names and types of what it holds"),
+            ("inspect", "a session's times, size and the names and types of what it holds; extends its life"),
             ("delete", "end a session: its client is logged out"),
         ):
             task = tasks.add_parser(name, help=help_text)
