@@ -179,8 +179,6 @@ def _write_on(
         is_out_of_time = verdict == "home_lost" and write.is_out_of_time
         if progress.n_conflicts >= _MOST_CONFLICTS or (is_out_of_time and progress.n_conflicts):
             raise _outrun(ctx, state, progress)  # no node is at fault
-        if verdict == "gone" and write.deferred:
-            continue  # those that were to be written behind the request may have it
         if verdict == "gone" and (progress.lost or progress.away):
             raise _unavailable(ctx, state, progress)  # those that cannot be asked may have it
         if verdict == "gone" and state.is_live:
@@ -306,8 +304,7 @@ def _plan(ctx: Context, state: SessionState, body: bytes, progress: _Progress) -
     if state.is_live:
         state.own_nonces = own_nonces
     backups = {n: known.get(n, unseen) for n in others[: ctx.settings.replicas]}
-    has_home = progress.expected is None or known.get(home, UNKNOWN) != ABSENT  # else it is for a backup to decide
-    is_deferring = ctx.settings.backup == "async" and not ctx.settings.sticky and has_home
+    is_deferring = ctx.settings.backup == "async" and not ctx.settings.sticky
     return Write(
         key=key,
         record=encode_state(ctx.essentials, ctx.records, key, state, body, generation, lineage),

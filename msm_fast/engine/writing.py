@@ -173,6 +173,17 @@ class Write:
         is_at_home = copy.record.home == home_digest(self.home)
         return life == self.won_in and is_at_home and LINEAGE <= n_since < BEATS_THE_OLD_HOME // 2
 
+    def take_in_deferred(self) -> None:
+        """Let the backups that were left for later be written now."""
+        self.expected.update(self.deferred)
+        self.deferred = {}
+
+    def needs_deferred(self) -> bool:
+        """Whether it is for the backups to decide, also those left for later: the home has no copy that can be read."""
+        if not self.deferred or self.is_new or self.home in self.done:
+            return False
+        return self.expected[self.home] == ABSENT or self.home in self.corrupt
+
     def decider(self) -> str | None:
         """Return the node that decides between writers, or None if no node has a copy any more and none is to get one.
 
@@ -191,7 +202,7 @@ class Write:
 
 def write_deferred(ctx: Context, write: Write) -> Flow[bool]:
     """Write the backups of a write whose home is done; what fails is mended by the session's next request."""
-    write.expected.update(write.deferred)
+    write.take_in_deferred()
     yield from write_copies(ctx, write)
     return True
 
@@ -246,6 +257,8 @@ def _verdict(write: Write) -> Verdict:
 
 def _next_round(write: Write) -> list[Batch]:
     """Return the batches of the next round; none when all is done."""
+    if write.needs_deferred():
+        write.take_in_deferred()
     expected = write.expected
     left = [node for node in expected if node not in write.done and node not in write.failed]
     unknown = [node for node in left if expected[node] == UNKNOWN]

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from tests.simulation.driver import SimulatedDriver
-from tests.simulation.test_loading import backup_of, holders, home_of, key_of
+from tests.simulation.test_loading import backup_of, corrupt, holders, home_of, key_of
 from tests.simulation.test_saving import loaded, read
 from tests.simulation.worker import Worker, make_settings
 
@@ -46,6 +46,20 @@ def test_a_home_that_loses_a_session_during_a_request_gets_it_back(driver: Simul
     assert worker.save(session).status == "stored"
     assert home_of(session_id) in holders(driver, session_id)
     assert read(worker, session_id) == {"user": "ada", "page": 1}
+
+
+def test_what_another_stored_is_on_the_backup_still_where_the_home_cannot_read_its_copy_any_more(
+    driver: SimulatedDriver, worker: Worker
+) -> None:
+    session_id = stored_on_two(worker)
+    mine, theirs = loaded(Worker(driver, worker.ctx.settings), session_id), loaded(worker, session_id)
+    theirs["theirs"] = 1
+    assert worker.save(theirs).status == "stored"
+    catch_up(worker)
+    corrupt(driver, home_of(session_id), session_id)
+    mine["mine"] = 2
+    assert worker.save(mine).status == "merged"
+    assert read(worker, session_id) == {"user": "ada", "theirs": 1, "mine": 2}
 
 
 def test_a_session_that_was_ended_meanwhile_is_not_put_back(driver: SimulatedDriver, worker: Worker) -> None:
