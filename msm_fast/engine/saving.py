@@ -304,7 +304,8 @@ def _plan(ctx: Context, state: SessionState, body: bytes, progress: _Progress) -
     if state.is_live:
         state.own_nonces = own_nonces
     backups = {n: known.get(n, unseen) for n in others[: ctx.settings.replicas]}
-    is_deferring = ctx.settings.backup == "async" and not ctx.settings.sticky
+    # Workers that do not know yet that a node drains keep sessions there: theirs and these meet only where both write.
+    is_deferring = ctx.settings.backup == "async" and not ctx.settings.sticky and not ctx.topology.draining
     return Write(
         key=key,
         record=encode_state(ctx.essentials, ctx.records, key, state, body, generation, lineage),

@@ -4,6 +4,8 @@ import math
 
 import pytest
 
+from msm_fast import Session
+from msm_fast.engine.effects import Exchange
 from tests.simulation.driver import SimulatedDriver
 from tests.simulation.test_loading import backup_of, corrupt, holders, home_of, key_of
 from tests.simulation.test_saving import loaded, read
@@ -81,3 +83,38 @@ def test_a_session_of_which_no_copy_is_left_is_not_put_back(driver: SimulatedDri
         driver.nodes[node].server.evict(key_of(session_id))
     assert worker.save(session).status == "invalidated"
     assert holders(driver, session_id) == set()
+
+
+def test_while_a_home_is_drained_worker_by_worker_what_the_old_and_the_new_one_took_is_joined(
+    driver: SimulatedDriver, worker: Worker
+) -> None:
+    session_id = stored_on_two(worker)
+    told, told_too = Worker(driver, worker.ctx.settings, seed=2), Worker(driver, worker.ctx.settings, seed=3)
+    for other in (told, told_too):
+        other.ctx.change_topology(other.ctx.settings, [home_of(session_id)])
+    moving, staying = loaded(told, session_id), loaded(worker, session_id)
+    staying["staying"] = 1
+    assert worker.save(staying).status == "stored"
+    meanwhile: list[Session] = []
+
+    def load_once_the_new_home_was_written(exchange: Exchange) -> None:
+        if len(holders_of(driver, session_id, b"moving")) == 1:
+            driver.before_exchange = None
+            meanwhile.append(loaded(told_too, session_id))
+
+    moving["moving"] = 2
+    driver.before_exchange = load_once_the_new_home_was_written
+    told.save(moving)
+    (session,) = meanwhile
+    session["meanwhile"] = 3
+    told_too.save(session)
+    for each in (worker, told, told_too):
+        catch_up(each)
+    expected = {"user": "ada", "staying": 1, "moving": 2, "meanwhile": 3}
+    assert [read(Worker(driver, worker.ctx.settings), id_) for id_ in (moving.id, session.id)] == [expected, expected]
+
+
+def holders_of(driver: SimulatedDriver, session_id: str, content: bytes) -> set[str]:
+    """Return the nodes whose copy has that content."""
+    found = {name: node.server.peek(key_of(session_id)) for name, node in driver.nodes.items()}
+    return {name for name, item in found.items() if item is not None and content in item.value}
