@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from msm_fast import SaveResult, SessionId
-from msm_fast.engine.behind import Job
 from msm_fast.engine.effects import Flow
 from msm_fast.engine.local import find_locally
 from msm_fast.engine.sticky import StickySessions
@@ -13,8 +12,6 @@ from msm_fast.local_store import LocalStore
 from msm_fast.session import SessionState
 from tests.simulation.driver import SimulatedDriver
 from tests.simulation.worker import Worker
-
-_RETRY_S = 1.0
 
 
 class StickyWorker(Worker):
@@ -40,21 +37,3 @@ class StickyWorker(Worker):
         session = self.create(**attributes)
         assert self.save(session).status == "queued"
         return session.id
-
-    def next_job(self) -> Job | None:
-        """Take the next job that is due."""
-        return next(iter(self.ctx.behind.take(self.driver.clock.monotonic(), 1)), None)
-
-    def do(self, job: Job) -> bool:
-        """Carry a job out; one that fails is due again a second later."""
-        is_done = self.driver.run(job.run())
-        self.ctx.behind.finish(job, None if is_done else self.driver.clock.monotonic() + _RETRY_S)
-        return is_done
-
-    def catch_up(self) -> int:
-        """Do what is due behind the requests; return how many jobs that were."""
-        n = 0
-        while (job := self.next_job()) is not None:
-            self.do(job)
-            n += 1
-        return n

@@ -29,6 +29,6 @@ def test_every_invariant_holds(first: int) -> None:
     assert not {result.seed: result.violations for result in results if result.violations}
 
 
-@pytest.mark.parametrize("seed", [7_322, 13_439, 24_539, 323_270])
+@pytest.mark.parametrize("seed", [8_198, 15_050, 27_482, 362_060])
 def test_what_failed_once_holds_now(seed: int) -> None:
     assert not run_seed(seed).violations

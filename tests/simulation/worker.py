@@ -7,6 +7,7 @@ import random
 from typing import Any
 
 from msm_fast._core.session_id import SessionId
+from msm_fast.engine.behind import Job
 from msm_fast.engine.context import Context
 from msm_fast.engine.effects import Exchange, Flow, Outcome
 from msm_fast.engine.exchanging import probe
@@ -19,6 +20,8 @@ from msm_fast.policies import SaveResult
 from msm_fast.session import Session, SessionState
 from msm_fast.settings import Settings
 from tests.simulation.driver import SimulatedDriver
+
+_RETRY_S = 1.0
 
 
 def make_settings(n_nodes: int = 3, **settings: Any) -> Settings:
@@ -83,6 +86,24 @@ class Worker:
         session = self.create(**attributes)
         assert self.save(session).status == "stored"
         return session.id
+
+    def next_job(self) -> Job | None:
+        """Take the next job that is due."""
+        return next(iter(self.ctx.behind.take(self.driver.clock.monotonic(), 1)), None)
+
+    def do(self, job: Job) -> bool:
+        """Carry a job out; one that fails is due again a second later."""
+        is_done = self.driver.run(job.run())
+        self.ctx.behind.finish(job, None if is_done else self.driver.clock.monotonic() + _RETRY_S)
+        return is_done
+
+    def catch_up(self) -> int:
+        """Do what is due behind the requests; return how many jobs that were."""
+        n = 0
+        while (job := self.next_job()) is not None:
+            self.do(job)
+            n += 1
+        return n
 
     def probe(self, node: str) -> bool:
         """Do what the prober does for a node, and reconnect if that is possible then."""

@@ -208,6 +208,9 @@ STICKY: tuple[Check, ...] = (i04_read_your_writes, *ALL)
 ASYNCHRONOUS: tuple[Check, ...] = tuple(check for check in STICKY if check is not i05_monotonic_reads)
 """What holds while other workers do not see yet what one has saved."""
 
+BEHIND: tuple[Check, ...] = tuple(check for check in ALL if check is not i05_monotonic_reads)
+"""What holds while the home may have what no backup has yet, and go with it."""
+
 LOCKING: tuple[Check, ...] = (i06_no_lost_update, i07_lock_safety, *ALL)
 
 SHORT_LIVED: tuple[Check, ...] = (i03_no_leak, i09_no_resurrection, i11_expiry, i12_bounded, i15_convergence)

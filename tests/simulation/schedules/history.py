@@ -65,8 +65,8 @@ class Request:
 
 @dataclass
 class FinalRead:
-    """What a worker that has seen nothing before reads in the end. among: the nodes that it can reach. values: of
-    SET_BY_MANY.
+    """What a worker reads in the end. among: the nodes that it can reach, if it has seen nothing before; or which
+    worker it is. values: of SET_BY_MANY.
     """
 
     browser: int

@@ -10,7 +10,7 @@ from msm_fast.settings import Settings
 from tests.simulation.driver import SimulatedDriver
 from tests.simulation.locking_worker import LockingWorker
 from tests.simulation.schedules.history import Request
-from tests.simulation.schedules.schedule import WORKERS, Schedule
+from tests.simulation.schedules.schedule import Schedule
 
 
 class _Worker(LockingWorker):
@@ -73,5 +73,4 @@ class LockingSchedule(Schedule):
     def _work_behind(self) -> None:
         for worker in self.workers:
             worker.renew_locks()
-        if self.rng.random() < self.profile.deaths:
-            self._let_die(self.rng.randrange(WORKERS))
+        super()._work_behind()

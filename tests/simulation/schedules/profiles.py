@@ -57,6 +57,16 @@ class Profile:
     own_settings: tuple[dict[str, Any], ...] = ({},)
     """What the workers have besides, by turns."""
 
+    @property
+    def is_calm(self) -> bool:
+        """Whether nothing befalls the nodes."""
+        return not any(self.faults) and not self.harms
+
+    @property
+    def can_be_read_at_once(self) -> bool:
+        """Whether every worker has to find everything as soon as all has healed, before another request has come."""
+        return not (self.is_outage or self.is_sticky or self.is_locking or self.leaps)
+
 
 PROFILES = (
     Profile("one node fails", settings={"reconnect": Reconnect(**QUICK)}),
@@ -242,5 +252,36 @@ PROFILES = (
             "backup": "async",
             "reconnect": Reconnect(**QUICK, on_reconnect="replay", replay_rate=10_000),
         },
+    ),
+    Profile(
+        "backups behind",
+        n_browsers=2,
+        n_requests=16,
+        harms=("restart", "evict", "flush", "corrupt"),
+        reads=0.2,
+        deaths=0.02,
+        settings={"backup": "async", "reconnect": Reconnect(**QUICK)},
+    ),
+    Profile(
+        "backups behind, no node fails",
+        n_browsers=2,
+        n_requests=16,
+        victims=(0,),
+        faults=(None,),
+        harms=(),
+        reads=0.2,
+        deaths=0.02,
+        settings={"backup": "async"},
+    ),
+    Profile(
+        "backups behind, locks",
+        n_browsers=2,
+        n_requests=16,
+        victims=(0,),
+        faults=(None,),
+        harms=(),
+        is_locking=True,
+        deaths=0.02,
+        settings={"backup": "async", "timeouts": Timeouts(lock=10, lock_ttl=3)},
     ),
 )

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from tests.simulation.schedules.checks import (
     ALL,
     ASYNCHRONOUS,
+    BEHIND,
     LOCKING,
     OUTAGE,
     OVERLAPPING,
@@ -73,6 +74,8 @@ def _checks(profile: Profile) -> Iterable[Check]:
         return OVERLAPPING
     if profile.is_sticky:
         return STICKY if profile.settings["backup"] == "sync" else ASYNCHRONOUS
+    if profile.settings.get("backup") == "async" and not profile.is_calm:
+        return BEHIND
     return LOCKING if profile.is_locking and not any(profile.faults) else ALL
 
 

@@ -12,10 +12,12 @@ from msm_fast import ConflictError, LockTimeout, NearCacheSettings, SessionUnava
 from msm_fast._core import wire
 from msm_fast._core.replies import Reply, ReplyParser
 from msm_fast._core.session_id import SessionId
+from msm_fast.engine.behind import Job
 from msm_fast.engine.context import Context
 from msm_fast.engine.effects import Batch, Effect, Exchange, NodeFailure, Outcome, Replies
 from msm_fast.engine.exchanging import probe
 from msm_fast.engine.reconnecting import reconnect
+from msm_fast.engine.together import together
 from msm_fast.local_store import MemoryStore
 from msm_fast.session import Session
 from msm_fast.settings import Settings
@@ -33,6 +35,7 @@ LONGEST_END = 100_000
 LONGEST_LEAP_S = 20.0
 WORKERS = 3
 LONGEST_HEALING_S = 10.0
+RETRY_S = 0.2
 
 
 @dataclass
@@ -69,6 +72,8 @@ class Schedule:
         self.history = History()
         self.shared = MemoryStore(NearCacheSettings(), self.clock.monotonic) if profile.shares_local_store else None
         self.workers = [self._new_worker(i) for i in range(WORKERS)]
+        self.are_busy: set[int] = set()
+        """Workers that do what requests have left behind."""
         self.victims = self.rng.sample(NODES, self.rng.choice(profile.victims))
         self.browsers = [Browser(i, self._first_session(i)) for i in range(profile.n_browsers)]
         self.logout = self.rng.randrange(profile.n_requests) if self.rng.random() < profile.logout else None
@@ -123,7 +128,30 @@ class Schedule:
         return self.rng.randrange(WORKERS)
 
     def _work_behind(self) -> None:
-        """Let the workers begin what requests have left behind."""
+        """Let the workers begin what requests have left behind, and perhaps one die."""
+        for number, worker in enumerate(self.workers):
+            is_idle = self.writes_behind and number not in self.are_busy and self.rng.random() < 0.4
+            jobs = worker.ctx.behind.take(self.clock.monotonic()) if is_idle else []
+            if jobs:
+                self.are_busy.add(number)
+                self._resume(number, self._do(number, worker, jobs))
+        if (self.writes_behind or self.profile.deaths) and self.rng.random() < self.profile.deaths:
+            self._let_die(self.rng.randrange(WORKERS))
+
+    @property
+    def writes_behind(self) -> bool:
+        """Whether requests leave behind what is to be written; otherwise only what is to be touched, which can wait."""
+        return bool(self.profile.settings.get("backup") == "async")
+
+    def _do(self, number: int, worker: Worker, jobs: list[Job]) -> Running:
+        self._note(f"worker {number} writes behind")
+        outcomes = yield from together([job.run() for job in jobs])
+        for job, outcome in zip(jobs, outcomes, strict=True):
+            if isinstance(outcome, Exception):
+                raise outcome
+            worker.ctx.behind.finish(job, None if outcome else self.clock.monotonic() + RETRY_S)
+            self._note(f"worker {number} has {'' if outcome else 'not '}written behind")
+        self.are_busy.discard(number)
 
     def _let_die(self, number: int) -> None:
         """Let a worker vanish in the midst of what it does; another takes its place."""
@@ -131,6 +159,7 @@ class Schedule:
         for run in [run for run in self.waiting if run.worker == number]:
             self.waiting.remove(run)
             run.flow.close()
+        self.are_busy.discard(number)
         self.workers[number] = self._new_worker(number)
 
     def _break_off(self) -> None:
@@ -163,6 +192,7 @@ class Schedule:
         session_id = SessionId(plain).with_node(home)  # in an outage it may have moved there before
         session.state.session_id = session_id.with_route(worker.ctx.settings.route)
         worker.save(session)
+        worker.catch_up()
         return session.id
 
     def _request(self, n: int, browser: Browser, number: int) -> Running:
@@ -191,7 +221,8 @@ class Schedule:
             self._use(request, session)
             result = yield from worker.keep(session.state)
             request.outcome, request.status = "ok", result.status
-            request.n_copies = 1 + len(result.backups)
+            is_kept_by_one = self.writes_behind and self.profile.is_calm  # a home that nothing befalls
+            request.n_copies = 1 + len(result.backups) + is_kept_by_one
             request.is_local = request.is_local or result.status == "local"
             request.cookie = session.id
             self._take_cookie(browser, request)
@@ -385,7 +416,13 @@ class Schedule:
             self.history.workers.append(WorkerAtEnd(state, n_local, worker.ctx.essentials.near_bytes, took_s))
 
     def _settle(self) -> None:
-        """Let what was kept for a moment only be stored by its session's next request."""
+        """Let what was left behind be written, and what was kept for a moment be stored by a request of its session."""
+        while self.writes_behind and any(len(worker.ctx.behind) for worker in self.workers):
+            self._work_behind()
+            self._deliver_all()
+        if self.profile.can_be_read_at_once:
+            for number, worker in enumerate(self.workers):
+                self._read_all(worker, f"by worker {number}")
         for worker in self.workers:
             for browser in self.browsers:
                 session = worker.load(browser.cookie)
@@ -401,14 +438,18 @@ class Schedule:
         for without in [None, *lone_victim]:
             if without is not None:
                 self.driver.nodes[without].fault = "refused"
-            for browser in self.browsers:
-                if browser.is_exclusive:
-                    continue
-                session = Worker(self.driver, settings, seed=1).load(browser.cookie)
-                found = None if session is None else dict(session)
-                among = f"without {without}" if without else "with every node"
-                values = {name: getattr(session, name, (found or {}).get(name)) for name in SET_BY_MANY}
-                self.history.finals.append(FinalRead(browser.number, among, found, values))
+            among = f"without {without}" if without else "with every node"
+            self._read_all(Worker(self.driver, settings, seed=1), among)
+
+    def _read_all(self, worker: Worker, among: str) -> None:
+        """Let a worker read each browser's session, and leave it as it is."""
+        for browser in self.browsers:
+            if browser.is_exclusive:
+                continue
+            session = worker.load(browser.cookie)
+            found = None if session is None else dict(session)
+            values = {name: getattr(session, name, (found or {}).get(name)) for name in SET_BY_MANY}
+            self.history.finals.append(FinalRead(browser.number, among, found, values))
 
     def _note(self, what: str) -> None:
         self.history.log.append(f"{self.step}: {what}")

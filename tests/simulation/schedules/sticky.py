@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from msm_fast import SessionId
-from msm_fast.engine.behind import Job
-from msm_fast.engine.together import together
 from tests.simulation.schedules.profiles import Profile
-from tests.simulation.schedules.schedule import WORKERS, Browser, Running, Schedule
+from tests.simulation.schedules.schedule import RETRY_S, WORKERS, Browser, Running, Schedule
 from tests.simulation.sticky_worker import StickyWorker
 
-_RETRY_S = 0.2
 _STAYS = 0.7
 """How often the balancer sends a browser to the worker that its cookie names."""
 
@@ -21,17 +18,11 @@ class StickySchedule(Schedule):
 
     def __init__(self, seed: int, profile: Profile) -> None:
         super().__init__(seed, profile)
-        self._are_busy: set[int] = set()
         self._lives = [0] * WORKERS
 
     def _new_worker(self, number: int) -> StickyWorker:
         settings = self._settings(number, sticky=True, route=f"w{number}")
         return StickyWorker(self.driver, settings, self.rng.getrandbits(32), self.shared)
-
-    def _first_session(self, browser: int) -> str:
-        cookie = super()._first_session(browser)
-        self.workers[0].catch_up()
-        return cookie
 
     def _choose_worker(self, browser: Browser) -> int:
         """Return the worker that the cookie names, or another: mostly only when nothing else of the browser runs."""
@@ -54,35 +45,18 @@ class StickySchedule(Schedule):
             if request.action != "rotate":  # if that went wrong nobody knows which of its ids is alive
                 browser.is_exclusive &= not is_moved or self.profile.overlaps
 
-    def _work_behind(self) -> None:
-        for number, worker in enumerate(self.workers):
-            is_idle = number not in self._are_busy and self.rng.random() < 0.4
-            jobs = worker.ctx.behind.take(self.clock.monotonic()) if is_idle else []
-            if jobs:
-                self._are_busy.add(number)
-                self._resume(number, self._do(number, worker, jobs))
-        if self.rng.random() < self.profile.deaths:
-            self._let_die(self.rng.randrange(WORKERS))
-
-    def _do(self, number: int, worker: StickyWorker, jobs: list[Job]) -> Running:
-        self._note(f"worker {number} writes behind")
-        outcomes = yield from together([job.run() for job in jobs])
-        for job, outcome in zip(jobs, outcomes, strict=True):
-            if isinstance(outcome, Exception):
-                raise outcome
-            worker.ctx.behind.finish(job, None if outcome else self.clock.monotonic() + _RETRY_S)
-            self._note(f"worker {number} has {'' if outcome else 'not '}written behind")
-        self._are_busy.discard(number)
+    @property
+    def writes_behind(self) -> bool:
+        return True
 
     def _let_die(self, number: int) -> None:
         super()._let_die(number)
-        self._are_busy.discard(number)
         self._lives[number] += 1
 
     def _settle(self) -> None:
         """Let all be written that waits; it must be there then."""
         for _ in range(100):
-            self.clock.advance(_RETRY_S)
+            self.clock.advance(RETRY_S)
             self._probe_where_due()
             self._deliver_all()
             for worker in self.workers:
