@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -45,8 +46,8 @@ class AsyncDriver:
         self._timeouts = timeouts
         self._threads = threads
         self._dialer = Dialer(timeouts, learn_item_limit, access)
+        self._watch = Watch(timeouts)
         self._links = self.lives.nodes = {name: self._link(node) for name, node in nodes.items()}
-        self._watch: Watch | None = None
         self._former: set[_Link] = set()
         self._abandoned: list[object] = []
 
@@ -63,7 +64,9 @@ class AsyncDriver:
 
         The time for which the application held up the loop meanwhile is not charged.
         """
-        deadline = time.monotonic() + budget.left_s
+        watch = self._watch
+        deadline = watch.now() + budget.left_s
+        watch.look_at(flow, math.inf)
         result: list[Outcome] | bool | None = None
         threads = self._threads
         try:
@@ -82,23 +85,24 @@ class AsyncDriver:
                     try:
                         await round_trip.has_ended
                         result = round_trip.outcomes
-                        deadline = time.monotonic() + round_trip.left_s
+                        deadline = watch.now() + round_trip.left_s
                     finally:
                         round_trip.close()
                 elif isinstance(step, Sleep):
-                    result = await _sleep(step, deadline)
+                    result = await _sleep(step, deadline, watch)
                 else:
                     return step.value
         finally:
             flow.close()
-            budget.left_s = deadline - time.monotonic()
+            watch.forget(flow)
+            budget.left_s = deadline - watch.now()
 
     async def exchange(self, batches: Sequence[Batch], budget: Budget) -> list[Outcome]:
         """Write every batch, then wait for every reply: a single round trip, however many nodes.
 
         Charged as in run_within.
         """
-        round_trip = self._begin(batches, time.monotonic() + budget.left_s)
+        round_trip = self._begin(batches, self._watch.now() + budget.left_s)
         try:
             await round_trip.has_ended
             return round_trip.outcomes
@@ -152,8 +156,8 @@ class AsyncDriver:
         if after_fork:
             self._abandoned.append([self._links, self._former])
             self._dialer.renew_after_fork()
+        self._watch = Watch(self._timeouts)
         self._links = {name: self._link(link.node) for name, link in self._links.items()}
-        self._watch = None
         self._former = set()
 
     def _begin(self, batches: Sequence[Batch], deadline: float) -> RoundTrip:
@@ -161,10 +165,7 @@ class AsyncDriver:
 
         It is to be closed, however it ends.
         """
-        watch = self._watch
-        if watch is None:
-            watch = self._watch = Watch(asyncio.get_running_loop(), self._timeouts.operation)
-        round_trip = RoundTrip(batches, deadline, watch)
+        round_trip = RoundTrip(batches, deadline, self._watch)
         is_too_late = round_trip.sent_at >= deadline
         for pending in round_trip.pending:
             link = self._links.get(pending.batch.node)
@@ -177,7 +178,7 @@ class AsyncDriver:
         return round_trip
 
     def _link(self, node: Node) -> _Link:
-        return _Link(node, self._dialer, self._timeouts.operation)
+        return _Link(node, self._dialer, self._watch, self._timeouts.operation)
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,9 +194,10 @@ class _Link:
     A connection on which an answer did not come in time gets no more batches; those on it may still be answered.
     """
 
-    def __init__(self, node: Node, dialer: Dialer, patience_s: float) -> None:
+    def __init__(self, node: Node, dialer: Dialer, clock: Watch, patience_s: float) -> None:
         self.node = node
         self._dialer = dialer
+        self._clock = clock
         self._patience_s = patience_s
         self._connection: MultiplexedConnection | None = None
         self._open: set[MultiplexedConnection] = set()
@@ -268,7 +270,7 @@ class _Link:
     async def _connect(self) -> None:
         failure: ConnectionFailed | None = ConnectionFailed("gone", False, "its connection is not wanted any more")
         try:
-            connection = await self._dialer.connect(self.node, self)
+            connection = await self._dialer.connect(self.node, self, self._clock)
             failure = connection.failure
         except ConnectionFailed as error:
             failure = error
@@ -294,6 +296,6 @@ def _advance(flow: Flow[T], result: list[Outcome] | bool | None) -> Effect | _Re
         return _Returned(stop.value)
 
 
-async def _sleep(effect: Sleep, deadline: float) -> bool:
-    await asyncio.sleep(max(min(effect.seconds, deadline - time.monotonic()), 0))
-    return time.monotonic() < deadline
+async def _sleep(effect: Sleep, deadline: float, watch: Watch) -> bool:
+    await asyncio.sleep(max(min(effect.seconds, deadline - watch.now()), 0))
+    return watch.now() < deadline

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import time
 from collections.abc import Callable, Iterable
 
 from msm_fast.drivers.access import OPEN_ACCESS, Access
@@ -13,7 +12,8 @@ from msm_fast.drivers.failures import ConnectionFailed, cannot_connect, cannot_f
 from msm_fast.drivers.keepalive import keep_alive
 from msm_fast.drivers.multiplexed import ConnectionOwner, MultiplexedConnection
 from msm_fast.drivers.node_lives import NodeLives
-from msm_fast.drivers.waiting import result_within, wait_for_end
+from msm_fast.drivers.pipeline import Agenda
+from msm_fast.drivers.waiting import result_until, wait_until
 from msm_fast.node import Node
 from msm_fast.policies import Timeouts
 
@@ -40,9 +40,9 @@ class Dialer:
         self._addresses = AddressBook()
         self.lives = NodeLives()
 
-    async def connect(self, node: Node, owner: ConnectionOwner) -> MultiplexedConnection:
-        """Return a connection that may be used. Raises: ConnectionFailed."""
-        connection, address = await self._dial(node, owner, time.monotonic() + self._timeouts.connect)
+    async def connect(self, node: Node, owner: ConnectionOwner, clock: Agenda) -> MultiplexedConnection:
+        """Return a connection that may be used. clock: by which there is a limit to that. Raises: ConnectionFailed."""
+        connection, address = await self._dial(node, owner, clock)
         try:
             greeting = await connection.greeted(self._timeouts.connect)
         except BaseException as error:
@@ -71,31 +71,32 @@ class Dialer:
         self.lives.renew_after_fork()
 
     async def _dial(
-        self, node: Node, owner: ConnectionOwner, until: float
+        self, node: Node, owner: ConnectionOwner, clock: Agenda
     ) -> tuple[MultiplexedConnection, Address | None]:
         """Connect to the first of the node's addresses that takes it; each has a fair share of what time is left."""
+        until = clock.now() + self._timeouts.connect
         if node.is_unix:
-            return await self._open(node, None, until - time.monotonic(), owner), None
-        addresses = await self._addresses_of(node, until - time.monotonic())
+            return await self._open(node, None, self._timeouts.connect, owner, clock), None
+        addresses = await self._addresses_of(node, until, clock)
         failure: ConnectionFailed | None = None
         for i, address in enumerate(addresses):
-            left_s = until - time.monotonic()
+            left_s = until - clock.now()
             if failure is not None and left_s <= 0:
                 break
             try:
-                return await self._open(node, address, left_s / (len(addresses) - i), owner), address
+                return await self._open(node, address, left_s / (len(addresses) - i), owner, clock), address
             except ConnectionFailed as error:
                 failure = failure if failure is not None and error.kind == "exhausted" else error
                 self._addresses.note_failure(node, address)
         assert failure is not None
         raise failure
 
-    async def _addresses_of(self, node: Node, timeout_s: float) -> list[Address]:
+    async def _addresses_of(self, node: Node, until: float, clock: Agenda) -> list[Address]:
         found = self._addresses.ask(node)
         if isinstance(found, list):
             return found
         lookup = asyncio.wrap_future(found)
-        await wait_for_end(lookup, timeout_s)
+        await wait_until(clock, until, lookup)
         if not lookup.done():
             raise ConnectionFailed("timeout", False, f"the address of {node.host} was not found in time")
         try:
@@ -104,14 +105,14 @@ class Dialer:
             raise cannot_find(node.host, error) from error
 
     async def _open(
-        self, node: Node, address: Address | None, timeout_s: float, owner: ConnectionOwner
+        self, node: Node, address: Address | None, timeout_s: float, owner: ConnectionOwner, clock: Agenda
     ) -> MultiplexedConnection:
         """Connect to node at this address of its host, or to a unix socket if that is None. Raises: ConnectionFailed.
 
         timeout_s: for the TLS handshake too.
         """
         loop = asyncio.get_running_loop()
-        until = time.monotonic() + timeout_s
+        until = clock.now() + timeout_s
         family, kind, protocol = (socket.AF_UNIX, socket.SOCK_STREAM, 0) if address is None else address[:3]
         sock: socket.socket | None = None
         try:
@@ -121,8 +122,8 @@ class Dialer:
                 sock.connect(node.host)  # at once or never: a loop takes it for connected where the server has no room
             else:
                 keep_alive(sock)
-                await result_within(max(timeout_s, 0.001), loop.sock_connect(sock, address[4]))
-            return await self._speak(node, sock, until, owner)
+                await result_until(clock, until, loop.sock_connect(sock, address[4]))
+            return await self._speak(node, sock, until, owner, clock)
         except BaseException as error:
             if sock is not None:
                 sock.close()
@@ -133,27 +134,26 @@ class Dialer:
             raise
 
     async def _speak(
-        self, node: Node, sock: socket.socket, until: float, owner: ConnectionOwner
+        self, node: Node, sock: socket.socket, until: float, owner: ConnectionOwner, clock: Agenda
     ) -> MultiplexedConnection:
         """Make a connection of a socket that is connected, after the TLS handshake if there is to be one."""
         loop = asyncio.get_running_loop()
         context, credentials = self._access.context_for(node), self._access.credentials
 
         def make() -> MultiplexedConnection:
-            return MultiplexedConnection(node, owner, credentials, self._timeouts.operation)
+            return MultiplexedConnection(node, owner, clock, credentials, self._timeouts.operation)
 
         if context is None:
             return (await loop.create_connection(make, sock=sock))[1]
-        left_s = max(until - time.monotonic(), 0.001)
         handshake = loop.create_connection(
             make,
             sock=sock,
             ssl=context,
             server_hostname=self._access.name_of(node),
-            ssl_handshake_timeout=left_s + _LATER_S,
+            ssl_handshake_timeout=self._timeouts.connect + _LATER_S,
         )
         try:
-            return (await result_within(left_s, handshake))[1]
+            return (await result_until(clock, until, handshake))[1]
         except asyncio.TimeoutError:
             raise handshake_failed(TimeoutError()) from None
         except (OSError, ValueError) as error:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from typing import Protocol, cast
 
 from msm_fast._core.replies import ProtocolError
 from msm_fast.drivers.access import Credentials
 from msm_fast.drivers.failures import RESTARTED, ConnectionFailed
 from msm_fast.drivers.greeting import FIRST_FREE_OPAQUE, Dialogue, Greeting, greet
-from msm_fast.drivers.pipeline import PendingBatch, Pipeline
+from msm_fast.drivers.pipeline import Agenda, PendingBatch, Pipeline
 from msm_fast.drivers.tls_records import lengths_of_writes
-from msm_fast.drivers.waiting import wait_for_end
+from msm_fast.drivers.waiting import wait_until
 from msm_fast.node import Node
 
 __all__ = ["ConnectionOwner", "MultiplexedConnection"]
@@ -43,13 +42,18 @@ class MultiplexedConnection(asyncio.Protocol):
     While its buffer is full, batches wait here, where who gives up takes its own back: of a node that is slower than
     what is written to it, nothing but what nobody wants any more would be in a buffer that grows for ever.
 
-    credentials: what the server is told first. patience_s: for how long a full buffer may wait for a node that answers
-    nothing.
+    clock: by which it waits. credentials: what the server is told first. patience_s: for how long a full buffer may
+    wait for a node that answers nothing.
     Thread-safety: of one event loop.
     """
 
     def __init__(
-        self, node: Node, owner: ConnectionOwner, credentials: Credentials | None = None, patience_s: float = 1.0
+        self,
+        node: Node,
+        owner: ConnectionOwner,
+        clock: Agenda,
+        credentials: Credentials | None = None,
+        patience_s: float = 1.0,
     ) -> None:
         self.node = node
         self.life = 0
@@ -57,9 +61,10 @@ class MultiplexedConnection(asyncio.Protocol):
         self.compares = False
         """Whether it leaves out values that have not changed, which the driver learns from its greeting."""
         self.answered_at = 0.0
-        """When it last gave a batch its replies, of time.monotonic()."""
+        """When it last gave a batch its replies, by its clock."""
         self._loop = asyncio.get_running_loop()
         self._owner = owner
+        self._clock = clock
         self._credentials = credentials
         self._dialogue: Dialogue[Greeting]
         self._greeting: asyncio.Future[Greeting] = self._loop.create_future()
@@ -78,7 +83,7 @@ class MultiplexedConnection(asyncio.Protocol):
 
     async def greeted(self, timeout_s: float) -> Greeting:
         """Return what the server says of itself. Raises: ConnectionFailed, the connection is closed then."""
-        await wait_for_end(self._greeting, timeout_s)
+        await wait_until(self._clock, self._clock.now() + timeout_s, self._greeting)
         if not self._greeting.done():
             self._lose(ConnectionFailed("timeout", False, "no answer in time"))
         return self._greeting.result()
@@ -134,7 +139,7 @@ class MultiplexedConnection(asyncio.Protocol):
             return
         try:
             if self._pipeline.take(data, self.life, self.compares):
-                self.answered_at = time.monotonic()
+                self.answered_at = self._clock.now()
         except ProtocolError as error:
             self._lose(ConnectionFailed("protocol", True, f"the answer makes no sense: {error.reason}"))
         if self._is_retired:
@@ -142,7 +147,7 @@ class MultiplexedConnection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         """Write nothing more until the buffer is emptier."""
-        self._full_since = time.monotonic()
+        self._full_since = self._clock.now()
         self._full = self._loop.call_later(self._patience_s, self._look_if_stuck)
 
     def resume_writing(self) -> None:
@@ -205,7 +210,7 @@ class MultiplexedConnection(asyncio.Protocol):
         """
         if self._full_since is None:
             return
-        left_s = max(self._full_since, self.answered_at) + self._patience_s - time.monotonic()
+        left_s = max(self._full_since, self.answered_at) + self._patience_s - self._clock.now()
         if left_s <= 0:
             self.suspect()
         else:

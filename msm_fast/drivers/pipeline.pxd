@@ -3,24 +3,29 @@ from msm_fast._core.wire cimport Batch
 
 
 cdef class Agenda:
-    cdef readonly object loop
+    cdef public object loop
     cdef readonly double operation_s
     cdef readonly dict due
-    cdef public double wakes_at
+    cdef public double next_at
+    cdef readonly double read_until
+    cdef double _most_s
+    cdef double _looked_at      # of time.monotonic()
+    cdef double _at_look        # what the clock showed then
 
-    cpdef int look_at(self, RoundTrip round_trip, double at) except -1
+    cdef double _now(self) except -1
+    cpdef int look(self) except -1
+    cpdef int look_at(self, object waiting, double at) except -1
     cdef int expect(self, RoundTrip round_trip) except -1
-    cdef int forget(self, RoundTrip round_trip) except -1
+    cpdef int forget(self, object waiting) except -1
 
 
 cdef class RoundTrip:
     cdef readonly list pending
     cdef readonly object has_ended
-    cdef public double deadline
+    cdef readonly double deadline
     cdef readonly double sent_at
     cdef readonly Py_ssize_t n_unsent
     cdef public bint waits_for_connection
-    cdef public bint is_last_look
     cdef Agenda _agenda
     cdef Py_ssize_t _n_open
     cdef double _ended_at

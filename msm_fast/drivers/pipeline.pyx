@@ -20,37 +20,59 @@ __all__ = ["Agenda", "PendingBatch", "Pipeline", "RoundTrip"]
 
 
 cdef class Agenda:
-    """Which round trips are on their way, and when each is to be looked at, for one who has a timer.
+    """Which round trips are on their way, and when each is to be looked at; and the clock of all who wait in a loop.
 
-    operation_s: how long a node may say nothing. due: by round trip, of time.monotonic(). wakes_at: when the timer is
-    set to; inf: to nothing.
+    The clock shows the time that the loop had for them. It is looked at every few milliseconds, and between two looks
+    goes on by no more than most_s: the rest of that time, the loop was held up. While nobody is in due it stands still.
+
+    loop: that in which `start` was called first. operation_s: how long a node may say nothing. due: when each is to be
+    looked at, by this clock; inf: never, it only needs the clock. next_at: nothing is due before that. read_until: what
+    has come until then has been read.
     Thread-safety: of one event loop.
     """
 
-    def __init__(self, loop, double operation_s):
-        self.loop = loop
+    def __init__(self, double operation_s, double most_s):
         self.operation_s = operation_s
         self.due = {}
-        self.wakes_at = INFINITY
+        self.next_at = INFINITY
+        self._most_s = most_s
+        self._looked_at = monotonic()
 
-    def wake_at(self, at):
-        """Set the timer to this time."""
+    def now(self):
+        """Return the time by this clock, in seconds."""
+        return self._now()
+
+    cdef double _now(self) except -1:
+        cdef double passed_s = <double>monotonic() - self._looked_at
+        return self._at_look + min(passed_s, self._most_s)
+
+    def start(self):
+        """Have the clock looked at from now on, while anybody is in due."""
         raise NotImplementedError
 
-    cpdef int look_at(self, RoundTrip round_trip, double at) except -1:
+    cpdef int look(self) except -1:
+        """Note that the loop is there: it has read what had come when this was called before."""
+        cdef double now = monotonic()
+        self.read_until = self._at_look
+        self._at_look += min(now - self._looked_at, self._most_s)
+        self._looked_at = now
+        return 0
+
+    cpdef int look_at(self, object waiting, double at) except -1:
         """Look at it then; inf: never."""
-        self.due[round_trip] = at
-        if at < self.wakes_at:
-            self.wake_at(at)
+        if not self.due:
+            self.start()
+        self.due[waiting] = at
+        self.next_at = min(self.next_at, at)
         return 0
 
     cdef int expect(self, RoundTrip round_trip) except -1:
         """Give up what has no answer in time from now, or from when it was sent, until `forget`."""
         return self.look_at(round_trip, min(round_trip.sent_at + self.operation_s, round_trip.deadline))
 
-    cdef int forget(self, RoundTrip round_trip) except -1:
+    cpdef int forget(self, object waiting) except -1:
         """Do not look after it any more."""
-        self.due.pop(round_trip, None)
+        self.due.pop(waiting, None)
         return 0
 
 
@@ -58,21 +80,21 @@ cdef class Agenda:
 cdef class RoundTrip:
     """The batches of one exchange, and who waits for them.
 
-    deadline: of time.monotonic(). agenda: who looks at it until it is closed.
+    deadline: by the agenda's clock, as all times here. agenda: who looks at it until it is closed.
     pending: the batches on their way. has_ended: a future, done once each of them has an outcome.
     sent_at: when the last of them was sent; while n_unsent are not, when it began.
-    waits_for_connection, is_last_look: what was noted when it was looked at.
+    waits_for_connection: what was noted when it was looked at.
     Thread-safety: of one event loop.
     """
 
     def __init__(self, batches, double deadline, Agenda agenda not None):
         self.deadline = deadline
         self._agenda = agenda
-        self.sent_at = monotonic()
-        self.has_ended = agenda.loop.create_future()
+        self.sent_at = agenda._now()
         self.pending = [_pending(batch, self) for batch in batches]
         self.n_unsent = self._n_open = len(self.pending)
         agenda.expect(self)
+        self.has_ended = agenda.loop.create_future()
         if not self.pending:
             self.has_ended.set_result(None)
 
@@ -86,11 +108,9 @@ cdef class RoundTrip:
     def left_s(self):
         """What is left of the time until its deadline, before it is closed.
 
-        It is charged until it ended, however late who waits for it wakes up, and no longer than until it was to be
-        looked at: what is past that, the loop was held up.
+        It is charged until it ended, however late who waits for it wakes up.
         """
-        cdef double ended_at = self._ended_at or monotonic()
-        return self.deadline - min(ended_at, <double>self._agenda.due.get(self, INFINITY))
+        return self.deadline - (self._ended_at or self._agenda._now())
 
     def close(self):
         """Want no outcome any more of what has none yet."""
@@ -107,7 +127,7 @@ cdef class RoundTrip:
     cdef int _batch_ended(self, bint was_sent) except -1:
         self._n_open -= 1
         if self._n_open == 0:
-            self._ended_at = monotonic()
+            self._ended_at = self._agenda._now()
             if not self.has_ended.done():
                 self.has_ended.set_result(None)
         elif not was_sent:
@@ -117,7 +137,7 @@ cdef class RoundTrip:
 
     cdef int _begin_to_count(self) except -1:
         if self.n_unsent == 0:
-            self.sent_at = monotonic()
+            self.sent_at = self._agenda._now()
             if self.waits_for_connection:
                 self._agenda.expect(self)
         return 0

@@ -3,34 +3,38 @@
 from __future__ import annotations
 
 import asyncio
-import time
+import math
 from collections.abc import Awaitable
 from typing import Any, TypeVar
 
-__all__ = ["HELD_UP_S", "result_within", "wait_for_end"]
+from msm_fast.drivers.pipeline import Agenda
+
+__all__ = ["LOOK_S", "result_until", "wait_until"]
 
 T = TypeVar("T")
 
-HELD_UP_S = 0.01
-"""A timer that is so much late was held up: nothing of what has come meanwhile was read then."""
+LOOK_S = 0.005
+"""How often the clock of those who wait is looked at."""
 
 
-async def wait_for_end(future: asyncio.Future[Any], timeout_s: float) -> None:
-    """Wait until future is done, for timeout_s, and as long again if the loop was held up meanwhile."""
-    until = time.monotonic() + timeout_s
-    await asyncio.wait([future], timeout=timeout_s)
-    if not future.done() and time.monotonic() > until + HELD_UP_S:
-        await asyncio.wait([future], timeout=timeout_s)
+async def wait_until(clock: Agenda, until: float, future: asyncio.Future[Any]) -> None:
+    """Wait until future is done, and no longer than until then by the clock."""
+    clock.look_at(future, math.inf)
+    try:
+        while not future.done() and clock.read_until < until:
+            await asyncio.wait([future], timeout=max(until - clock.now(), LOOK_S))
+    finally:
+        clock.forget(future)
 
 
-async def result_within(timeout_s: float, work: Awaitable[T]) -> T:
-    """Return what work returns, within the time that `wait_for_end` gives it; after that it is cancelled.
+async def result_until(clock: Agenda, until: float, work: Awaitable[T]) -> T:
+    """Return what work returns, if that is until then by the clock; after that it is cancelled.
 
     Raises: asyncio.TimeoutError; what work raises.
     """
     task = asyncio.ensure_future(work)
     try:
-        await wait_for_end(task, timeout_s)
+        await wait_until(clock, until, task)
     finally:
         if not task.done():
             task.cancel()

@@ -1,26 +1,25 @@
-"""The time that the batches of one exchange have in an event loop."""
+"""The time that those who wait in an event loop have, and the batches of an exchange."""
 
 from __future__ import annotations
 
 import asyncio
 import contextvars
 import math
-import time
 
 from msm_fast.drivers.failures import OUT_OF_TIME
 from msm_fast.drivers.pipeline import Agenda, PendingBatch, RoundTrip
-from msm_fast.drivers.waiting import HELD_UP_S
+from msm_fast.drivers.waiting import LOOK_S
 from msm_fast.engine.effects import NodeFailure
+from msm_fast.policies import Timeouts
 
 __all__ = ["Watch"]
 
-_LAST_LOOK_S = 0.001
-"""A loop that was held up may look at its timers before it reads what has come meanwhile (uvloop does): so much later
-it has read it."""
+_LOOKS = 10
+"""How often the loop comes round, at least, before any limit is over, however long that takes."""
 
 
 class Watch(Agenda):
-    """One timer for all round trips that are on their way: few of them ever get as far as that it matters.
+    """One timer for all that wait for anything in a loop: few of them ever get as far as that it matters.
 
     The time for an answer begins when all batches of a round trip are sent; what is not has a connection to wait for,
     which has limits of its own.
@@ -28,49 +27,49 @@ class Watch(Agenda):
 
     __slots__ = ("_context", "_timer")
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, operation_s: float) -> None:
-        super().__init__(loop, operation_s)
+    def __init__(self, timeouts: Timeouts) -> None:
+        shortest_s = min(timeouts.connect, timeouts.operation, timeouts.request)
+        super().__init__(timeouts.operation, max(shortest_s / _LOOKS, 2 * LOOK_S))
         self._context = contextvars.Context()
         """That of no request: the timer sets itself anew, again and again."""
         self._timer: asyncio.TimerHandle | None = None
 
-    def wake_at(self, at: float) -> None:
-        """Set the timer to this time."""
-        if self._timer is not None:
-            self._timer.cancel()
-        self.wakes_at = at
-        self._timer = self.loop.call_later(max(at - time.monotonic(), 0), self._wake, context=self._context)
+    def start(self) -> None:
+        """Set the timer, unless it is still set for those who were there before."""
+        if self.loop is None:
+            self.loop = asyncio.get_running_loop()
+        if self._timer is None:
+            self.look()
+            self._timer = self.loop.call_later(LOOK_S, self._look, context=self._context)
 
-    def _wake(self) -> None:
-        self._timer, self.wakes_at = None, math.inf
-        now = time.monotonic()
-        for round_trip in [round_trip for round_trip, at in self.due.items() if at <= now]:
-            self._look(round_trip, self.due[round_trip])
-        next_at = min(self.due.values(), default=math.inf)
-        if next_at < self.wakes_at:
-            self.wake_at(next_at)
+    def _look(self) -> None:
+        self._timer = None
+        if not self.due:
+            return
+        self.start()
+        if self.read_until >= self.next_at:
+            self._give_up_what_is_due()
 
-    def _look(self, round_trip: RoundTrip, due: float) -> None:
-        """Give up what has no answer, once there was time for one. due: when this was to be called."""
-        now = read_at = time.monotonic()
-        if now > due + HELD_UP_S:
-            round_trip.deadline += now - due  # it is not the request that has spent that
-            if not round_trip.is_last_look:
-                round_trip.is_last_look = True
-                self.look_at(round_trip, now + _LAST_LOOK_S)
-                return
-            read_at = due  # held up once more: what has come since then is not read
-        round_trip.is_last_look = False
+    def _give_up_what_is_due(self) -> None:
+        self.next_at = math.inf
+        due = [(waiting, at) for waiting, at in self.due.items() if at <= self.read_until]
+        for round_trip, _at in due:
+            assert isinstance(round_trip, RoundTrip)
+            self._give_up(round_trip)
+        self.next_at = min(self.due.values(), default=math.inf)
+
+    def _give_up(self, round_trip: RoundTrip) -> None:
+        """Give up what has had its time, and look again when that may be so of the rest."""
         round_trip.waits_for_connection = round_trip.n_unsent > 0
         next_at = math.inf
         for pending in round_trip.pending:
             if pending.is_over:
                 continue
             due = round_trip.deadline if round_trip.waits_for_connection else self._due_at(round_trip, pending)
-            if read_at < due and now < round_trip.deadline:
+            if self.read_until < due:
                 next_at = min(next_at, due)
             else:
-                _give_up(pending, is_deadline=now >= round_trip.deadline)
+                _give_up(pending, is_deadline=self.read_until >= round_trip.deadline)
         self.look_at(round_trip, next_at)
 
     def _due_at(self, round_trip: RoundTrip, pending: PendingBatch) -> float:

@@ -265,3 +265,28 @@ def test_row_07_a_node_that_hangs_for_a_moment_is_asked_on_a_new_connection_and_
             assert site.proxies["n1"].n_connections > n_connections
 
     asyncio.run(test())
+
+
+# -- a loop that is busy
+
+
+@pytest.mark.parametrize("turn_s", [0.05, 0.15])
+def test_the_first_requests_of_a_worker_find_their_sessions_in_a_loop_whose_every_turn_takes_long(
+    site: Site, turn_s: float
+) -> None:
+    def keep_busy() -> None:
+        time.sleep(turn_s)
+        asyncio.get_running_loop().call_soon(keep_busy)
+
+    async def test() -> None:
+        async with site.worker() as manager:
+            cookies = await store_all(site, manager)
+        async with site.worker(timeouts=Timeouts()) as manager:
+            keep_busy()
+            for n in range(3):
+                async with manager.request(cookies[n], "POST") as session:
+                    assert session["n"] == n
+                    session["again"] = True
+            assert manager.statistics().node_failures == 0
+
+    asyncio.run(test())

@@ -15,6 +15,7 @@ from msm_fast.drivers.multiplexed import MultiplexedConnection
 from msm_fast.drivers.pipeline import PendingBatch, RoundTrip
 from msm_fast.drivers.watch import Watch
 from msm_fast.engine.effects import Batch, NodeFailure, Replies
+from msm_fast.policies import Timeouts
 
 GREETING = b"VERSION 1.6.45\r\nVA 2 c1 f0 t-1 O1\r\nxy\r\n"
 SETTINGS = b"STAT item_size_max 1048576\r\nEND\r\n"
@@ -69,11 +70,11 @@ class Line:
     """A greeted connection, and the round trips on it."""
 
     def __init__(self, patience_s: float = 60) -> None:
-        self._watch = Watch(asyncio.get_running_loop(), operation_s=60)
+        self._watch = Watch(Timeouts(operation=60))
         self._round_trips: dict[PendingBatch, RoundTrip] = {}
         self.owner = Owner()
         self.transport = Transport()
-        self.connection = MultiplexedConnection(Node("n1", "localhost"), self.owner, None, patience_s)
+        self.connection = MultiplexedConnection(Node("n1", "localhost"), self.owner, self._watch, None, patience_s)
         self.transport.connection = self.connection
         self.connection.connection_made(self.transport)
         self.connection.data_received(GREETING)
@@ -291,7 +292,7 @@ def test_a_retired_connection_closes_after_a_while_whatever_is_on_its_way() -> N
 def test_a_server_that_goes_away_while_it_is_greeted_is_a_failed_connection() -> None:
     async def test() -> None:
         owner, transport = Owner(), Transport()
-        connection = transport.connection = MultiplexedConnection(Node("n1", "localhost"), owner)
+        connection = transport.connection = MultiplexedConnection(Node("n1", "localhost"), owner, Watch(Timeouts()))
         connection.connection_made(transport)
         connection.connection_lost(None)
         with pytest.raises(ConnectionFailed, match="closed the connection"):
@@ -303,7 +304,7 @@ def test_a_server_that_goes_away_while_it_is_greeted_is_a_failed_connection() ->
 def test_a_server_that_is_too_old_is_told_so_even_if_it_says_no_more() -> None:
     async def test() -> None:
         owner, transport = Owner(), Transport()
-        connection = transport.connection = MultiplexedConnection(Node("n1", "localhost"), owner)
+        connection = transport.connection = MultiplexedConnection(Node("n1", "localhost"), owner, Watch(Timeouts()))
         connection.connection_made(transport)
         connection.data_received(b"VERSION 1.4.0\r\n")
         with pytest.raises(ConnectionFailed, match=r"1\.4\.0 is not supported"):

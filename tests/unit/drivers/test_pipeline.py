@@ -17,6 +17,7 @@ from msm_fast._core.replies import ProtocolError
 from msm_fast.drivers.pipeline import PendingBatch, Pipeline, RoundTrip
 from msm_fast.drivers.watch import Watch
 from msm_fast.engine.effects import Batch, NodeFailure
+from msm_fast.policies import Timeouts
 
 GET = wire.get(b"key")
 FAILURE = NodeFailure("reset", True, "the connection was lost")
@@ -38,7 +39,7 @@ def in_loop(test: Callable[[], Coroutine[Any, Any, None]]) -> Callable[[], None]
 
 def ask(n_batches: int = 1) -> RoundTrip:
     batches = [Batch(f"n{i}", [GET]) for i in range(n_batches)]
-    return RoundTrip(batches, math.inf, Watch(asyncio.get_running_loop(), operation_s=60))
+    return RoundTrip(batches, math.inf, Watch(Timeouts(operation=60)))
 
 
 def sent(pipeline: Pipeline, n_batches: int) -> RoundTrip:
