@@ -145,8 +145,9 @@ class SessionMiddleware:
         method = scope["method"] if kind == "http" else "WEBSOCKET"
         request = self._manager.request(presented, method, scope["path"])
         headers = SessionHeaders(request, self._cookie, presented, is_https=scope.get("scheme") in ("https", "wss"))
-        response = _Response(request, headers, scope, send)
-        scope["session"] = AsyncSession(request.session, response.save)
+        saves = _Saves(request, headers)
+        response = _Response(saves, scope, send)
+        scope["session"] = AsyncSession(request.session, saves.save)
         if kind == "websocket":
             receive = response.listening(receive)
         try:
@@ -188,16 +189,36 @@ class SessionMiddleware:
         return send_and_close
 
 
+class _Saves:
+    """The saves of one request's session, and what of them its response tells the client.
+
+    Apart from _Response, whose send belongs to the server: that has the scope, which has the session, which has this.
+    """
+
+    def __init__(self, request: AsyncRequestScope, headers: SessionHeaders) -> None:
+        self.request = request
+        self.headers = headers
+        self.has_started = False
+        """The response has: its headers have left, and a new id is one that the client is not told."""
+
+    async def save(self) -> SaveResult:
+        """Store what app wrote."""
+        result = await self.request.save()
+        if self.has_started:
+            self.headers.note_late_save(result, _log)
+        elif self.request.session.was_used:
+            self.headers.cookie_to_set(result)  # to be sent with a refusal, too
+        return result
+
+
 class _Response:
     """What app sends, with the session stored before its headers leave."""
 
-    def __init__(self, request: AsyncRequestScope, headers: SessionHeaders, scope: Scope, send: Send) -> None:
-        self._scope = request
-        self._headers = headers
+    def __init__(self, saves: _Saves, scope: Scope, send: Send) -> None:
+        self._saves = saves
         self._is_websocket = scope["type"] == "websocket"
         self._may_answer = "websocket.http.response" in (scope.get("extensions") or ())
         self._send = send
-        self._has_started = False
         self._is_refused = False
         self.has_client_gone = False
 
@@ -213,7 +234,7 @@ class _Response:
 
     def send(self, message: Message) -> Awaitable[None]:
         """Pass one message of app's on; to be awaited."""
-        if self._has_started and not self._is_refused:
+        if self._saves.has_started and not self._is_refused:
             return self._send_on(message) if self._is_websocket else self._send(message)
         return self._begin(message)
 
@@ -223,12 +244,12 @@ class _Response:
             return
         if message["type"] in _STARTS:
             try:
-                result = await self._scope.save()
+                result = await self._saves.request.save()
             except UNREACHABLE as error:
                 await self.refuse(error)
                 return
-            self._has_started = self._scope.is_open_ended = True
-            if self._scope.session.was_used:
+            self._saves.has_started = self._saves.request.is_open_ended = True
+            if self._saves.request.session.was_used:
                 message = {**message, "headers": self._with_session(message.get("headers", ()), result)}
         await self._send(message)
 
@@ -242,17 +263,12 @@ class _Response:
 
     async def end(self) -> None:
         """Store what app wrote after it had started its response."""
-        if self._has_started and self._scope.session.was_used and self._scope.session.state.may_need_saving:
-            await self.save()
-
-    async def save(self) -> SaveResult:
-        """Store what app wrote; once its response has started, a new id is one that the client is not told."""
-        result = await self._scope.save()
-        if self._has_started:
-            self._headers.note_late_save(result, _log)
-        elif self._scope.session.was_used:
-            self._headers.cookie_to_set(result)  # to be sent with a refusal, too
-        return result
+        if (
+            self._saves.has_started
+            and self._saves.request.session.was_used
+            and self._saves.request.session.state.may_need_saving
+        ):
+            await self._saves.save()
 
     async def refuse(self, error: BaseException) -> None:
         """Answer that the session is not available, if nothing was answered yet."""
@@ -262,20 +278,20 @@ class _Response:
         self._is_refused = True
         if self.has_client_gone:
             return
-        if self._is_websocket and (self._has_started or not self._may_answer):
+        if self._is_websocket and (self._saves.has_started or not self._may_answer):
             await self._send({"type": "websocket.close", "code": _TRY_AGAIN_LATER})
-        elif self._has_started:
+        elif self._saves.has_started:
             raise error
         else:
             answer = "websocket.http.response" if self._is_websocket else "http.response"
             await self._send(
-                {"type": f"{answer}.start", "status": 503, "headers": _encoded(self._headers.of_refusal())}
+                {"type": f"{answer}.start", "status": 503, "headers": _encoded(self._saves.headers.of_refusal())}
             )
             await self._send({"type": f"{answer}.body", "body": REFUSAL})
 
     def _with_session(self, raw_headers: Iterable[tuple[bytes, bytes]], result: SaveResult) -> Headers:
         headers = list(raw_headers)
-        set_cookie = self._headers.cookie_to_set(result)
+        set_cookie = self._saves.headers.cookie_to_set(result)
         changed = [header for header in headers if header[0].lower() in _CHANGED]
         if set_cookie is None and not changed:
             headers.append(_VARY)
