@@ -20,9 +20,9 @@ class LocalRecord:
     """One session in a local store.
 
     generation: grows with each save. data: the encoded record. accessed_ms: when it was last used. kind: why it is
-    here. base: the record in the cluster that it stands on; b"" for none. live: the values, by name,
-    that cannot be encoded, which only this process has; None where there are none. plain: of its session's id, which
-    the key may not tell.
+    here. base: the record in the cluster that it stands on; b"" for none. live: the values, by name, that cannot be
+    encoded, which only this process has; None where there are none. plain: of its session's id, which the key may not
+    tell.
     """
 
     generation: int

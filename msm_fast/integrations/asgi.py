@@ -263,11 +263,8 @@ class _Response:
 
     async def end(self) -> None:
         """Store what app wrote after it had started its response."""
-        if (
-            self._saves.has_started
-            and self._saves.request.session.was_used
-            and self._saves.request.session.state.may_need_saving
-        ):
+        session = self._saves.request.session
+        if self._saves.has_started and session.was_used and session.state.may_need_saving:
             await self._saves.save()
 
     async def refuse(self, error: BaseException) -> None:

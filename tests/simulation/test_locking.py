@@ -408,15 +408,21 @@ def test_an_id_from_before_a_move_leads_to_the_same_lock(
     assert begun(make_worker(), old_id).lock.node == home_of(new_id)
 
 
+def while_its_home_drains(make_worker: MakeLockingWorker, *, knows: bool) -> tuple[str, LockingWorker, LockingWorker]:
+    """Return the id of a session, a worker that has been told that its home drains, and one that knows, or not yet."""
+    session_id = make_worker().store(n=1)
+    draining, other = make_worker(), make_worker()
+    for worker in (draining, other) if knows else (draining,):
+        worker.ctx.change_topology(worker.ctx.settings, {home_of(session_id)})
+    return session_id, draining, other
+
+
 @pytest.mark.parametrize("knows", [True, False])
 def test_an_id_from_before_a_move_leads_to_the_lock_of_a_session_that_leaves_a_draining_node(
     driver: SimulatedDriver, make_worker: MakeLockingWorker, knows: bool
 ) -> None:
     """The other way round, too: it is the id's node that the session goes back to."""
-    session_id = make_worker().store(n=1)
-    draining, other = make_worker(), make_worker()
-    for worker in (draining, other) if knows else (draining,):
-        worker.ctx.change_topology(worker.ctx.settings, {home_of(session_id)})
+    session_id, draining, other = while_its_home_drains(make_worker, knows=knows)
     former_id = f"{session_id.rpartition('-')[0]}-{backup_of(driver, session_id)}"
     holder = begun(draining, session_id)
     assert holder.session.id == former_id
@@ -435,10 +441,7 @@ def test_an_id_from_before_a_move_leads_to_the_lock_of_a_session_that_leaves_a_d
 def test_a_session_that_leaves_a_draining_node_is_locked_there_until_it_has_left(
     driver: SimulatedDriver, make_worker: MakeLockingWorker, knows: bool
 ) -> None:
-    session_id = make_worker().store(n=1)
-    draining, other = make_worker(), make_worker()
-    for worker in (draining, other) if knows else (draining,):
-        worker.ctx.change_topology(worker.ctx.settings, {home_of(session_id)})
+    session_id, draining, other = while_its_home_drains(make_worker, knows=knows)
     request = begun(draining, session_id)
     assert request.lock.node == home_of(session_id) != home_of(request.session.id)
     with pytest.raises(LockTimeout):
