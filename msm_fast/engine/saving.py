@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass, field
 from functools import partial
 from typing import NamedTuple
 
 from msm_fast._core import wire
-from msm_fast.engine.as_usual import LINEAGE, Writing
+from msm_fast.engine.as_usual import Writing
+from msm_fast.engine.attempts import Progress, Write, next_write, outrun, unavailable, write_of
 from msm_fast.engine.changes import Base, follow, merge, needs_storing
-from msm_fast.engine.context import Context, digest
-from msm_fast.engine.copies import Copy, encode_state, encode_stored, next_generation
+from msm_fast.engine.context import Context
+from msm_fast.engine.copies import Copy, encode_stored
 from msm_fast.engine.effects import Batch, Exchange, Flow, NodeFailure, Outcome, Sleep
 from msm_fast.engine.ending import end_copies
 from msm_fast.engine.exchanging import exchange, settle, wait_after_conflict
-from msm_fast.engine.relocation import follow_home, move_home
+from msm_fast.engine.relocation import follow_home
 from msm_fast.engine.rotating import bring_along
 from msm_fast.engine.serialization import encode_attributes, fit_item
 from msm_fast.engine.topology import home_digest
-from msm_fast.engine.writing import BEATS_THE_OLD_HOME, Write, write_copies, write_deferred
+from msm_fast.engine.writing import write_copies, write_deferred
 from msm_fast.errors import SessionUnavailable
 from msm_fast.policies import SaveResult, SaveStatus
 from msm_fast.session import ABSENT, UNKNOWN, SessionState, Stored
@@ -83,47 +83,6 @@ def end_retired(ctx: Context, state: SessionState) -> Flow[None]:
     state.retired = ()
 
 
-@dataclass(slots=True)
-class _Progress:
-    """What is known between the attempts of one save.
-
-    generation: the highest that was written or met. base_generation, base_nonce: of the copy that the session's
-    changes lie over, 0 and None for a new session. lineage: what the next write stands on. own_nonces, attempts: as for
-    `Write`. merged: nonces of the copies that its changes lay over before. expected: per node, None while there can be
-    no copy yet. lost: nodes that failed. refused: as for `Write`. away: nodes that were down. n_conflicts: how often
-    others were first.
-    """
-
-    generation: int = 0
-    base_generation: int = 0
-    base_nonce: int | None = None
-    lineage: tuple[int, ...] = ()
-    own_nonces: frozenset[int] = frozenset()
-    attempts: frozenset[int] = frozenset()
-    merged: frozenset[int] = frozenset()
-    expected: dict[str, int] | None = None
-    corrupt: frozenset[str] = frozenset()
-    lost: set[str] = field(default_factory=set)
-    refused: set[str] = field(default_factory=set)
-    away: set[str] = field(default_factory=set)
-    n_conflicts: int = 0
-
-
-def _start(stored: Stored | None, own_nonces: frozenset[int] = frozenset()) -> _Progress:
-    if stored is None:
-        return _Progress(own_nonces=own_nonces, attempts=own_nonces)
-    return _Progress(
-        own_nonces=own_nonces,
-        attempts=own_nonces,
-        generation=stored.generation,
-        base_generation=stored.generation,
-        base_nonce=stored.nonce,
-        lineage=stored.lineage,
-        expected=dict(stored.copies),
-        corrupt=stored.corrupt,
-    )
-
-
 def _store(ctx: Context, state: SessionState, body: bytes, begun: Begun | None) -> Flow[SaveResult]:
     """Write the record until it is stored, merging and moving as it must, as long as the request has time."""
     if begun is None:
@@ -136,7 +95,7 @@ def _store(ctx: Context, state: SessionState, body: bytes, begun: Begun | None) 
             if result is not None:
                 return result
             begun = Begun(writing, outcomes)
-    progress = _start(state.stored, state.own_nonces)
+    progress = Progress.over(state.stored, state.own_nonces)
     home = home_digest(state.session_id.node or "")
     try:
         return (yield from _write_on(ctx, state, body, begun, progress))
@@ -147,17 +106,17 @@ def _store(ctx: Context, state: SessionState, body: bytes, begun: Begun | None) 
 
 
 def _write_on(
-    ctx: Context, state: SessionState, body: bytes, begun: Begun | None, progress: _Progress
+    ctx: Context, state: SessionState, body: bytes, begun: Begun | None, progress: Progress
 ) -> Flow[SaveResult]:
     """Go on with what was begun, if anything was, and write again until it is stored or cannot be."""
     status: SaveStatus = "stored"
     while True:
         if begun is None:
             body = fit_item(ctx, state, body)
-            write = _plan(ctx, state, body, progress)
+            write = next_write(ctx, state, body, progress)
             verdict = yield from write_copies(ctx, write)
         else:
-            write = _write_of(begun.writing)
+            write = write_of(begun.writing)
             outcomes = yield from settle(ctx, begun.writing.batches, begun.outcomes)
             verdict = yield from write_copies(ctx, write, (begun.writing.batches, outcomes))
             begun = None
@@ -175,37 +134,43 @@ def _write_on(
             assert write.tombstone is not None
             lifetimes = (state.longest_max_inactive_s(), write.tombstone.max_inactive_s)
             yield from end_copies(ctx, [state.session_id], max(lifetimes) if all(lifetimes) else 0)
-        _learn(progress, write)
+        progress.learn(write)
         is_out_of_time = verdict == "home_lost" and write.is_out_of_time
         if progress.n_conflicts >= _MOST_CONFLICTS or (is_out_of_time and progress.n_conflicts):
-            raise _outrun(ctx, state, progress)  # no node is at fault
+            raise outrun(ctx, state, progress)  # no node is at fault
         if verdict == "gone" and (progress.lost or progress.away):
-            raise _unavailable(ctx, state, progress)  # those that cannot be asked may have it
+            raise unavailable(ctx, state, progress)  # those that cannot be asked may have it
         if verdict == "gone" and state.is_live:
             continue  # evicted, or lost in a restart: it lives here
         if verdict in ("ended", "gone"):
             return SaveResult("invalidated")
         if verdict == "conflict" and progress.base_nonce is None and not state.is_live:
             state.session_id = ctx.new_state().session_id  # somebody has the same 128 random bits: take others
-            progress = _start(None)
+            progress = Progress.over(None)
         elif verdict == "conflict":
-            winner = _winner(write)
-            if write.is_under(winner):
-                follow(state, body, winner.record)
-            else:
-                base = Base(progress.base_generation, progress.base_nonce or _NO_NONCE, progress.lineage)
-                merge(ctx, state, winner.record, base)
-            follow_home(ctx, state, write.home, winner.record)
-            body = encode_attributes(ctx, state)
+            body = _build_on_winner(ctx, state, body, write, progress)
             status = "merged"
-            _stand_on(progress, write, winner)
-            if state.is_live:  # if nothing more comes of it now, it is tried again from here
-                assert progress.expected is not None
-                state.stored = Stored(winner.record.generation, progress.lineage, progress.expected, winner.record.body)
             progress.n_conflicts += 1
             if progress.n_conflicts % 2 == 0:  # what was just looked at is worth another try at once, but not always
                 yield Sleep(wait_after_conflict(ctx, progress.n_conflicts))
                 progress.expected = dict.fromkeys(progress.expected or (), UNKNOWN)
+
+
+def _build_on_winner(ctx: Context, state: SessionState, body: bytes, write: Write, progress: Progress) -> bytes:
+    """Join this request's changes with what another stored first, to be written over that; return the new body."""
+    winner = _winner(write)
+    if write.is_under(winner):
+        follow(state, body, winner.record)
+    else:
+        base = Base(progress.base_generation, progress.base_nonce or _NO_NONCE, progress.lineage)
+        merge(ctx, state, winner.record, base)
+    follow_home(ctx, state, write.home, winner.record)
+    body = encode_attributes(ctx, state)
+    progress.stand_on(write, winner)
+    if state.is_live:  # if nothing more comes of it now, it is tried again from here
+        assert progress.expected is not None
+        state.stored = Stored(winner.record.generation, progress.lineage, progress.expected, winner.record.body)
+    return body
 
 
 def _put_back(ctx: Context, state: SessionState, home: int, nodes: Collection[str]) -> Flow[None]:
@@ -229,148 +194,6 @@ def _put_back(ctx: Context, state: SessionState, home: int, nodes: Collection[st
     record = encode_stored(ctx, key, state, home)
     command = wire.store(key, record, state.stored.nonce, ctx.exptime(ttl_s), add=True)
     yield from exchange(ctx, [Batch(node, (command,)) for node in gone])
-
-
-def _learn(progress: _Progress, write: Write) -> None:
-    """Note what an attempt that was not enough has found out, and what it may have left behind."""
-    progress.generation = write.generation
-    progress.lineage = write.lineage
-    progress.own_nonces |= {write.nonce}
-    progress.attempts |= {write.nonce}
-    unsettled = dict.fromkeys(write.strange, UNKNOWN)  # to be looked at again, not to be overwritten
-    progress.expected = {**write.expected, **unsettled, **write.done}
-    progress.lost |= write.failed
-    progress.refused |= write.refused
-    progress.corrupt = write.corrupt
-
-
-def _stand_on(progress: _Progress, write: Write, winner: Copy) -> None:
-    """Let the next attempt stand on what another request stored first."""
-    assert progress.expected is not None
-    progress.expected.update((n, copy.version) for n, copy in write.strange.items() if copy.nonce == winner.nonce)
-    if progress.base_nonce is not None:
-        progress.merged |= {progress.base_nonce}
-    progress.base_generation = winner.record.generation
-    progress.base_nonce = winner.nonce
-    progress.generation = max(progress.generation, winner.record.generation)
-    progress.lineage = winner.record.lineage
-    progress.attempts = frozenset()
-
-
-def _write_of(writing: Writing) -> Write:
-    """Return what was planned as usual, to go on with."""
-    stored = writing.state.stored
-    nonces = frozenset(writing.lineage[:1])
-    return Write(
-        key=writing.key,
-        record=writing.record,
-        generation=writing.generation,
-        lineage=writing.lineage,
-        own_nonces=nonces,
-        attempts=nonces,
-        exptime=writing.exptime,
-        base_generation=stored.generation if stored is not None else 0,
-        base_nonce=stored.nonce if stored is not None else None,
-        home=writing.home,
-        expected=writing.expected,
-        spares=writing.spares,
-        recreates=writing.state.is_live,
-    )
-
-
-def _plan(ctx: Context, state: SessionState, body: bytes, progress: _Progress) -> Write:
-    """Choose the nodes to write to and make the record."""
-    health = ctx.health
-    progress.away.update(health.down())
-    ranked = ctx.topology.ranked(state.session_id.plain, health.is_up)
-    if progress.lost:
-        ranked = [node for node in ranked if node not in progress.lost]
-    home = ctx.topology.home(state.session_id.node)
-    if home is None or home in progress.lost or not health.is_up(home):
-        if not ranked:
-            raise _unavailable(ctx, state, progress)
-        home = ranked[0]
-        move_home(ctx, state, home)
-    others = [node for node in ranked if node != home]
-    others.sort(key=lambda node: not health.is_steady(node))
-    unseen = ABSENT if progress.expected is None else UNKNOWN
-    known = progress.expected or {}
-    generation = next_generation(progress.generation)
-    if state.has_moved:
-        generation = max(generation, next_generation(progress.base_generation, BEATS_THE_OLD_HOME))
-    key = ctx.storage_key(state.session_id)
-    lineage = (ctx.nonce(), *progress.lineage)[:LINEAGE]
-    own_nonces = progress.own_nonces | {lineage[0]}
-    if state.is_live:
-        state.own_nonces = own_nonces
-    backups = {n: known.get(n, unseen) for n in others[: ctx.settings.replicas]}
-    # Workers that do not know yet that a node drains keep sessions there: theirs and these meet only where both write.
-    is_deferring = ctx.settings.backup == "async" and not ctx.settings.sticky and not ctx.topology.draining
-    return Write(
-        key=key,
-        record=encode_state(ctx.essentials, ctx.records, key, state, body, generation, lineage),
-        generation=generation,
-        lineage=lineage,
-        own_nonces=own_nonces | progress.merged,
-        attempts=progress.attempts | {lineage[0]},
-        exptime=ctx.exptime(ctx.life_s(state)),
-        base_generation=progress.base_generation,
-        base_nonce=progress.base_nonce,
-        recreates=state.is_live,
-        corrupt=progress.corrupt,
-        home=home,
-        expected={
-            home: known.get(home, unseen),
-            **({} if is_deferring else backups),
-            **_copies_elsewhere(ctx, known, home, {*backups, *progress.lost}),
-        },
-        deferred=backups if is_deferring else {},
-        spares=others[ctx.settings.replicas :],
-    )
-
-
-def _copies_elsewhere(ctx: Context, known: dict[str, int], home: str, backups: Collection[str]) -> dict[str, int]:
-    """Return which copies are on other nodes than these, and are to be written, too.
-
-    What stays on a node that the session leaves must say where it went. If the home has none, one that is elsewhere,
-    since nodes were added, is what tells that the session has not vanished.
-    """
-    is_missing = known.get(home, ABSENT) <= ABSENT
-    return {
-        node: copy
-        for node, copy in known.items()
-        if copy != ABSENT and node != home and node not in backups and ctx.health.is_up(node)
-        if is_missing or node in ctx.topology.draining
-    }
-
-
-def _unavailable(ctx: Context, state: SessionState, progress: _Progress) -> SessionUnavailable:
-    ctx.counters.add("unavailable")
-    down = ctx.health.down()
-    nodes = {*down, *progress.lost}
-    refused = progress.refused.difference(down)
-    reasons = (
-        (refused, "cannot store it, most likely being out of memory (SERVER_ERROR)"),
-        (nodes - refused, "cannot be reached in the request's time"),
-    )
-    why = " and ".join(f"{', '.join(map(ctx.label, sorted(group)))} {reason}" for group, reason in reasons if group)
-    return SessionUnavailable(
-        f"session {digest(state.session_id)} could not be saved: {why}; what is stored may be as it was, or as it is "
-        "now",
-        session=digest(state.session_id),
-        nodes=tuple(sorted(nodes)),
-    )
-
-
-def _outrun(ctx: Context, state: SessionState, progress: _Progress) -> SessionUnavailable:
-    ctx.counters.add("unavailable")
-    return SessionUnavailable(
-        f"session {digest(state.session_id)} could not be saved in the request's time (timeouts.request): others had "
-        f"changed it {progress.n_conflicts} times meanwhile; what is stored may be as it was, or as it is now. Let "
-        "fewer requests of one session write at once, or set locking",
-        session=digest(state.session_id),
-        nodes=tuple(sorted(progress.lost)),
-    )
 
 
 def _winner(write: Write) -> Copy:

@@ -14,9 +14,8 @@ from __future__ import annotations
 from typing import Literal
 
 from msm_fast._core import wire
-from msm_fast._core.record import Record
 from msm_fast._core.replies import Reply
-from msm_fast.engine.as_usual import LINEAGE
+from msm_fast.engine.attempts import Write
 from msm_fast.engine.context import Context
 from msm_fast.engine.copies import Copy, put, read_copy, tell_corrupt
 from msm_fast.engine.effects import Batch, Flow, NodeFailure, Outcome, Replies
@@ -26,178 +25,12 @@ from msm_fast.engine.versions import version
 from msm_fast.errors import CorruptRecord, UnknownFormat
 from msm_fast.session import ABSENT, UNKNOWN
 
-__all__ = ["BEATS_THE_OLD_HOME", "Write", "write_copies", "write_deferred"]
+__all__ = ["write_copies", "write_deferred"]
 
 _ROUNDS = 10
 """Enough to ask, write, be refused, ask, overwrite and look again, with a node or two failing between."""
 
-BEATS_THE_OLD_HOME = 1 << 16
-"""How far the generation of a session that moves is advanced. Its old home, if others still reach it, may accept some
-generations more from writers that do not know of the move yet; of two copies the higher generation counts."""
-
-_NONE: frozenset[str] = frozenset()
-"""No nodes: most writes meet no trouble, and need no sets to note it in."""
-
 Verdict = Literal["stored", "superseded", "conflict", "ended", "gone", "home_lost", "unsettled"]
-
-
-class Write:
-    """One attempt to store one record.
-
-    lineage: nonces, this write's first. own_nonces: those of all attempts of this save, and of the copies that it has
-    been merged with before: two may name each other's node as their home. attempts: of the attempts since its changes
-    were last merged with another's, this one included: what stands on one of them has all that this one has.
-    base_generation, base_nonce: of the copy that the record is based on; 0 and None for a new session. recreates: it
-    is put back even if no node has a copy any more. expected: per node to write to, its copy's version, ABSENT or
-    UNKNOWN; brought up to date as answers come. spares: nodes for backups whose node fails, best first. deferred:
-    backups that are written behind the request, as `expected`. corrupt: nodes whose copy nobody can read: what it was
-    is as unknown as if it were gone.
-
-    What comes of it. done: what was written: the copy's new version, or UNKNOWN where another write already stands on
-    this one. won_in: the life of the home in which it took it. superseded_by: what stands on this write at its own
-    home: this one had succeeded, and nothing more is to be written. newer: what was stored by others meanwhile, for the
-    caller to merge with. strange: copies that are not the base. tombstone: what says that it was ended. fresh: nodes
-    written or looked at since the last write. refused: of the nodes that failed, those that answered that they cannot
-    store it. is_out_of_time: the request's time was over, which is no node's fault.
-    """
-
-    __slots__ = (
-        "attempts",
-        "base_generation",
-        "base_nonce",
-        "corrupt",
-        "deferred",
-        "done",
-        "expected",
-        "exptime",
-        "failed",
-        "fresh",
-        "generation",
-        "home",
-        "is_out_of_time",
-        "key",
-        "lineage",
-        "newer",
-        "own_nonces",
-        "record",
-        "recreates",
-        "refused",
-        "spares",
-        "strange",
-        "superseded_by",
-        "tombstone",
-        "won_in",
-    )
-
-    def __init__(
-        self,
-        key: bytes,
-        record: bytes,
-        *,
-        generation: int,
-        lineage: tuple[int, ...],
-        own_nonces: frozenset[int],
-        attempts: frozenset[int],
-        exptime: int,
-        base_generation: int,
-        base_nonce: int | None,
-        home: str,
-        expected: dict[str, int],
-        spares: list[str],
-        corrupt: frozenset[str] = _NONE,
-        deferred: dict[str, int] | None = None,
-        recreates: bool = False,
-    ) -> None:
-        self.key = key
-        self.record = record
-        self.generation = generation
-        self.lineage = lineage
-        self.own_nonces = own_nonces
-        self.attempts = attempts
-        self.exptime = exptime
-        self.base_generation = base_generation
-        self.base_nonce = base_nonce
-        self.home = home
-        self.expected = expected
-        self.spares = spares
-        self.corrupt = corrupt
-        self.deferred = deferred or {}
-        self.recreates = recreates
-        self.done: dict[str, int] = {}
-        self.won_in: int | None = None
-        self.superseded_by: Copy | None = None
-        self.failed = _NONE
-        self.refused = _NONE
-        self.newer: dict[str, Copy] = {}
-        self.strange: dict[str, Copy] = {}
-        self.tombstone: Record | None = None
-        self.is_out_of_time = False
-        self.fresh = _NONE
-
-    @property
-    def nonce(self) -> int:
-        """The random number that tells this write from every other."""
-        return self.lineage[0]
-
-    @property
-    def backups(self) -> tuple[str, ...]:
-        """The nodes other than the home that have it."""
-        return tuple([node for node in self.done if node != self.home])
-
-    @property
-    def is_new(self) -> bool:
-        """Whether it is the first of its session."""
-        return self.base_nonce is None
-
-    def lineages_differ(self, copy: Copy) -> bool:
-        """Whether no write that this one stands on is one that the copy stands on, as far as lineages reach."""
-        return set(self.lineage).isdisjoint(copy.record.lineage)
-
-    def is_under(self, copy: Copy) -> bool:
-        """Whether the copy stands on this write, or on an attempt before it that had all that this one has.
-
-        Its lineage says so, or that it is related to what stands on this write at its home.
-        """
-        over = self.superseded_by
-        lineage = copy.record.lineage
-        return not self.attempts.isdisjoint(lineage) or (
-            over is not None and not set(lineage).isdisjoint(over.record.lineage)
-        )
-
-    def was_outrun_by(self, copy: Copy, life: int) -> bool:
-        """Whether what the home has, in this life of it, is so many writes later that its lineage cannot name this one.
-
-        The home took this write in that life. One that was evicted there meanwhile is not told from that.
-        """
-        n_since = copy.record.generation - self.generation
-        is_at_home = copy.record.home == home_digest(self.home)
-        return life == self.won_in and is_at_home and LINEAGE <= n_since < BEATS_THE_OLD_HOME // 2
-
-    def take_in_deferred(self) -> None:
-        """Let the backups that were left for later be written now."""
-        self.expected.update(self.deferred)
-        self.deferred = {}
-
-    def needs_deferred(self) -> bool:
-        """Whether it is for the backups to decide, also those left for later: the home has no copy that can be read."""
-        if not self.deferred or self.is_new or self.home in self.done:
-            return False
-        return self.expected[self.home] == ABSENT or self.home in self.corrupt
-
-    def decider(self) -> str | None:
-        """Return the node that decides between writers, or None if no node has a copy any more and none is to get one.
-
-        One whose copy cannot be read decides only if no other has one.
-        A session that was ended leaves tombstones, so a copy that is just gone was evicted, flushed or lost in a
-        restart. It is put back only after another node, where the session lives, was won.
-        """
-        if self.is_new or self.home in self.done:
-            return self.home
-        with_copy = [n for n, copy in self.expected.items() if copy != ABSENT and n not in self.failed]
-        with_copy.sort(key=lambda n: (n in self.corrupt, n != self.home))
-        if with_copy:
-            return with_copy[0]
-        return self.home if self.recreates else None
 
 
 def write_deferred(ctx: Context, write: Write) -> Flow[bool]:
@@ -227,11 +60,11 @@ def write_copies(ctx: Context, write: Write, begun: tuple[list[Batch], list[Outc
             begun = None
         decider = write.decider()
         if any(batch.commands[0].verb == "ms" for batch in batches):
-            write.fresh = _NONE
+            write.forget_looks()
         for batch, outcome in zip(batches, outcomes, strict=True):
             _take(ctx, write, batch, outcome)
         if write.decider() != decider:
-            write.fresh = _NONE  # what was won while another node decided proves nothing
+            write.forget_looks()  # what was won while another node decided proves nothing
         _judge_strangers(write)
         if write.tombstone is not None:
             return "ended"
@@ -405,7 +238,7 @@ def _note_stranger(write: Write, node: str, copy: Copy) -> None:
     what was written there, and the other may have won after that.
     """
     write.strange[node] = copy
-    write.fresh = _NONE
+    write.forget_looks()
 
 
 def _judge_strangers(write: Write) -> None:

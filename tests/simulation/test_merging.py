@@ -8,9 +8,9 @@ import pytest
 
 from msm_fast import ConflictError, SessionUnavailable
 from msm_fast._core import wire
+from msm_fast.engine.attempts import BEATS_THE_OLD_HOME
 from msm_fast.engine.copies import encode_state
 from msm_fast.engine.effects import Exchange, Flow, Outcome
-from msm_fast.engine.writing import BEATS_THE_OLD_HOME
 from msm_fast.policies import SaveResult
 from msm_fast.session import SessionState
 from tests.simulation.driver import SimulatedDriver
