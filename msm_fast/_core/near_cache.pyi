@@ -1,6 +1,8 @@
 from collections.abc import Callable, Hashable
 from typing import Any, final
 
+__all__ = ["NearCache"]
+
 @final
 class NearCache:
     def __new__(

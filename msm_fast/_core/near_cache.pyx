@@ -1,17 +1,22 @@
 """The near cache: an exact LRU with budgets for entries and bytes, and a deadline for each entry."""
 
 cimport cython
+from cpython.list cimport PyList_GET_SIZE
 from cpython.mem cimport PyMem_RawCalloc, PyMem_RawFree
 from cpython.number cimport PyNumber_Index
 from cpython.object cimport PyObject
-from cpython.ref cimport Py_DECREF, Py_INCREF
+from cpython.ref cimport Py_DECREF
 from libc.math cimport INFINITY, isnan
 from libc.stdint cimport SIZE_MAX, uint64_t
 from libc.string cimport memset
 
+from msm_fast._core.lru_heap cimport item_at, oldest, push, take_out
+
 import time
 
 from msm_fast.errors import ConfigurationError
+
+__all__ = ["NearCache"]
 
 cdef extern from *:
     """
@@ -30,22 +35,12 @@ cdef extern from *:
     void msm_lock(msm_lock_t *lock) noexcept
     void msm_unlock(msm_lock_t *lock) noexcept
 
-cdef extern from "Python.h":
-    # Items of a list as they stand there, neither taken nor given back.
-    Py_ssize_t PyList_GET_SIZE(list)
-    PyObject *item_at "PyList_GET_ITEM"(list, Py_ssize_t i)
-    void put_item "PyList_SET_ITEM"(list, Py_ssize_t i, PyObject *item)
-
 # The lock guards links and numbers, nothing else. While it is held no Python code can run: keys are hashed and
 # compared, the clock is read, objects are made and objects die only without it. So nothing that a key, a value or
 # a clock does, not even calling this cache, can deadlock; and where there is a GIL, that is the lock.
 #
 # Each entry is an object of its own, owned by the list _owned alone (which is how the garbage collector finds it),
-# and linked by a borrowed pointer in the chain of its bucket.
-#
-# The order of use is a heap with lazy keys. An entry that is used gets the next stamp and stays where it is: a hit
-# touches no other entry. _owned is a binary heap by the stamp that each entry had when it was last put in place; what
-# comes to the top with a newer stamp is put in place once more, so the one that stays on top is the oldest of all.
+# and linked by a borrowed pointer in the chain of its bucket. _owned is a heap in the order of use: `lru_heap`.
 
 cdef enum:
     FIRST_BUCKET_BITS = 3
@@ -53,17 +48,8 @@ cdef enum:
 
 @cython.final
 @cython.freelist(64)
-cdef class _Entry:
-    # First what a look-up reads, so that it is in as few cache lines as may be.
-    cdef Py_hash_t hash
-    cdef object key
-    cdef object value
-    cdef double deadline    # on the cache's clock; infinity: none
-    cdef uint64_t used      # the stamp of its last use
-    cdef PyObject *chain    # the next of its bucket; of a dead entry: the next dead one
-    cdef uint64_t placed    # the stamp by which it stands in the heap: the last one when it was put there
-    cdef Py_ssize_t slot    # where it stands in _owned
-    cdef size_t size
+cdef class Entry:
+    pass
 
 
 cdef inline int _is_same_key(object a, object b) noexcept:
@@ -81,8 +67,8 @@ cdef void _bury(PyObject *dead) noexcept:
     """Let unlinked entries die. Not under the lock: what they hold may call back."""
     cdef PyObject *following
     while dead is not NULL:
-        following = (<_Entry>dead).chain
-        Py_DECREF(<_Entry>dead)
+        following = (<Entry>dead).chain
+        Py_DECREF(<Entry>dead)
         dead = following
 
 
@@ -148,10 +134,10 @@ cdef class NearCache:
         cdef PyObject *dead = NULL
         self._enter()
         cdef PyObject *found = self._find(key, key_hash)
-        if found is not NULL and (<_Entry>found).deadline > now:
+        if found is not NULL and (<Entry>found).deadline > now:
             self._hits += 1
-            self._use(<_Entry>found)
-            value = (<_Entry>found).value
+            self._use(<Entry>found)
+            value = (<Entry>found).value
             msm_unlock(&self._lock)
             return value
         self._misses += 1
@@ -174,7 +160,7 @@ cdef class NearCache:
         cdef double life_s = self._ttl if ttl is None else ttl
         cdef PyObject *dead = NULL
         cdef PyObject *found
-        cdef _Entry entry
+        cdef Entry entry
         size = PyNumber_Index(size)
         if size < 0:
             raise ValueError(f"size={size!r}: 0 or more bytes")
@@ -184,7 +170,7 @@ cdef class NearCache:
         if life_s <= 0 or counted > self._max_bytes:
             self.pop(key)
             return
-        entry = _Entry.__new__(_Entry)
+        entry = Entry.__new__(Entry)
         entry.key = key
         entry.value = value
         entry.hash = key_hash
@@ -196,14 +182,14 @@ cdef class NearCache:
         self._enter()
         found = self._find(key, key_hash)
         if found is not NULL:
-            self._exchange(<_Entry>found, entry)
-            self._use(<_Entry>found)
+            self._exchange(<Entry>found, entry)
+            self._use(<Entry>found)
         elif not self._link(entry):
             msm_unlock(&self._lock)
             raise MemoryError
         while <size_t>PyList_GET_SIZE(self._owned) > self._max_entries or self._nbytes > self._max_bytes:
             self._evictions += 1
-            self._unlink(self._oldest(), &dead)
+            self._unlink(oldest(self._owned), &dead)
         msm_unlock(&self._lock)
         _bury(dead)
 
@@ -220,8 +206,8 @@ cdef class NearCache:
         if found is not NULL:
             self._unlink(found, &dead)
         msm_unlock(&self._lock)
-        if dead is not NULL and (<_Entry>dead).deadline > now:
-            default = (<_Entry>dead).value
+        if dead is not NULL and (<Entry>dead).deadline > now:
+            default = (<Entry>dead).value
         _bury(dead)
         return default
 
@@ -247,7 +233,7 @@ cdef class NearCache:
                 for i in range(n):
                     entries[i] = self._owned[i]
             msm_unlock(&self._lock)
-        return [(<_Entry>entry).key for entry in entries[:n] if (<_Entry>entry).deadline > now]
+        return [(<Entry>entry).key for entry in entries[:n] if (<Entry>entry).deadline > now]
 
     def __contains__(self, key):
         cdef Py_hash_t key_hash = hash(key)
@@ -255,7 +241,7 @@ cdef class NearCache:
         cdef PyObject *dead = NULL
         self._enter()
         cdef PyObject *found = self._find(key, key_hash)
-        cdef bint is_live = found is not NULL and (<_Entry>found).deadline > now
+        cdef bint is_live = found is not NULL and (<Entry>found).deadline > now
         if found is not NULL and not is_live:
             self._unlink(found, &dead)
         msm_unlock(&self._lock)
@@ -332,11 +318,11 @@ cdef class NearCache:
         cdef int is_same
         cdef object other
         while found is not NULL:
-            if (<_Entry>found).hash == key_hash:
-                is_same = _is_same_key((<_Entry>found).key, key)
+            if (<Entry>found).hash == key_hash:
+                is_same = _is_same_key((<Entry>found).key, key)
                 if is_same < 0:
                     epoch = self._epoch
-                    other = (<_Entry>found).key
+                    other = (<Entry>found).key
                     msm_unlock(&self._lock)
                     is_same = bool(other == key)
                     other = None  # which may be the last of that key: not under the lock
@@ -346,15 +332,13 @@ cdef class NearCache:
                         continue
                 if is_same:
                     return found
-            found = (<_Entry>found).chain
+            found = (<Entry>found).chain
         return NULL
 
-    cdef bint _link(self, _Entry entry) noexcept:
+    cdef bint _link(self, Entry entry) noexcept:
         """Add an entry as the newest. False: no memory, nothing changed."""
-        entry.slot = PyList_GET_SIZE(self._owned)
-        try:
-            self._owned.append(entry)
-        except MemoryError:
+        self._stamp += 1
+        if not push(self._owned, entry, self._stamp):
             return False
         if entry.slot >> (self._bucket_bits - 1):
             self._grow()
@@ -362,26 +346,24 @@ cdef class NearCache:
         entry.chain = bucket[0]
         bucket[0] = <PyObject *>entry
         self._has_links = True
-        self._use(entry)
-        entry.placed = entry.used
         self._nbytes += entry.size
         self._epoch += 1
         return True
 
     cdef void _unlink(self, PyObject *found, PyObject **dead) noexcept:
         """Take an entry out, and put it before the dead, to be buried when the lock is released."""
-        cdef _Entry entry = <_Entry>found
+        cdef Entry entry = <Entry>found
         cdef PyObject **at = self._bucket(entry.hash)
         while at[0] is not found:
-            at = &(<_Entry>at[0]).chain
+            at = &(<Entry>at[0]).chain
         at[0] = entry.chain
-        self._take_from_heap(entry)
+        take_out(self._owned, entry)
         self._nbytes -= entry.size
         self._epoch += 1
         entry.chain = dead[0]
         dead[0] = found
 
-    cdef void _exchange(self, _Entry entry, _Entry other) noexcept:
+    cdef void _exchange(self, Entry entry, Entry other) noexcept:
         """Give entry the value of other, and other the old value: it dies with other, not under the lock."""
         entry.value, other.value = other.value, entry.value
         self._nbytes += other.size - entry.size
@@ -402,65 +384,14 @@ cdef class NearCache:
         self._bucket_bits = bits
         for i in range(PyList_GET_SIZE(self._owned) - 1):  # the last one is only about to be linked
             entry = item_at(self._owned, i)
-            bucket = self._bucket((<_Entry>entry).hash)
-            (<_Entry>entry).chain = bucket[0]
+            bucket = self._bucket((<Entry>entry).hash)
+            (<Entry>entry).chain = bucket[0]
             bucket[0] = entry
 
-    cdef inline void _use(self, _Entry entry) noexcept:
+    cdef inline void _use(self, Entry entry) noexcept:
         """Make an entry the most recently used."""
         self._stamp += 1
         entry.used = self._stamp
-
-    cdef PyObject *_oldest(self) noexcept:
-        """Return the entry whose last use is longest ago; there is one."""
-        cdef PyObject *top = item_at(self._owned, 0)
-        while (<_Entry>top).placed != (<_Entry>top).used:
-            (<_Entry>top).placed = (<_Entry>top).used
-            self._sink(top, 0)
-            top = item_at(self._owned, 0)
-        return top
-
-    cdef void _take_from_heap(self, _Entry entry) noexcept:
-        """Take entry out of _owned, whose reference becomes the caller's."""
-        cdef Py_ssize_t slot = entry.slot
-        cdef Py_ssize_t n = PyList_GET_SIZE(self._owned) - 1
-        cdef PyObject *last = item_at(self._owned, n)
-        if slot < n:
-            self._place(last, slot)
-            put_item(self._owned, n, <PyObject *>entry)
-        Py_INCREF(entry)
-        self._owned.pop()
-        if slot < n:
-            self._rise(last, slot)
-            self._sink(last, (<_Entry>last).slot)
-
-    cdef void _sink(self, PyObject *entry, Py_ssize_t slot) noexcept:
-        """Put entry in place, at slot or below it."""
-        cdef Py_ssize_t n = PyList_GET_SIZE(self._owned)
-        cdef Py_ssize_t child = 2 * slot + 1
-        while child < n:
-            if child + 1 < n and self._placed(child + 1) < self._placed(child):
-                child += 1
-            if self._placed(child) > (<_Entry>entry).placed:
-                break
-            self._place(item_at(self._owned, child), slot)
-            slot = child
-            child = 2 * slot + 1
-        self._place(entry, slot)
-
-    cdef void _rise(self, PyObject *entry, Py_ssize_t slot) noexcept:
-        """Put entry in place, at slot or above it."""
-        while slot and self._placed((slot - 1) >> 1) > (<_Entry>entry).placed:
-            self._place(item_at(self._owned, (slot - 1) >> 1), slot)
-            slot = (slot - 1) >> 1
-        self._place(entry, slot)
-
-    cdef inline uint64_t _placed(self, Py_ssize_t slot) noexcept:
-        return (<_Entry>item_at(self._owned, slot)).placed
-
-    cdef inline void _place(self, PyObject *entry, Py_ssize_t slot) noexcept:
-        put_item(self._owned, slot, entry)
-        (<_Entry>entry).slot = slot
 
 
 cdef size_t _checked_budget(str setting, object value) except 0:
