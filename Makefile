@@ -51,7 +51,8 @@ lint: setup ## ruff, cython-lint, mypy --strict, and the stubs of the compiled c
 	$(python) -m mypy.stubtest --mypy-config-file pyproject.toml --ignore-disjoint-bases msm_fast._core \
 		msm_fast.drivers.exchange msm_fast.drivers.idle_connections msm_fast.drivers.pipeline \
 		msm_fast.engine.as_usual msm_fast.engine.copies \
-		msm_fast.engine.essentials msm_fast.engine.versions
+		msm_fast.engine.essentials msm_fast.engine.usual_loading msm_fast.engine.usual_saving \
+		msm_fast.engine.versions
 
 bench: setup memcached ## the benchmarks, with their rivals beside them; writes bench/report.md unless BENCH_ARGS choose
 	@.ci/prepare bench

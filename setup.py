@@ -37,6 +37,8 @@ ABOVE_THE_CORE = [
     "engine.as_usual",
     "engine.copies",
     "engine.essentials",
+    "engine.usual_loading",
+    "engine.usual_saving",
     "engine.versions",
     "drivers.exchange",
     "drivers.idle_connections",

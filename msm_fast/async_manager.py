@@ -152,10 +152,10 @@ class AsyncSessionManager(Operations):
         """
         self._home.enter()
         asked: Asked | None = None
-        question = self._usual.ask_for(text, expect_write) if lock is None else None
+        question = self._usual_loading.ask_for(text, expect_write) if lock is None else None
         if question is not None:
             outcomes = await self._driver.exchange(question.batches, budget)
-            state = self._usual.found(question, outcomes)
+            state = self._usual_loading.found(question, outcomes)
             if state is not None:
                 return state
             session_id, asked = question.session_id, Asked(question, outcomes)
@@ -181,12 +181,12 @@ class AsyncSessionManager(Operations):
     async def _save(self, state: SessionState, budget: Budget, lock: SessionLock | None = None) -> SaveResult:
         self._home.enter()
         begun: Begun | None = None
-        writing = self._usual.begin(state) if lock is None and self._sticky is None else None
+        writing = self._usual_saving.begin(state) if lock is None and self._sticky is None else None
         if isinstance(writing, SaveResult):
             return writing
         if writing is not None:
             outcomes = await self._driver.exchange(writing.batches, budget)
-            saved = self._usual.saved(writing, outcomes)
+            saved = self._usual_saving.saved(writing, outcomes)
             if saved is not None:
                 return saved
             begun = Begun(writing, outcomes)

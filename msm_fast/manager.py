@@ -145,10 +145,10 @@ class SessionManager(Operations):
         lock: to be held then, if the session is in the cluster; waiting for it is not charged to the budget.
         """
         asked: Asked | None = None
-        question = self._usual.ask_for(text, expect_write) if lock is None else None
+        question = self._usual_loading.ask_for(text, expect_write) if lock is None else None
         if question is not None:
             outcomes = self._driver.exchange(question.batches, budget)
-            state = self._usual.found(question, outcomes)
+            state = self._usual_loading.found(question, outcomes)
             if state is not None:
                 return state
             session_id, asked = question.session_id, Asked(question, outcomes)
@@ -169,12 +169,12 @@ class SessionManager(Operations):
 
     def _save(self, state: SessionState, budget: Budget, lock: SessionLock | None = None) -> SaveResult:
         begun: Begun | None = None
-        writing = self._usual.begin(state) if lock is None and self._sticky is None else None
+        writing = self._usual_saving.begin(state) if lock is None and self._sticky is None else None
         if isinstance(writing, SaveResult):
             return writing
         if writing is not None:
             outcomes = self._driver.exchange(writing.batches, budget)
-            saved = self._usual.saved(writing, outcomes)
+            saved = self._usual_saving.saved(writing, outcomes)
             if saved is not None:
                 return saved
             begun = Begun(writing, outcomes)

@@ -99,7 +99,8 @@ class Operations:
         clock = Clock(monotonic=time.monotonic, wall=time.time)
         self._ctx = Context(self.settings, clock, random.SystemRandom(), _open_local_store(self.settings))
         self._mint = self._ctx.new_state
-        self._usual = self._ctx.usual
+        self._usual_loading = self._ctx.usual_loading
+        self._usual_saving = self._ctx.usual_saving
         self._sticky = StickySessions(self._ctx) if self.settings.sticky else None
         self.blacklist = self._ctx.blacklist
         self._rules = RequestRules(self.settings, clock.monotonic)

@@ -6,11 +6,11 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from msm_fast._core.record import Record
-from msm_fast.engine.as_usual import LINEAGE, Writing
 from msm_fast.engine.context import Context, digest
 from msm_fast.engine.copies import Copy, encode_state, next_generation
 from msm_fast.engine.relocation import move_home
 from msm_fast.engine.topology import home_digest
+from msm_fast.engine.usual_saving import LINEAGE, Writing
 from msm_fast.errors import SessionUnavailable
 from msm_fast.session import ABSENT, UNKNOWN, SessionState, Stored
 

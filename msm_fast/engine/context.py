@@ -14,7 +14,6 @@ from msm_fast._core.serializers import AttributeFailure, resolve_serializers
 from msm_fast._core.session_id import SessionId
 from msm_fast._core.state import SessionState
 from msm_fast.blacklist import Blacklist
-from msm_fast.engine.as_usual import UsualWay
 from msm_fast.engine.behind import WorkBehind
 from msm_fast.engine.distribution import DistributionSwitch
 from msm_fast.engine.effects import Flow
@@ -25,6 +24,8 @@ from msm_fast.engine.limits import ItemLimits
 from msm_fast.engine.missed import MissedCommands
 from msm_fast.engine.retries import RetryBudget
 from msm_fast.engine.topology import Topology
+from msm_fast.engine.usual_loading import UsualLoading
+from msm_fast.engine.usual_saving import UsualSaving
 from msm_fast.forks import take_each
 from msm_fast.local_store import LocalStore, MemoryStore
 from msm_fast.policies import DistributionState
@@ -109,7 +110,8 @@ class Context:
         """Sticky: writes the live session that the local store has under that generation; returns whether there is."""
         self.is_stopped = False
         self.is_closed = False
-        self.usual = UsualWay(self)
+        self.usual_loading = UsualLoading(self)
+        self.usual_saving = UsualSaving(self)
 
     def share_memory(self, other: Context) -> None:
         """Have what other has seen of sessions, keep them on this host where it does, and have its black list.

@@ -8,7 +8,6 @@ from typing import NamedTuple
 from msm_fast._core import wire
 from msm_fast._core.session_id import SessionId
 from msm_fast._core.state import NearCopy
-from msm_fast.engine.as_usual import Question
 from msm_fast.engine.context import Context
 from msm_fast.engine.copies import Copy, is_over, last_access_ms, question, read_copy, tell_corrupt
 from msm_fast.engine.effects import Batch, Exchange, Flow, NodeFailure, Outcome, Replies
@@ -26,6 +25,7 @@ from msm_fast.engine.findings import (
 )
 from msm_fast.engine.relocation import follow_home, move_home
 from msm_fast.engine.serialization import decode_attributes
+from msm_fast.engine.usual_loading import Question
 from msm_fast.engine.versions import version
 from msm_fast.errors import CorruptRecord, UnknownFormat
 from msm_fast.session import ABSENT, SessionState, Stored
@@ -65,7 +65,9 @@ def load(
     key = ctx.storage_key(session_id)
     near = asked.question.near if asked else ctx.near_copy(key)
     max_inactive_s = near.max_inactive_s if near else ctx.default_max_inactive_s
-    ask_backups = asked.question.asks_backups if asked else expect_write or ctx.usual.must_ask_backups(near, home)
+    ask_backups = (
+        asked.question.asks_backups if asked else expect_write or ctx.usual_loading.must_ask_backups(near, home)
+    )
     ttl_s = ctx.ttl_s(max_inactive_s)
     findings = _start(ctx, near, is_calm=asked is not None)
     yield from _find(ctx, findings, key, session_id.plain, home, ttl_s, ask_backups, asked)
@@ -89,11 +91,11 @@ def load(
 
 def _ask_as_usual(ctx: Context, session_id: SessionId, expect_write: bool) -> Flow[SessionState | Asked | None]:
     """Return the session, if it is found as usual; or what was asked; or None, if nothing was."""
-    question = ctx.usual.ask(session_id, expect_write)
+    question = ctx.usual_loading.ask(session_id, expect_write)
     if question is None:
         return None
     outcomes: list[Outcome] = yield Exchange(question.batches)
-    return ctx.usual.found(question, outcomes) or Asked(question, outcomes)
+    return ctx.usual_loading.found(question, outcomes) or Asked(question, outcomes)
 
 
 def was_ended(ctx: Context, session_id: SessionId) -> Flow[bool]:

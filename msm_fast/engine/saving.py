@@ -7,7 +7,6 @@ from functools import partial
 from typing import NamedTuple
 
 from msm_fast._core import wire
-from msm_fast.engine.as_usual import Writing
 from msm_fast.engine.attempts import Progress, Write, next_write, outrun, unavailable, write_of
 from msm_fast.engine.changes import Base, follow, merge, needs_storing
 from msm_fast.engine.context import Context
@@ -19,6 +18,7 @@ from msm_fast.engine.relocation import follow_home
 from msm_fast.engine.rotating import bring_along
 from msm_fast.engine.serialization import encode_attributes, fit_item
 from msm_fast.engine.topology import home_digest
+from msm_fast.engine.usual_saving import Writing
 from msm_fast.engine.writing import write_copies, write_deferred
 from msm_fast.errors import SessionUnavailable
 from msm_fast.policies import SaveResult, SaveStatus
@@ -50,12 +50,12 @@ def save(ctx: Context, state: SessionState, begun: Begun | None = None) -> Flow[
         yield from end_retired(ctx, state)
         return SaveResult("invalidated")
     if begun is None:
-        writing = ctx.usual.begin(state)
+        writing = ctx.usual_saving.begin(state)
         if isinstance(writing, SaveResult):
             return writing
         if writing is not None:
             outcomes: list[Outcome] = yield Exchange(writing.batches)
-            saved = ctx.usual.saved(writing, outcomes)
+            saved = ctx.usual_saving.saved(writing, outcomes)
             if saved is not None:
                 return saved
             begun = Begun(writing, outcomes)
@@ -88,10 +88,10 @@ def _store(ctx: Context, state: SessionState, body: bytes, begun: Begun | None) 
     if begun is None:
         if body is state.body:
             body = fit_item(ctx, state, body)
-        writing = ctx.usual.plan(state, body)
+        writing = ctx.usual_saving.plan(state, body)
         if writing is not None:
             outcomes: list[Outcome] = yield Exchange(writing.batches)
-            result = ctx.usual.stored(writing, outcomes)
+            result = ctx.usual_saving.stored(writing, outcomes)
             if result is not None:
                 return result
             begun = Begun(writing, outcomes)
@@ -219,4 +219,4 @@ def _commit_superseded(ctx: Context, state: SessionState, write: Write, body: by
 def _commit(ctx: Context, state: SessionState, write: Write, body: bytes) -> None:
     """Note that the session is stored as written."""
     copies = {node: written for node, written in write.done.items() if written != UNKNOWN}
-    ctx.usual.commit(state, write.key, write.record, body, write.generation, write.lineage, copies)
+    ctx.usual_saving.commit(state, write.key, write.record, body, write.generation, write.lineage, copies)

@@ -210,7 +210,7 @@ def requests_that_go_the_usual_way_and_that_do_not() -> None:
     two.save(ahead)
     assert one.save(behind).status == "merged"
     for text in (None, "", "no id", "a" * 32 + "-n9"):
-        one.ctx.usual.ask_for(text, True)
+        one.ctx.usual_loading.ask_for(text, True)
     behind.rotate_id()
     one.save(behind)
     expect(KeyError, one.ctx.counters.add, "nothing")

@@ -19,9 +19,11 @@ from msm_fast._core.session import Session
 from msm_fast._core.session_id import SessionId, StorageKeys
 from msm_fast._core.state import NearCopy, SessionState, Stored
 from msm_fast.engine import copies, versions
-from msm_fast.engine.as_usual import Question, UsualWay, Writing, all_answered
+from msm_fast.engine.as_usual import all_answered
 from msm_fast.engine.context import Clock, Context
 from msm_fast.engine.essentials import Essentials
+from msm_fast.engine.usual_loading import Question, UsualLoading
+from msm_fast.engine.usual_saving import UsualSaving, Writing
 from msm_fast.errors import MsmError
 from msm_fast.settings import Settings
 from tests.property.values import values
@@ -151,18 +153,18 @@ ENTRIES = [
     lambda *arguments: context().essentials.life_s(*arguments),
     lambda *arguments: context().essentials.exptime(*arguments),
     all_answered,
-    lambda *arguments: context().usual.ask_for(*arguments),
-    lambda *arguments: context().usual.ask(*arguments),
-    lambda *arguments: context().usual.must_ask_backups(*arguments),
-    lambda *arguments: context().usual.found(*arguments),
-    lambda *arguments: context().usual.begin(*arguments),
-    lambda *arguments: context().usual.plan(*arguments),
-    lambda *arguments: context().usual.stored(*arguments),
-    lambda *arguments: context().usual.commit(*arguments),
-    lambda *arguments: context().usual.found(Question.__new__(Question), *arguments),
-    lambda *arguments: context().usual.stored(Writing.__new__(Writing), *arguments),
-    lambda *arguments: UsualWay.__new__(UsualWay).ask(SessionId("p"), True),
-    lambda *arguments: UsualWay.__new__(UsualWay).begin(state()),
+    lambda *arguments: context().usual_loading.ask_for(*arguments),
+    lambda *arguments: context().usual_loading.ask(*arguments),
+    lambda *arguments: context().usual_loading.must_ask_backups(*arguments),
+    lambda *arguments: context().usual_loading.found(*arguments),
+    lambda *arguments: context().usual_saving.begin(*arguments),
+    lambda *arguments: context().usual_saving.plan(*arguments),
+    lambda *arguments: context().usual_saving.stored(*arguments),
+    lambda *arguments: context().usual_saving.commit(*arguments),
+    lambda *arguments: context().usual_loading.found(Question.__new__(Question), *arguments),
+    lambda *arguments: context().usual_saving.stored(Writing.__new__(Writing), *arguments),
+    lambda *arguments: UsualLoading.__new__(UsualLoading).ask(SessionId("p"), True),
+    lambda *arguments: UsualSaving.__new__(UsualSaving).begin(state()),
 ]
 TIMES = ("generation", "created_ms", "accessed_ms")
 DOCUMENTED = (MsmError, TypeError, ValueError, KeyError, IndexError, AttributeError, OverflowError, Boom, ProtocolError)

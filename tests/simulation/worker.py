@@ -58,10 +58,10 @@ class Worker:
     def find(self, session_id: SessionId, expect_write: bool) -> Flow[SessionState | None]:
         """Find a session as the managers do: the usual way first, then by a flow that goes on from there."""
         asked = None
-        question = self.ctx.usual.ask_for(str(session_id), expect_write)
+        question = self.ctx.usual_loading.ask_for(str(session_id), expect_write)
         if question is not None:
             outcomes: list[Outcome] = yield Exchange(question.batches)
-            state = self.ctx.usual.found(question, outcomes)
+            state = self.ctx.usual_loading.found(question, outcomes)
             if state is not None:
                 return state
             asked = Asked(question, outcomes)
@@ -70,12 +70,12 @@ class Worker:
     def keep(self, state: SessionState) -> Flow[SaveResult]:
         """Store a session as the managers do."""
         begun = None
-        writing = self.ctx.usual.begin(state)
+        writing = self.ctx.usual_saving.begin(state)
         if isinstance(writing, SaveResult):
             return writing
         if writing is not None:
             outcomes: list[Outcome] = yield Exchange(writing.batches)
-            result = self.ctx.usual.saved(writing, outcomes)
+            result = self.ctx.usual_saving.saved(writing, outcomes)
             if result is not None:
                 return result
             begun = Begun(writing, outcomes)
