@@ -14,8 +14,9 @@ __all__ = ["Node", "parse_failover_nodes", "parse_nodes"]
 _NODE_ID = re.compile(r"[A-Za-z0-9_]{1,32}")
 _ENTRY = re.compile(
     r"(?:(?P<node_id>[A-Za-z0-9_]{1,32}):)?"
-    r"(?:(?P<path>/[^\s,:]+)|(?P<host>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):(?P<port>[0-9]{1,5}))"
+    r"(?:(?P<path>/(?!/)[^\s,:]+)|(?P<host>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):(?P<port>[0-9]{1,5}))"
 )
+"""No path begins with two slashes: "redis://localhost" is a URL, not a socket of a node called redis."""
 _SEPARATOR = re.compile(r"[\s,]+")
 _ID_WORDS = "1-32 letters, digits or underscores, no dash"
 _PORT_WORDS = "1 to 65535"

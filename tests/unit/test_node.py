@@ -34,6 +34,8 @@ def test_text_names_nodes(text: str, nodes: list[Node]) -> None:
         "n1:localhost:0",
         "n1:localhost:65536",
         "http://host:8091/pools",
+        "redis://localhost",
+        "memcached://cache.internal",
         "localhost:11211,localhost:11212",  # several need ids
         "n1:a:1,n1:b:2",  # an id twice
         "n1:a:1,n2:a:1",  # an address twice: its backup would be the same process
