@@ -20,7 +20,6 @@ __all__ = [
     "SaveStatus",
     "Timeouts",
     "Tls",
-    "require_positive",
 ]
 
 _LONGEST_BUSY_POLL_S = 0.01

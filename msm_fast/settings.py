@@ -15,7 +15,7 @@ from msm_fast._core.record_format import RecordFormat
 from msm_fast._core.serializers import resolve_serializers
 from msm_fast.errors import ConfigurationError, harmless
 from msm_fast.node import Node, parse_failover_nodes, parse_nodes
-from msm_fast.policies import PARTS, Breaker, NearCacheSettings, Reconnect, Retry, Timeouts, Tls, require_positive
+from msm_fast.policies import PARTS, Breaker, NearCacheSettings, Reconnect, Retry, Timeouts, Tls
 
 __all__ = ["Settings"]
 
@@ -204,8 +204,7 @@ def _check_choice(name: str, value: object, accepted: tuple[object, ...]) -> Non
 def _check_lifetime(name: str, value: float | None) -> None:
     if value is None:
         return
-    require_positive(name, value)
-    if not 1 <= value <= _LONGEST_S:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 1 <= value <= _LONGEST_S:
         raise ConfigurationError(name, value, f"1 to {_LONGEST_S} seconds, or None: no limit")
 
 

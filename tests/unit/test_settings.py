@@ -1,6 +1,8 @@
 import dataclasses
 import logging
+import math
 import ssl
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +68,15 @@ def test_a_wrong_value_is_refused_with_its_name_and_what_is_accepted(setting: st
     assert caught.value.setting == setting
     assert caught.value.value == value
     assert caught.value.accepted
+
+
+@pytest.mark.parametrize("setting", ["max_inactive", "absolute_lifetime"])
+@pytest.mark.parametrize("value", [0, 0.5, -1, "1800", True, math.nan, math.inf, 2**32, timedelta(minutes=30)])
+def test_whatever_is_wrong_with_a_lifetime_it_is_said_from_where_to_where_and_how_to_have_none(
+    setting: str, value: Any
+) -> None:
+    with pytest.raises(ConfigurationError, match=f"{setting}=.* is not accepted: 1 to 4294967295 seconds, or None"):
+        Settings.build(**{setting: value})
 
 
 SECRET = "a secret of some length"
