@@ -129,7 +129,8 @@ def _black_list(ctx: Context, state: SessionState, failure: AttributeFailure) ->
         ctx.tell(
             "blacklisted",
             f"attribute {failure.name!r} of type {failure.type_name} is on the black list now: it is stored as null in "
-            "every session. Take it off with manager.blacklist.remove() when such values can be stored",
+            f"every session. Take it off with manager.blacklist.remove({failure.name!r}, {failure.type_name!r}) when "
+            "such values can be stored",
         )
     _tell_null(ctx, failure.name, _unserializable(state, failure), f"attribute {failure.name!r}")
 

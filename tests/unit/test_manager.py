@@ -1,5 +1,6 @@
 """The manager's own rules, on the embedded local store."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -115,6 +116,14 @@ def test_a_black_listed_attribute_is_null_in_local_sessions_too_and_can_be_taken
         assert ("handle", "builtins.object") in manager.blacklist
         manager.blacklist.clear()
         assert len(manager.blacklist) == 0
+
+
+def test_what_the_log_says_to_do_takes_an_attribute_off_the_black_list(caplog: pytest.LogCaptureFixture) -> None:
+    with SessionManager(on_unserializable="blacklist") as manager:
+        store(manager, **{"owner's handle": object()})
+        (call,) = re.findall(r"with (manager\.blacklist\.remove\(.*\)) when", caplog.text)
+        assert eval(call, {"manager": manager})
+        assert list(manager.blacklist) == []
 
 
 def test_a_black_list_that_cannot_be_read_is_refused_at_the_start(tmp_path: Path) -> None:
