@@ -45,7 +45,13 @@ class DistributionState(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class SaveResult:
-    """What a save did. node: the id of the node that holds the primary copy. backups: those with backup copies."""
+    """What a save did. node: the id of the node that holds the primary copy. backups: those with backup copies.
+
+    status: "stored". "merged": stored, with what others have stored meanwhile. "unchanged": there was nothing to store.
+    "queued": it is written behind the request. "local": it is kept on this host. "invalidated": the session was ended,
+    by this request or by another, and nothing is stored. "failed": it stood for one that could not be reached and can
+    be now, and is not stored.
+    """
 
     status: SaveStatus
     node: str | None = None
