@@ -116,7 +116,7 @@ class Settings:
                 object.__setattr__(self, name, str.__str__(getattr(self, name)))
         if not (isinstance(self.local_store, str) and _LOCAL_STORE.fullmatch(self.local_store)):
             raise ConfigurationError(
-                "local_store", harmless(self.local_store), "'memory' or 'sqlite:///path/of/a/file'"
+                "local_store", harmless(self.local_store), "'memory' or 'sqlite:////absolute/path/of/a/file'"
             )
         if self.blacklist_path is not None and not _is_path(self.blacklist_path):
             raise ConfigurationError("blacklist_path", self.blacklist_path, "the path of a file, or None")
