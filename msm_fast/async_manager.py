@@ -115,7 +115,10 @@ class AsyncSessionManager(Operations):
         return await self.save(session)
 
     async def close(self, timeout: float = 5.0) -> None:
-        """Write what is still to be written, waiting at most timeout seconds for it, and close all connections."""
+        """Write what is still to be written, waiting at most timeout seconds for it, and close all connections.
+
+        For the end of the process, as `SessionManager.close`: a node that is down then is not probed any more.
+        """
         deadline = time.monotonic() + timeout
         self._home.enter()
         try:

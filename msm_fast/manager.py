@@ -119,6 +119,8 @@ class SessionManager(Operations):
     def close(self, timeout: float = 5.0) -> None:
         """Write what is still to be written, waiting at most timeout seconds for it, and close all connections.
 
+        For the end of the process: late requests are served, each on connections of its own, but a node that is down
+        then is not probed any more, so that sessions may stay on this host for good.
         Not for a signal handler: what the signal has interrupted may hold a lock that this waits for. A handler that
         calls sys.exit() is enough: what is still to be written then is, at the end of the interpreter.
         """
