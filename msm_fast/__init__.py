@@ -2,7 +2,15 @@
 
 from importlib.metadata import version as _version
 
-from msm_fast._core.attributes import AttributeMap
+try:
+    from msm_fast._core.attributes import AttributeMap
+except ModuleNotFoundError as error:
+    if error.name != "msm_fast._core.attributes":
+        raise
+    raise ImportError(
+        f"msm_fast is not built for this Python in {__path__[0]}: run `pip install -e .` in the folder above, "
+        "or start Python in another one to use the msm_fast that is installed"
+    ) from error
 from msm_fast._core.codec import register_type
 from msm_fast._core.near_cache import NearCache
 from msm_fast._core.placement import RendezvousHash
