@@ -154,8 +154,11 @@ class SessionMiddleware:
             await request.load()
             try:
                 await self._run(scope, receive, response)
-            except UNREACHABLE as error:
-                await response.refuse(error)
+            except Exception as error:
+                reason = _reason_to_refuse(error)
+                if reason is None:
+                    raise
+                await response.refuse(reason)
             await request.close()
         finally:
             request.abandon()
@@ -320,6 +323,20 @@ def _manager_of(settings: dict[str, Any], max_age: int | None) -> AsyncSessionMa
         if max_age is not None:
             settings.setdefault("max_inactive", max_age)
     return AsyncSessionManager(**settings)
+
+
+def _reason_to_refuse(error: Exception) -> Exception | None:
+    """Return why the session is not available if error says that and nothing else, or None.
+
+    What tasks raise comes in an ExceptionGroup, from asyncio.TaskGroup as from anyio's.
+    """
+    if isinstance(error, UNREACHABLE):
+        return error
+    grouped = getattr(error, "exceptions", None)  # ExceptionGroup came with Python 3.11
+    if not isinstance(grouped, tuple):
+        return None
+    reasons = [_reason_to_refuse(each) for each in grouped]
+    return None if None in reasons else next(iter(reasons), None)
 
 
 def _cookie_header(scope: Scope) -> str:

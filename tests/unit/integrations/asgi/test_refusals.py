@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
+import anyio
 import pytest
 
 from msm_fast import AsyncSessionManager, CorruptRecord, LockTimeout, SessionId, SessionUnavailable
@@ -25,6 +26,45 @@ def test_when_the_store_fails_the_answer_is_503_and_the_cookie_stays(
     assert [message["type"] for message in browser.send()] == ["http.response.start", "http.response.body"]
     assert (browser.status, browser.header("retry-after"), browser.header("set-cookie")) == (503, "1", None)
     assert browser.cookie == kept
+
+
+def test_so_is_the_answer_when_tasks_of_a_group_look_at_it(
+    browse: Callable[..., Browser], failing: type[Failing]
+) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        async def look() -> None:
+            scope["session"]["seen"] = True
+            await scope["session"].save()
+
+        async with anyio.create_task_group() as outer, anyio.create_task_group() as inner:
+            outer.start_soon(look)
+            inner.start_soon(look)
+
+    browser = browse(app)
+    browser.cookie = str(SessionId.generate())
+    browser.send()
+    assert (browser.status, browser.header("retry-after")) == (503, "1")
+
+
+def test_but_not_when_another_of_them_fails_for_another_reason(
+    browse: Callable[..., Browser], failing: type[Failing]
+) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        async def look() -> None:
+            scope["session"]["seen"] = True
+            await scope["session"].save()
+
+        async def fail() -> None:
+            raise RuntimeError("broken")
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(look)
+            group.start_soon(fail)
+
+    with pytest.raises(Exception, match="unhandled errors in a TaskGroup") as raised:
+        browse(app).send()
+    group: Any = raised.value  # ExceptionGroup came with Python 3.11
+    assert any(isinstance(error, RuntimeError) for error in group.exceptions)
 
 
 def test_but_it_is_told_the_new_id_that_the_application_has_stored_before(
