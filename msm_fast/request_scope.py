@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Awaitable
 from enum import Enum
@@ -250,13 +251,14 @@ class AsyncRequestScope(RequestLife):
     used: a request that never looks at it is not harmed.
     """
 
-    __slots__ = ("_error",)
+    __slots__ = ("_error", "_saving")
 
     _manager: AsyncSessionManager
 
     def __init__(self, manager: AsyncSessionManager, cookie_value: str | None, method: str, uri: str) -> None:
         super().__init__(manager, cookie_value, method, uri)
         self._error: MsmError | None = None
+        self._saving: asyncio.Lock | None = None
 
     async def load(self) -> Session:
         """Look the session up and return it; once: further calls return it at once."""
@@ -280,6 +282,8 @@ class AsyncRequestScope(RequestLife):
     async def save(self) -> SaveResult:
         """Store what changed; a session that the request never looked at costs nothing.
 
+        Tasks of the request may save at once, and go on with the session meanwhile: each waits for those before.
+
         Raises: SessionUnavailable, SerializationError, ConflictError.
         """
         session = self.session
@@ -289,17 +293,32 @@ class AsyncRequestScope(RequestLife):
             if self._lock is not None:
                 await self.close()
             return _UNCHANGED
-        state = session.state
         if self.is_ignored:
-            self._tell_ignored_change(state)
+            self._tell_ignored_change(session.state)
             return _UNCHANGED
-        if self.is_open_ended:
-            self.left_s = self._ctx.settings.timeouts.request
-        result = await self._manager._save(state, self, self._lock)
-        if self._lock is not None:  # as in RequestScope
-            await self.close()
+        if self._saving is None:
+            self._saving = asyncio.Lock()
+        async with self._saving:
+            state = session.state
+            if self.is_open_ended:
+                self.left_s = self._ctx.settings.timeouts.request
+            result = await self._store(state)
+            if self._lock is not None:  # as in RequestScope
+                await self.close()
         if self._rules.learns:
             self._learn(state, result)
+        return result
+
+    async def _store(self, state: SessionState) -> SaveResult:
+        """Save a state. The session may get a new id meanwhile, and then goes on in another one."""
+        state.is_being_saved = True
+        try:
+            result = await self._manager._save(state, self, self._lock)
+        finally:
+            state.is_being_saved = False
+        now = self.session.state
+        if now is not state and now.rotated_from is not None and result.status == "stored":
+            now.rotated_from = state.stored  # it is no other request's, to be merged with
         return result
 
     async def close(self) -> None:

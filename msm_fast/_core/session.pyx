@@ -144,10 +144,12 @@ cdef class Session:
         """Give the session a new id and let the old one die; call it at login and at every change of privilege."""
         cdef SessionState state = self._now()
         cdef SessionState fresh = self._mint()
-        if state.is_live:  # requests that share it must not be given the new id: they came with the old one
+        cdef tuple retired = _retire(state)
+        # Requests that share it must not be given the new id: they came with the old one. Nor must a save on its way.
+        if state.is_live or state.is_being_saved:
             state = self._state = state.part_with()
         state.retired_max_inactive_s = state.longest_max_inactive_s()
-        state.retired = _retire(state)
+        state.retired = retired
         state.session_id = fresh.session_id
         state.rotated_from, state.stored = state.stored or state.rotated_from, None
         state.local_kind, state.local_generation, state.is_live = fresh.local_kind, 0, False
@@ -211,7 +213,7 @@ MutableMapping.register(Session)
 
 cdef tuple _retire(SessionState state):
     """Return the ids whose copies go when a session is saved that is ended, or gets a new id."""
-    if state.keeps_id:
+    if state.keeps_id or state.is_being_saved:
         return (*state.retired, state.session_id)
     return state.retired
 

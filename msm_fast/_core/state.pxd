@@ -52,6 +52,7 @@ cdef class SessionState:
     cdef public dict unencodable
     cdef public bint must_store
     cdef public bint has_moved
+    cdef public bint is_being_saved
     cdef public str moved_from
     cdef public tuple retired
     cdef public long retired_max_inactive_s

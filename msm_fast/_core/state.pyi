@@ -73,6 +73,7 @@ class SessionState:
     unencodable: dict[str, object] | None
     must_store: bool
     has_moved: bool
+    is_being_saved: bool
     moved_from: str | None
     retired: tuple[SessionId, ...]
     retired_max_inactive_s: int

@@ -326,6 +326,35 @@ def test_a_local_store_in_a_file_holds_the_loop_up_nowhere(nodes: Nodes, run: Ru
     run(test())
 
 
+@pytest.mark.parametrize("is_known", [True, False])
+@pytest.mark.parametrize("waits", [True, False])
+def test_a_save_that_is_on_its_way_takes_nothing_from_a_login(
+    nodes: Nodes, run: Run, is_known: bool, waits: bool
+) -> None:
+    """As when tasks of one request save what they have found, each by itself."""
+
+    async def test() -> None:
+        async with AsyncSessionManager(text_of(nodes), timeouts=UNHURRIED) as manager:
+            before = await put(manager, cart=[1]) if is_known else None
+            scope = manager.request(before, "POST")
+            session = await scope.load()
+            session["seen"] = 1
+            given = before or session.id
+            saving = asyncio.ensure_future(scope.save())
+            await asyncio.sleep(0)
+            session.rotate_id()
+            session["user"] = "ann"
+            if waits:
+                await saving
+            assert (await scope.save()).status == "stored"
+            await asyncio.gather(saving, scope.close())
+            expected = {"cart": [1], "seen": 1, "user": "ann"} if is_known else {"seen": 1, "user": "ann"}
+            assert await seen(manager, session.id) == expected
+            assert await manager.load(given) is None
+
+    run(test())
+
+
 def test_a_request_that_is_cancelled_lets_its_lock_go_at_once(nodes: Nodes, run: Run) -> None:
     async def test() -> None:
         timeouts = replace(UNHURRIED, lock=20)
