@@ -310,12 +310,15 @@ class AsyncRequestScope(RequestLife):
         return result
 
     async def _store(self, state: SessionState) -> SaveResult:
-        """Save a state. The session may get a new id meanwhile, and then goes on in another one."""
+        """Save a state, and have what is done to the session meanwhile saved the next time."""
+        lifetimes = (state.max_inactive_s, state.absolute_lifetime_s)
         state.is_being_saved = True
         try:
             result = await self._manager._save(state, self, self._lock)
         finally:
             state.is_being_saved = False
+        if (state.max_inactive_s, state.absolute_lifetime_s) != lifetimes and not state.is_live:
+            state.must_store |= state.is_kept
         now = self.session.state
         if now is not state and now.rotated_from is not None and result.status == "stored":
             now.rotated_from = state.stored  # it is no other request's, to be merged with

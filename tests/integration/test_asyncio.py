@@ -355,6 +355,26 @@ def test_a_save_that_is_on_its_way_takes_nothing_from_a_login(
     run(test())
 
 
+def test_a_lifetime_that_is_set_while_a_save_is_on_its_way_is_stored_by_the_next(nodes: Nodes, run: Run) -> None:
+    async def test() -> None:
+        async with AsyncSessionManager(text_of(nodes), timeouts=UNHURRIED) as manager:
+            async with manager.request(cookie := await put(manager, n=1), "POST") as session:
+                session["n"] = 2
+            scope = manager.request(cookie, "POST")
+            session = await scope.load()
+            session["n"] = 3
+            saving = asyncio.ensure_future(scope.save())
+            await asyncio.sleep(0)
+            session.max_inactive = 60
+            await saving
+            await scope.save()
+            found = await manager.load(cookie)
+            assert found is not None
+            assert found.max_inactive == 60
+
+    run(test())
+
+
 def test_a_request_that_is_cancelled_lets_its_lock_go_at_once(nodes: Nodes, run: Run) -> None:
     async def test() -> None:
         timeouts = replace(UNHURRIED, lock=20)
