@@ -46,7 +46,7 @@ class Blacklist:
 
     def __init__(
         self,
-        path: str | None = None,
+        path: str | os.PathLike[str] | None = None,
         on_problem: Callable[[str], object] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -229,7 +229,7 @@ def _changed(entries: Mapping[Entry, None], wanted: Mapping[Entry, bool]) -> dic
 class _BlacklistFile:
     """A JSON file, replaced as a whole, so that a reader or a crash meets the old list or the new one."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = os.path.realpath(path)
         self._folder = os.path.dirname(self.path)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import math
+import os
 from dataclasses import dataclass, fields
 from typing import Literal
 
@@ -20,6 +21,7 @@ __all__ = [
     "SaveStatus",
     "Timeouts",
     "Tls",
+    "path_as_text",
 ]
 
 _LONGEST_BUSY_POLL_S = 0.01
@@ -190,16 +192,15 @@ class Tls:
     configured with, or server_hostname if that is given, for nodes that are configured by their addresses.
     """
 
-    ca_file: str | None = None
-    certificate_file: str | None = None
-    key_file: str | None = None
+    ca_file: str | os.PathLike[str] | None = None
+    certificate_file: str | os.PathLike[str] | None = None
+    key_file: str | os.PathLike[str] | None = None
     check_hostname: bool = True
     server_hostname: str | None = None
 
     def __post_init__(self) -> None:
         for name in ("ca_file", "certificate_file", "key_file"):
-            if not _is_text_or_none(getattr(self, name)):
-                raise ConfigurationError(f"tls.{name}", getattr(self, name), "the path of a file, or None")
+            object.__setattr__(self, name, path_as_text(f"tls.{name}", getattr(self, name)))
         if self.key_file is not None and self.certificate_file is None:
             raise ConfigurationError("tls.key_file", self.key_file, "only with certificate_file")
         if not isinstance(self.check_hostname, bool):
@@ -207,6 +208,17 @@ class Tls:
         hostname = self.server_hostname
         if not _is_text_or_none(hostname) or (hostname or "").startswith("."):
             raise ConfigurationError("tls.server_hostname", hostname, "the name in the servers' certificates, or None")
+
+
+def path_as_text(setting: str, value: object) -> str | None:
+    """Return the path of a file as text, given as that or as a pathlib.Path; None, if there is none, as it is.
+
+    Raises: ConfigurationError.
+    """
+    text = os.fspath(value) if isinstance(value, os.PathLike) else value
+    if text is not None and not (isinstance(text, str) and _is_text_or_none(text)):
+        raise ConfigurationError(setting, value, "the path of a file, or None")
+    return text
 
 
 def _is_text_or_none(value: object) -> bool:

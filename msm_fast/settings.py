@@ -15,7 +15,7 @@ from msm_fast._core.record_format import RecordFormat
 from msm_fast._core.serializers import resolve_serializers
 from msm_fast.errors import ConfigurationError, harmless
 from msm_fast.node import Node, parse_failover_nodes, parse_nodes
-from msm_fast.policies import PARTS, Breaker, NearCacheSettings, Reconnect, Retry, Timeouts, Tls
+from msm_fast.policies import PARTS, Breaker, NearCacheSettings, Reconnect, Retry, Timeouts, Tls, path_as_text
 
 __all__ = ["Settings"]
 
@@ -65,7 +65,7 @@ class Settings:
     on_corrupt: str = "local"
     on_unserializable: str = "stop_application"
     on_stop: Callable[[], None] | Literal["end_process"] | None = None
-    blacklist_path: str | None = None
+    blacklist_path: str | os.PathLike[str] | None = None
     serializer: Any = "native"
     secrets: tuple[str | bytes, ...] = field(default=(), repr=False)
     encrypt: bool = False
@@ -118,8 +118,7 @@ class Settings:
             raise ConfigurationError(
                 "local_store", harmless(self.local_store), "'memory' or 'sqlite:////absolute/path/of/a/file'"
             )
-        if self.blacklist_path is not None and not _is_path(self.blacklist_path):
-            raise ConfigurationError("blacklist_path", self.blacklist_path, "the path of a file, or None")
+        object.__setattr__(self, "blacklist_path", path_as_text("blacklist_path", self.blacklist_path))
         for name in ("attribute_filter", "ignore_requests"):
             _check_pattern(name, getattr(self, name))
         _check_locking(self.locking)
@@ -211,10 +210,6 @@ def _check_lifetime(name: str, value: float | None) -> None:
 def _check_size(name: str, value: object) -> None:
     if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 0):
         raise ConfigurationError(name, value, "a number of bytes, or None")
-
-
-def _is_path(value: object) -> bool:
-    return isinstance(value, str) and value != "" and "\0" not in value
 
 
 def _check_credentials(value: object) -> None:

@@ -26,7 +26,7 @@ class TlsFiles:
     def __init__(self, tls: Tls) -> None:
         trusted = tls.ca_file or ssl.get_default_verify_paths().cafile
         self._tls = tls
-        self._paths = [path for path in (trusted, tls.certificate_file, tls.key_file) if path is not None]
+        self._paths = [os.fspath(path) for path in (trusted, tls.certificate_file, tls.key_file) if path is not None]
         self._seen = [_version(path) for path in self._paths]  # before they are read: what comes later is noticed
         self._context = _context(tls)
 
@@ -61,20 +61,21 @@ def _context(tls: Tls) -> ssl.SSLContext:
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.options |= ssl.OP_NO_RENEGOTIATION
     if tls.certificate_file is not None:
-        _load_certificate(context, tls.certificate_file, tls.key_file)
+        _load_certificate(context, tls)
     return context
 
 
-def _load_certificate(context: ssl.SSLContext, certificate_file: str, key_file: str | None) -> None:
-    for name, path in (("tls.certificate_file", certificate_file), ("tls.key_file", key_file)):
+def _load_certificate(context: ssl.SSLContext, tls: Tls) -> None:
+    assert tls.certificate_file is not None
+    for name, path in (("tls.certificate_file", tls.certificate_file), ("tls.key_file", tls.key_file)):
         if path is not None and not os.access(path, os.R_OK):
             raise ConfigurationError(name, path, "a file that is there and that this user may read")
     try:
         # Without this function OpenSSL would ask for a password on the terminal, and wait.
-        context.load_cert_chain(certificate_file, key_file, password=_no_password)
+        context.load_cert_chain(tls.certificate_file, tls.key_file, password=_no_password)
     except (OSError, ValueError) as error:
         accepted = f"a certificate, as PEM, whose key is there or in key_file and needs no password ({error})"
-        raise ConfigurationError("tls.certificate_file", certificate_file, accepted) from error
+        raise ConfigurationError("tls.certificate_file", tls.certificate_file, accepted) from error
 
 
 def _no_password() -> str:

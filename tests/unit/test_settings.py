@@ -46,7 +46,6 @@ def test_settings_are_frozen() -> None:
         ("on_stop", "exit"),
         ("blacklist_path", ""),
         ("blacklist_path", "a\0b"),
-        ("blacklist_path", Path("black.json")),
         ("attribute_filter", ""),
         ("attribute_filter", "(cart"),
         ("attribute_filter", b"cart"),
@@ -77,6 +76,13 @@ def test_whatever_is_wrong_with_a_lifetime_it_is_said_from_where_to_where_and_ho
 ) -> None:
     with pytest.raises(ConfigurationError, match=f"{setting}=.* is not accepted: 1 to 4294967295 seconds, or None"):
         Settings.build(**{setting: value})
+
+
+def test_a_pathlib_path_is_a_path_of_a_file_too(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    assert Settings.build(blacklist_path=path).blacklist_path == str(path)
+    assert Settings.build(tls=Tls(ca_file=path)).tls == Tls(ca_file=str(path))
+    assert Tls(certificate_file=path, key_file=path) == Tls(certificate_file=str(path), key_file=str(path))
 
 
 SECRET = "a secret of some length"
