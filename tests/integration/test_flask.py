@@ -452,6 +452,22 @@ def test_a_session_that_is_first_used_after_its_request_has_ended_is_not_locked(
     assert twin(client, locking).get("/stream").text == "...True..."
 
 
+def test_a_websocket_is_open_for_hours_and_locks_nobody_out(make: Callable[..., Flask], client: FlaskClient) -> None:
+    client.post("/set/before")
+    locking = make(**LOCKED)
+    upgrade = {"Connection": "Upgrade", "Upgrade": "websocket"}
+
+    @locking.route("/socket", websocket=True)
+    def talk() -> str:  # as those of Flask-Sock do, until its client goes away
+        assert session["before"] is True
+        assert twin(client, locking).post("/set/between").status_code == 200
+        session["said"] = True
+        return ""
+
+    assert twin(client, locking).get("/socket", headers=upgrade).status_code == 200
+    assert twin(client, locking).get("/everything").json == {"before": True, "between": True, "said": True}
+
+
 def test_a_lock_that_comes_after_its_request_has_ended_is_let_go(
     make: Callable[..., Flask], client: FlaskClient
 ) -> None:

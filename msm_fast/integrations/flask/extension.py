@@ -6,11 +6,17 @@ import contextlib
 from collections.abc import Mapping
 from typing import Any
 
-from flask import Flask, got_request_exception, session
+from flask import Flask, got_request_exception, request_started, session
 
 from msm_fast.errors import ConfigurationError
 from msm_fast.integrations.flask.commands import commands
-from msm_fast.integrations.flask.interface import MsmSessionInterface, close_session, note_unanswered, refusal
+from msm_fast.integrations.flask.interface import (
+    MsmSessionInterface,
+    close_session,
+    leave_websocket_unlocked,
+    note_unanswered,
+    refusal,
+)
 from msm_fast.integrations.flask.session import FlaskSession
 from msm_fast.integrations.flask.tagged_json import SERIALIZERS
 from msm_fast.integrations.session_headers import UNREACHABLE
@@ -50,6 +56,7 @@ class MsmFast:
         app.session_interface = MsmSessionInterface(manager)
         if manager.settings.locking not in ("merge", "none"):  # it lets the lock go
             app.teardown_request(_close_session)
+            request_started.connect(leave_websocket_unlocked, app)
         for kind in UNREACHABLE:
             app.error_handler_spec[None][None].setdefault(kind, refusal)
         got_request_exception.connect(note_unanswered, app)

@@ -20,7 +20,7 @@ from msm_fast.integrations.session_headers import REFUSAL, REFUSAL_HEADERS, UNRE
 from msm_fast.manager import SessionManager
 from msm_fast.policies import SaveResult
 
-__all__ = ["MsmSessionInterface", "close_session", "note_unanswered", "refusal"]
+__all__ = ["MsmSessionInterface", "close_session", "leave_websocket_unlocked", "note_unanswered", "refusal"]
 
 _log = logging.getLogger("msm_fast.flask")
 _ATTRIBUTE = "msm_fast_session"
@@ -169,6 +169,18 @@ def close_session() -> None:
     """
     session = vars(_context()).pop(_ATTRIBUTE, None)
     if session is not None:
+        session.scope.close()
+
+
+def leave_websocket_unlocked(app: Flask, **_: object) -> None:
+    """Take no lock for a websocket, as of Flask-Sock: its view goes on for as long as its client stays.
+
+    What the client says it wants is not enough, or it could have any request go without: the view's route counts.
+    """
+    context = _context()
+    session = getattr(context, _ATTRIBUTE, None)
+    rule = context.request.url_rule
+    if session is not None and rule is not None and rule.websocket:
         session.scope.close()
 
 
