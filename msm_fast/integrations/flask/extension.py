@@ -79,11 +79,11 @@ def _close_session(error: BaseException | None) -> None:
 
 
 def _rotate_at_login(app: Flask) -> None:
-    """Have Flask-Login, if it is there, tell of each login: of one by its "remember me" cookie too."""
+    """Have Flask-Login, if it is there, tell of each login, by its "remember me" cookie or confirmed anew as well."""
     with contextlib.suppress(ImportError):
         from flask_login import signals
 
-        for signal in (signals.user_logged_in, signals.user_loaded_from_cookie):
+        for signal in (signals.user_logged_in, signals.user_loaded_from_cookie, signals.user_login_confirmed):
             signal.connect(_rotate_id, app)
 
 

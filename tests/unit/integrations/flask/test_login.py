@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from flask import Flask
-from flask_login import LoginManager, UserMixin, login_user
+from flask_login import LoginManager, UserMixin, confirm_login, login_user
 
 from tests.unit.integrations.flask.shop import cookie_of, manager_of, stored
 
@@ -26,6 +26,11 @@ def login_app(app: Flask) -> Flask:
     def log_in_by_flask_login() -> str:
         login_user(User(), remember=True)
         return "hello"
+
+    @app.post("/confirm")
+    def confirm_by_flask_login() -> str:
+        confirm_login()
+        return "still you"
 
     @app.get("/me")
     def me() -> str:
@@ -58,3 +63,16 @@ def test_so_does_one_by_its_remember_me_cookie(login_app: Flask) -> None:
     assert client.get("/me").text == "ada"
     assert cookie_of(client) != cookie_of(attacker)
     assert attacker.get("/me").text == "None"
+
+
+@OLD_CLOCK
+def test_and_so_does_a_login_that_is_confirmed_and_fresh_again(login_app: Flask) -> None:
+    client = login_app.test_client()
+    client.post("/login")
+    client.delete_cookie("session")
+    client.get("/me")
+    seen_by_somebody_else = cookie_of(client)
+    client.post("/confirm")
+    assert cookie_of(client) != seen_by_somebody_else
+    assert stored(login_app, client)["_fresh"] is True
+    assert manager_of(login_app).load(seen_by_somebody_else) is None
