@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from contextvars import copy_context
 from functools import partial
 from http import HTTPStatus
 from typing import Any
@@ -112,7 +113,11 @@ class MsmSessionInterface(SessionInterface):
         return session.modified or not _is_for_caches(response)
 
     def _late_save(self, app: Flask, session: FlaskSession, told: str | None) -> Callable[[], None]:
-        """Return what stores what a body has written while it was sent."""
+        """Return what stores what a body has written while it was sent.
+
+        To encode a value may take the request, as of a translation, or the application's own JSON. Both are over when
+        the body is, but in this copy of their variables.
+        """
 
         def save() -> None:
             if not session.engine_session.is_at_hand:
@@ -122,7 +127,7 @@ class MsmSessionInterface(SessionInterface):
             if value not in (None, told, session.presented) and result.status not in ("unchanged", "invalidated"):
                 _log.warning("a session got its id after the headers had left; the client will not know it")
 
-        return save
+        return partial(copy_context().run, save)
 
     def _refresh_unused(self, app: Flask, session: FlaskSession, response: Response) -> None:
         """Let the expiry of a permanent session slide although nobody has looked at it, as Flask does."""

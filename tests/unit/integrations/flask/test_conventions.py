@@ -8,8 +8,10 @@ from typing import Any
 
 import flask
 import pytest
-from flask import Flask, session, stream_with_context
+from flask import Flask, request, session, stream_with_context
+from flask.json.provider import DefaultJSONProvider
 from flask.testing import FlaskClient
+from markupsafe import Markup
 
 from msm_fast import AsyncSessionManager, ConfigurationError, SessionManager, Settings
 from msm_fast.integrations.flask import FlaskSession, MsmFast
@@ -86,6 +88,39 @@ def test_what_a_streaming_body_writes_is_stored_when_it_ends(
         assert response.text == "one"
     assert stored(app, client) == {"n": 1, "after": True} | ({"before": True} if is_looked_at_before else {})
     assert caplog.text == ""
+
+
+class Translated:
+    """A text that is translated when it is shown, into the language of the request."""
+
+    def __html__(self) -> str:
+        return f"hello in {request.args['language']}"
+
+
+class Price:
+    """What only the application's own JSON knows."""
+
+
+class ShopJson(DefaultJSONProvider):
+    @staticmethod
+    def default(o: object) -> object:
+        return "12 cents" if isinstance(o, Price) else DefaultJSONProvider.default(o)
+
+
+@pytest.mark.parametrize(("value", "expected"), [(Translated(), Markup("hello in de")), (Price(), "12 cents")])
+def test_what_is_stored_by_a_streamed_response_is_what_its_request_has_made_of_it(
+    app: Flask, client: FlaskClient, value: object, expected: object
+) -> None:
+    app.json = ShopJson(app)
+
+    @app.post("/stream")
+    def stream() -> flask.Response:
+        session["value"] = value
+        return flask.Response(iter(["one"]))
+
+    with client.post("/stream?language=de") as response:
+        assert response.text == "one"
+    assert stored(app, client) == {"value": expected}
 
 
 def test_a_session_that_begins_after_the_headers_left_is_warned_about(
