@@ -63,6 +63,7 @@ class SessionMiddleware:
             if not isinstance(body, (list, tuple)):
                 response.stream()
                 return _Body(body, response)
+            response.check_begun()
             response.end()
         except UNREACHABLE as error:
             body = response.refuse(error)
@@ -82,6 +83,7 @@ class _Response:
         self._start_response = start_response
         self.has_started = False
         self._is_streamed = False
+        self._obstacle: BaseException | None = None
 
     def stream(self) -> None:
         """Have no lock from when the headers have left: the body is made while it is sent, perhaps for hours."""
@@ -98,7 +100,11 @@ class _Response:
         """
         headers = list(headers)
         if not self.has_started:
-            result = self._scope.save()
+            try:
+                result = self._scope.save()
+            except UNREACHABLE as error:
+                self._obstacle = error
+                raise
             self.has_started = True
             if self._is_streamed:
                 self._scope.close()
@@ -107,6 +113,11 @@ class _Response:
         if self._scope.session.was_used:
             add_session(headers, self._session_headers.sent)
         return self._pass_on(status, headers, exc_info)
+
+    def check_begun(self) -> None:
+        """Raise what kept app from starting the response, if it made nothing of that: Werkzeug's debugger does so."""
+        if self._obstacle is not None and not self.has_started:
+            raise self._obstacle
 
     def end(self) -> None:
         """Store what the app wrote after it had started the response."""
@@ -144,6 +155,7 @@ class _Body:
         try:
             for part in self._body:  # noqa: UP028 - who stops early has `yield from` close the app's body, and `close` again
                 yield part
+            self._response.check_begun()
         except GeneratorExit:  # the client has gone
             raise
         except BaseException as error:

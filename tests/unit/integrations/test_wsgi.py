@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -21,6 +22,7 @@ from msm_fast import (
     SessionUnavailable,
 )
 from msm_fast.integrations.cookies import CookieSettings
+from msm_fast.integrations.session_headers import REFUSAL
 from msm_fast.integrations.wsgi import ENVIRON_KEY, SessionMiddleware
 from msm_fast.manager import RequestScope
 
@@ -422,6 +424,24 @@ def test_when_the_store_fails_the_answer_is_503_and_the_cookie_stays(
     assert response.all("set-cookie") == []
     assert b"stored" not in response.body
     assert cookie == browser.cookie
+
+
+@pytest.mark.parametrize("is_streamed", [True, False])
+def test_so_it_is_if_the_application_makes_nothing_of_that(
+    manager: SessionManager, monkeypatch: pytest.MonkeyPatch, is_streamed: bool
+) -> None:
+    def fail(scope: RequestScope) -> SaveResult:
+        raise SessionUnavailable("no copy can be reached")
+
+    def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        with contextlib.suppress(SessionUnavailable):  # as Werkzeug's debugger does, which has an error page for it
+            start_response("500 Internal Server Error", [("Content-Type", "text/plain")])
+        return iter(()) if is_streamed else []
+
+    monkeypatch.setattr(RequestScope, "save", fail)
+    response = Browser(SessionMiddleware(app, manager)).send()
+    assert (response.status, response.all("retry-after")) == (503, ["1"])
+    assert response.body == REFUSAL
 
 
 def test_an_ignored_request_sets_no_cookie_and_deletes_none() -> None:
