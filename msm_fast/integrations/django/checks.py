@@ -49,12 +49,20 @@ def _check_engine() -> Iterator[checks.CheckMessage]:
 
 def _check_middleware(settings: Settings) -> Iterator[checks.CheckMessage]:
     by_request = [name for name in ("locking", "ignore_requests") if getattr(settings, name) not in (None, *_UNLOCKED)]
-    if by_request and not any(_is_ours(path, SessionMiddleware) for path in django_settings.MIDDLEWARE):
+    has_ours = any(_is_ours(path, SessionMiddleware) for path in django_settings.MIDDLEWARE)
+    if by_request and not has_ours:
         yield checks.Error(
             f"MSM_FAST: {' and '.join(by_request)} can have no effect: Django's middleware does not say which "
             "request a session is for.",
             hint=f'Put "{_ENGINE}.SessionMiddleware" in MIDDLEWARE, in place of Django\'s SessionMiddleware.',
             id="msm_fast.E003",
+        )
+    if _DJANGOS_MIDDLEWARE in django_settings.MIDDLEWARE and has_ours:
+        yield checks.Warning(
+            "MIDDLEWARE names msm_fast's SessionMiddleware and Django's: a request has its session from the one that "
+            "is named last, and Django's deletes the cookie of a session that is not found.",
+            hint=f'Take "{_DJANGOS_MIDDLEWARE}" out.',
+            id="msm_fast.W008",
         )
 
 
@@ -101,7 +109,8 @@ def check_cookie(app_configs: Sequence[Any] | None = None, **_: object) -> list[
 
 
 _UNLOCKED = ("merge", "none")
-_DJANGOS = {"django.contrib.sessions", "django.contrib.sessions.middleware.SessionMiddleware"}
+_DJANGOS_MIDDLEWARE = "django.contrib.sessions.middleware.SessionMiddleware"
+_DJANGOS = {"django.contrib.sessions", _DJANGOS_MIDDLEWARE}
 _READERS = {
     "SESSION_COOKIE_SECURE": "who listens to a request that is not encrypted reads",
     "SESSION_COOKIE_HTTPONLY": "a script that somebody has put into a page reads",

@@ -13,7 +13,7 @@ from django.views.debug import ExceptionReporter
 
 from msm_fast.errors import ConfigurationError
 from msm_fast.integrations.django.managers import managers, settings_of_django
-from tests.django_site import DJANGOS, serve
+from tests.django_site import DJANGOS, OURS, serve
 
 SECRET = token_hex()
 
@@ -103,6 +103,12 @@ def test_a_serializer_of_sessions_that_has_no_meaning_is_warned_of() -> None:
 def test_settings_that_go_by_the_request_need_our_middleware(setting: dict[str, str]) -> None:
     assert ids(MSM_FAST=setting, MIDDLEWARE=[DJANGOS]) == ["msm_fast.E003"]
     assert ids(MSM_FAST=setting) == []
+
+
+@pytest.mark.parametrize("both", [[OURS, DJANGOS], [DJANGOS, OURS]])
+def test_djangos_middleware_beside_ours_is_warned_of(both: list[str]) -> None:
+    assert ids(MIDDLEWARE=both) == ["msm_fast.W008"]
+    assert ids(MIDDLEWARE=[DJANGOS]) == []
 
 
 def test_a_deployment_without_nodes_is_warned_of() -> None:
