@@ -149,7 +149,8 @@ class BlockingDriver:
         in_use: dict[int, Connection] = {}
         outcomes: list[Outcome | None] = [None] * len(batches)
         try:
-            for i, batch in enumerate(batches):
+            # In one order of all threads: where connections are shared, none waits for one with what another waits for.
+            for i, batch in sorted(enumerate(batches), key=lambda numbered: numbered[1].node):
                 try:
                     connection = self._acquire(batch.node, deadline)
                     if batch.life not in (None, connection.life):

@@ -5,7 +5,8 @@ import socket
 import socketserver
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from types import SimpleNamespace
 
@@ -13,8 +14,10 @@ import pytest
 
 from msm_fast import Node, Timeouts
 from msm_fast._core import wire
+from msm_fast._core.wire import Command
 from msm_fast.drivers.blocking import BlockingDriver
 from msm_fast.drivers.connection import Connection
+from msm_fast.drivers.failures import ConnectionFailed
 from msm_fast.drivers.greeting import FIRST_FREE_OPAQUE
 from msm_fast.engine.effects import Batch, Exchange, Flow, NodeFailure, Outcome, Sleep
 from tests.integration.conftest import Nodes, have_no_plain_sockets
@@ -146,6 +149,30 @@ def test_the_requests_deadline_is_told_from_the_nodes_fault(driver: BlockingDriv
         nodes["n1"].resume()
     assert isinstance(outcome, NodeFailure)
     assert outcome.kind == "deadline"
+
+
+def test_threads_that_share_the_last_connections_to_two_nodes_do_not_wait_for_each_other(
+    nodes: Nodes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(node: Node, deadline: float) -> Connection:
+        raise ConnectionFailed("refused", False, "it has too many connections")
+
+    def start_and_wait_for_the_other(connection: Connection, commands: Sequence[Command]) -> None:
+        start(connection, commands)
+        with suppress(threading.BrokenBarrierError):
+            both_have_begun.wait(0.2)
+
+    have_no_plain_sockets(monkeypatch)
+    named = {name: Node(name, "127.0.0.1", nodes[name].port) for name in ("n1", "n2")}
+    batches = [Batch(name, [wire.noop()]) for name in named]
+    with closing(BlockingDriver(named, Timeouts(connect=1, operation=1))) as driver:
+        exchange(driver, *batches)
+        monkeypatch.setattr(driver, "_connect", refuse)
+        start, both_have_begun = Connection.start, threading.Barrier(2)
+        monkeypatch.setattr(Connection, "start", start_and_wait_for_the_other)
+        with ThreadPoolExecutor(2) as threads:
+            outcomes = list(threads.map(lambda order: exchange(driver, *order, seconds=2), [batches, batches[::-1]]))
+    assert [[statuses(outcome) for outcome in of_one] for of_one in outcomes] == [[["MN"]] * 2] * 2
 
 
 def test_a_sleep_ends_with_the_deadline(driver: BlockingDriver) -> None:
