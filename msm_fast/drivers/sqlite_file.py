@@ -132,8 +132,8 @@ class SqliteFile:
     def _connect_to_read(self, patience_s: float) -> tuple[sqlite3.Connection, _Identity]:
         try:
             return self._connect(patience_s)
-        except FileNotFoundError:
-            if not self._was_opened:
+        except OSError:
+            if not self._was_opened or self._identify() is not None:
                 raise
         # Nothing is kept any more: who looks after an outage is to hear that, or would never use the cluster again.
         db = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)

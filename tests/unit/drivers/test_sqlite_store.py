@@ -1,6 +1,7 @@
 """The local store in a file while another process holds that file, as a backup, a shell or a stopped worker does."""
 
 import contextlib
+import errno
 import os
 import shutil
 import signal
@@ -258,6 +259,35 @@ def test_a_file_that_is_deleted_with_its_folder_has_nothing_until_it_can_be_made
     assert store.load(b"key") == record(1, b"again", 0)
     store.close()
     with pytest.raises(SessionUnavailable, match="closed"):
+        store.load(b"key")
+
+
+@pytest.mark.parametrize("why", [PermissionError, NotADirectoryError])
+def test_a_file_that_is_deleted_and_may_not_be_made_again_has_nothing(
+    store: SqliteStore, path: Path, monkeypatch: pytest.MonkeyPatch, why: type[OSError]
+) -> None:
+    def refuse(*args: object) -> int:
+        raise why
+
+    assert store.swap(b"key", 0, record(1, b"data", 0), ttl_s=0)
+    path.unlink()
+    monkeypatch.setattr(os, "open", refuse)
+    assert store.load(b"key") is None
+    assert store.all_keys() == []
+    with pytest.raises(SessionUnavailable, match="cannot be written"):
+        store.swap(b"key", 0, record(1, b"lost", 0), ttl_s=0)
+
+
+def test_a_file_that_is_there_and_cannot_be_opened_is_not_taken_for_one_that_is_gone(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def have_no_descriptor(*args: object) -> int:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    assert store.swap(b"key", 0, record(1, b"data", 0), ttl_s=0)
+    store.renew_after_fork()
+    monkeypatch.setattr(os, "open", have_no_descriptor)
+    with pytest.raises(SessionUnavailable, match="Too many open files"):
         store.load(b"key")
 
 
