@@ -13,6 +13,7 @@ import stat
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
+from pathlib import Path
 
 from msm_fast._core.near_cache import NearCache
 from msm_fast.drivers.sqlite_file import SqliteFile
@@ -62,7 +63,7 @@ class SqliteStore:
         wall_clock: Callable[[], float] = time.time,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._path = path
+        self._path = path = str(Path(path).absolute())  # the application may change its folder
         self._bounds = bounds
         self._wall_clock = wall_clock
         self._live: NearCache = NearCache(bounds.max_sessions, max_bytes=bounds.max_bytes, clock=clock)

@@ -232,6 +232,18 @@ def test_a_file_that_is_deleted_while_it_is_open_is_made_again_and_all_go_on_in_
     other.close()
 
 
+def test_a_relative_path_means_the_same_file_after_a_change_of_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "other").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with closing(SqliteStore("sessions.db", NearCacheSettings())) as store:
+        assert store.swap(b"key", 0, record(1, b"data", 0), ttl_s=0)
+        monkeypatch.chdir("other")
+        assert store.load(b"key") == record(1, b"data", 0)
+        assert store.swap(b"key", 1, record(2, b"more", 0), ttl_s=0)
+
+
 def test_of_values_that_cannot_be_encoded_the_process_keeps_as_many_as_of_sessions(path: Path) -> None:
     with contextlib.closing(SqliteStore(str(path), NearCacheSettings(max_sessions=2))) as store:
         for key in (b"one", b"two", b"three"):
