@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from typing import Protocol, cast
 
 from msm_fast._core.replies import ProtocolError
@@ -147,12 +148,14 @@ class MultiplexedConnection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         """Write nothing more until the buffer is emptier."""
+        self._clock.look_at(self, math.inf)  # also when nobody waits any more: while it stands still no time is over
         self._full_since = self._clock.now()
         self._full = self._loop.call_later(self._patience_s, self._look_if_stuck)
 
     def resume_writing(self) -> None:
         """Write what has waited and is still wanted."""
         self._full_since = None
+        self._clock.forget(self)
         if self._full is not None:
             self._full.cancel()
         self._flush()
@@ -161,6 +164,7 @@ class MultiplexedConnection(asyncio.Protocol):
         """Fail what was on its way."""
         detail = "the server closed the connection" if error is None else f"connection lost: {error}"
         self._lose(ConnectionFailed("reset", True, detail))
+        self._clock.forget(self)
         for timer in (self._patience, self._full):
             if timer is not None:
                 timer.cancel()

@@ -70,11 +70,11 @@ class Line:
     """A greeted connection, and the round trips on it."""
 
     def __init__(self, patience_s: float = 60) -> None:
-        self._watch = Watch(Timeouts(operation=60))
+        self.watch = Watch(Timeouts(operation=60))
         self._round_trips: dict[PendingBatch, RoundTrip] = {}
         self.owner = Owner()
         self.transport = Transport()
-        self.connection = MultiplexedConnection(Node("n1", "localhost"), self.owner, self._watch, None, patience_s)
+        self.connection = MultiplexedConnection(Node("n1", "localhost"), self.owner, self.watch, None, patience_s)
         self.transport.connection = self.connection
         self.connection.connection_made(self.transport)
         self.connection.data_received(GREETING)
@@ -83,7 +83,7 @@ class Line:
         self.transport.writes.clear()
 
     def submit(self, *commands: wire.Command, life: int | None = None) -> PendingBatch:
-        round_trip = RoundTrip([Batch("n1", commands, life)], math.inf, self._watch)
+        round_trip = RoundTrip([Batch("n1", commands, life)], math.inf, self.watch)
         (pending,) = round_trip.pending
         self._round_trips[pending] = round_trip
         self.connection.submit(pending)
@@ -202,6 +202,36 @@ def test_a_buffer_that_stays_full_while_nothing_is_answered_makes_the_connection
         line.connection.abort()
         await asyncio.sleep(0)
         assert (line.owner.resent == [waiting]) is not is_emptied
+
+    asyncio.run(test())
+
+
+def test_a_buffer_that_stays_full_makes_the_connection_suspect_though_nobody_waits_any_more() -> None:
+    async def test() -> None:
+        line = Line(patience_s=0.05)
+        line.connection.pause_writing()
+        line.abandon(await line.ask(GET))
+        for _ in range(500):
+            if line.owner.has_suspected:
+                break
+            await asyncio.sleep(0.01)
+        assert line.owner.has_suspected
+
+    asyncio.run(test())
+
+
+@pytest.mark.parametrize("is_emptied", [True, False])
+def test_the_clock_is_looked_at_no_longer_than_a_buffer_is_full(is_emptied: bool) -> None:
+    async def test() -> None:
+        line = Line()
+        line.connection.pause_writing()
+        assert line.watch.due
+        if is_emptied:
+            line.connection.resume_writing()
+        else:
+            line.connection.abort()
+            await asyncio.sleep(0)
+        assert not line.watch.due
 
     asyncio.run(test())
 
