@@ -167,9 +167,11 @@ class SessionMiddleware:
         """Run the application, and store what it wrote; a websocket whose client has gone ends by an exception."""
         try:
             await self._app(scope, receive, response.send)
-        except Exception:
+        except Exception as error:
             if response.has_client_gone:
                 await response.end()
+            if isinstance(error, _RefusedError) or isinstance(error.__context__, _RefusedError):
+                return  # it has heard of the refusal, which is in the log, as it is, or as its framework says it
             raise
         await response.end()
 
@@ -190,6 +192,10 @@ class SessionMiddleware:
             await send(message)
 
         return send_and_close
+
+
+class _RefusedError(OSError):
+    """A message of a websocket was not sent, as that was refused; servers raise an OSError when a client has gone."""
 
 
 class _Saves:
@@ -244,6 +250,8 @@ class _Response:
     async def _begin(self, message: Message) -> None:
         """Pass a message on, and if it starts the response store the session first."""
         if self._is_refused:
+            if message["type"] == "websocket.send":  # who only sends would go on for ever
+                raise _RefusedError("the websocket was refused: its session is not available")
             return
         if message["type"] in _STARTS:
             try:

@@ -125,3 +125,31 @@ def test_before_it_is_accepted_the_answer_is_503_if_the_server_can_give_one(
     browser.connect({"type": "websocket", "path": "/", "scheme": "ws", "extensions": extensions})
     assert [m["type"] for m in browser.sent] == ["websocket.http.response.start", "websocket.http.response.body"]
     assert (browser.status, browser.header("retry-after")) == (503, "1")
+
+
+class ClosedWebsocketError(Exception):
+    """What frameworks make of an OSError of the server's: of a message to a client that has gone."""
+
+
+@pytest.mark.parametrize("failing", ["save"], indirect=True)
+@pytest.mark.parametrize("extensions", [{}, {"websocket.http.response": {}}])
+@pytest.mark.parametrize("is_in_framework", [False, True])
+def test_an_application_that_only_sends_hears_that_its_websocket_was_refused(
+    browse: Callable[..., Browser], failing: type[Failing], extensions: Message, is_in_framework: bool
+) -> None:
+    heard: list[OSError] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        count(scope["session"], scope)
+        await send({"type": "websocket.accept"})
+        try:
+            for _ in range(3):
+                await send({"type": "websocket.send", "text": "tick"})
+        except OSError as error:
+            heard.append(error)
+            if is_in_framework:
+                raise ClosedWebsocketError from error
+            raise
+
+    browse(app).connect({"type": "websocket", "path": "/", "scheme": "ws", "extensions": extensions})
+    assert len(heard) == 1
