@@ -124,7 +124,8 @@ class MsmSessionInterface(SessionInterface):
                 return
             result = self._save(app, session)
             value = cookie_value(session.scope, session.presented, result)
-            if value not in (None, told, session.presented) and result.status not in ("unchanged", "invalidated"):
+            known = session.presented if told is None else told
+            if value and value != known and result.status not in ("unchanged", "invalidated"):
                 _log.warning("a session got its id after the headers had left; the client will not know it")
 
         return partial(copy_context().run, save)

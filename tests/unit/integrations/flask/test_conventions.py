@@ -141,6 +141,26 @@ def test_a_session_that_begins_after_the_headers_left_is_warned_about(
     assert "after the headers had left" in caplog.text
 
 
+def test_what_a_body_writes_after_the_cookie_was_taken_away_is_warned_about(
+    app: Flask, client: FlaskClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    @app.post("/stream")
+    def stream() -> flask.Response:
+        del session["n"]
+
+        def pieces() -> Iterator[str]:
+            yield "one"
+            session["after"] = True
+
+        return flask.Response(stream_with_context(pieces()))
+
+    client.post("/count")
+    with client.post("/stream") as response:
+        assert response.text == "one"
+    assert client.get_cookie("session") is None
+    assert "the client will not know it" in caplog.text
+
+
 def test_one_extension_serves_several_applications_apart() -> None:
     extension = MsmFast()
     one, other = Flask("one"), Flask("other")
