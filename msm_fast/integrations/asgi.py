@@ -229,6 +229,7 @@ class _Response:
         self._may_answer = "websocket.http.response" in (scope.get("extensions") or ())
         self._send = send
         self._is_refused = False
+        self._is_accepted = False
         self.has_client_gone = False
 
     def listening(self, receive: Receive) -> Receive:
@@ -260,6 +261,7 @@ class _Response:
                 await self.refuse(error)
                 return
             self._saves.has_started = self._saves.request.is_open_ended = True
+            self._is_accepted = message["type"] == "websocket.accept"
             if self._saves.request.session.was_used:
                 message = {**message, "headers": self._with_session(message.get("headers", ()), result)}
         await self._send(message)
@@ -286,10 +288,10 @@ class _Response:
         self._is_refused = True
         if self.has_client_gone:
             return
-        if self._is_websocket and (self._saves.has_started or not self._may_answer):
-            await self._send({"type": "websocket.close", "code": _TRY_AGAIN_LATER})
-        elif self._saves.has_started:
+        if self._saves.has_started and not self._is_accepted:
             raise error
+        if self._is_accepted or (self._is_websocket and not self._may_answer):
+            await self._send({"type": "websocket.close", "code": _TRY_AGAIN_LATER})
         else:
             answer = "websocket.http.response" if self._is_websocket else "http.response"
             await self._send(

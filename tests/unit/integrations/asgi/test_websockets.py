@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from msm_fast import AsyncSessionManager, SessionId
+from msm_fast import AsyncSessionManager, SessionId, SessionUnavailable
 from tests.unit.integrations.asgi.browser import App, Browser, Message, app_of, count
 from tests.unit.integrations.asgi.failing import Failing
 
@@ -153,3 +153,20 @@ def test_an_application_that_only_sends_hears_that_its_websocket_was_refused(
 
     browse(app).connect({"type": "websocket", "path": "/", "scheme": "ws", "extensions": extensions})
     assert len(heard) == 1
+
+
+@pytest.mark.parametrize("failing", ["nothing"], indirect=True)
+def test_a_websocket_that_was_answered_by_the_application_is_not_closed_as_if_it_were_open(
+    browse: Callable[..., Browser], failing: type[Failing], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "websocket.http.response.start", "status": 403, "headers": []})
+        await send({"type": "websocket.http.response.body", "body": b"no"})
+        count(scope["session"], scope)
+        monkeypatch.setattr(failing, "fails_to", "save")
+
+    browser = browse(app)
+    extensions = {"websocket.http.response": {}}
+    with pytest.raises(SessionUnavailable):
+        browser.connect({"type": "websocket", "path": "/", "scheme": "ws", "extensions": extensions})
+    assert [m["type"] for m in browser.sent] == ["websocket.http.response.start", "websocket.http.response.body"]
