@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 import threading
 import time
@@ -38,6 +39,8 @@ from msm_fast.settings import Settings
 from msm_fast.statistics import NodeStatus, Statistics
 
 __all__ = ["Distribution", "Operations"]
+
+_log = logging.getLogger("msm_fast.manager")
 
 
 class Distribution:
@@ -95,6 +98,12 @@ class Operations:
             self.settings = nodes
         else:
             self.settings = Settings.build(nodes, **settings)
+        if self.settings.sticky and self.settings.nodes and self.settings.route is None:
+            _log.warning(
+                "sticky=True without a route: a client who has been at another worker is served here what this one has "
+                "in memory, though it was changed or ended there. Unless there is one worker only, give each a route "
+                "of its own"
+            )
         self._access = Access.of(self.settings)
         clock = Clock(monotonic=time.monotonic, wall=time.time)
         self._ctx = Context(self.settings, clock, random.SystemRandom(), _open_local_store(self.settings))
@@ -275,6 +284,12 @@ class Operations:
     def _react(self, event: Event) -> None:
         if event.kind == "node_down":
             self._prober.wake()
+            if self._ctx.is_closed:
+                _log.warning(
+                    "this manager was closed, and is still used: node %s is not probed any more. Close a manager when "
+                    "its process ends, not before",
+                    event.node,
+                )
         elif event.kind == "application_stopped":
             with self._stop_lock:
                 is_first, self._was_stopped = not self._was_stopped, True

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -173,3 +174,17 @@ def test_a_manager_that_was_stopped_refuses_all(manager: SessionManager) -> None
     manager.stop()
     with pytest.raises(ApplicationStopped):
         manager.create()
+
+
+def test_sticky_workers_without_a_route_are_told_at_the_start_what_that_costs(caplog: pytest.LogCaptureFixture) -> None:
+    SessionManager("n1:127.0.0.1:1,n2:127.0.0.1:2", sticky=True).close()
+    assert ["a route of its own" in record.message for record in caplog.records] == [True]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"sticky": True, "route": "w1"}, {"sticky": False}, {"nodes": None, "sticky": True}],
+)
+def test_where_no_route_is_needed_nothing_is_said(settings: dict[str, Any], caplog: pytest.LogCaptureFixture) -> None:
+    SessionManager(**{"nodes": "n1:127.0.0.1:1,n2:127.0.0.1:2", **settings}).close()
+    assert not caplog.records

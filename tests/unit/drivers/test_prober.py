@@ -100,3 +100,24 @@ def test_the_next_request_starts_the_thread_that_could_not_be_started(
         with manager.request(None) as session:
             session["user"] = "ada"
         wait_until(is_running)
+
+
+def test_a_manager_that_is_used_after_its_end_says_that_nodes_are_not_probed_any_more(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with SessionManager(NODES, reconnect=Reconnect(first=LONG_S, cap=LONG_S)) as manager:
+        pass
+    with manager.request(None) as session:
+        session["user"] = "ada"
+    told = [record.message for record in caplog.records if record.name == "msm_fast.manager"]
+    assert ["n1" in told[-1], "n2" in told[0]] == [True, True]
+    assert all("was closed" in line for line in told)
+
+
+def test_nothing_is_said_of_nodes_that_go_down_before_that(caplog: pytest.LogCaptureFixture) -> None:
+    with (
+        SessionManager(NODES, reconnect=Reconnect(first=LONG_S, cap=LONG_S)) as manager,
+        manager.request(None) as session,
+    ):
+        session["user"] = "ada"
+    assert not [record for record in caplog.records if record.name == "msm_fast.manager"]
