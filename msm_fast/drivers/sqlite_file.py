@@ -26,6 +26,8 @@ _PATIENCE_BEFORE_FORK_S = 1.0
 
 _Identity: TypeAlias = "tuple[int, int] | None"
 """Which file it is: its device and inode; None: there is none."""
+_Identities: TypeAlias = "tuple[_Identity, ...]"
+"""Of the file, and of those that SQLite has beside it."""
 
 
 class SqliteFile:
@@ -38,14 +40,15 @@ class SqliteFile:
     others try once, so that many at a time are kept no longer than one is.
 
     A file that was deleted, as what cleans up /tmp does, or replaced, is left for the one that is under its path by
-    then, which connections and processes that are new use. While none can be made, as when its folder is gone, nothing
-    is to be read. A file that turns out to be damaged, as the host's crash may leave it, is put aside.
+    then, which connections and processes that are new use. So are those that SQLite has beside it: processes that do
+    not have the same of these would overwrite each other's pages. While none can be made, as when its folder is gone,
+    nothing is to be read. A file that turns out to be damaged, as the host's crash may leave it, is put aside.
     Raises: sqlite3.Error, and what make raises.
     Thread-safety: shared by all threads. It is closed before a fork; parent and child open it when they next use it.
     """
 
     def __init__(self, path: str, make: Callable[[], None], layout: str, clock: Callable[[], float]) -> None:
-        self._path = path
+        self._path, self._wal_path, self._shm_path = path, path + "-wal", path + "-shm"
         self._make = make
         self._layout = layout
         self._is_closed = False
@@ -58,12 +61,14 @@ class SqliteFile:
     @contextlib.contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
         """Lend a connection to read with, while no thread of this process writes."""
+        self._leave_replaced()
         with self._reader.lent() as db:
             yield db
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[sqlite3.Connection]:
         """Lend a connection for one transaction, while no other thread reads."""
+        self._leave_replaced()
         with self._writer.lent() as db:
             self._begin(db)
             with self._reader.turn():  # not before: those who read do not wait for the process that this waited for
@@ -94,6 +99,24 @@ class SqliteFile:
             with contextlib.suppress(sqlite3.OperationalError), connection.turn():  # unless a thread hangs in it
                 connection.close()
 
+    def _leave_replaced(self) -> None:
+        """Close both connections if one is not to the files that are there now.
+
+        Both, since SQLite lets connections of one process share what it has beside the file. What is in a -wal that was
+        deleted goes into the file, unless somebody has made another one by now: what is there may be newer.
+        """
+        if self._are_to_what_is_there():
+            return
+        with self._writer.turn(), self._reader.turn():
+            if not self._are_to_what_is_there():  # another thread may have made them anew
+                keeps_wal = _identity(self._wal_path) is None
+                self._writer.close(keeps_wal=keeps_wal)
+                self._reader.close(keeps_wal=keeps_wal)
+
+    def _are_to_what_is_there(self) -> bool:
+        now = self._identify()
+        return self._writer.is_to(now) and self._reader.is_to(now)
+
     def _begin(self, db: sqlite3.Connection) -> None:
         """Begin to write. SQLite's own way to wait has ever longer pauses, in which others are quicker every time."""
         n_tries = 1 if self._writer.is_left_alone else round(_PATIENCE_S / _PAUSE_S)
@@ -106,18 +129,17 @@ class SqliteFile:
                     raise
                 time.sleep(_PAUSE_S)
 
-    def _identify(self) -> _Identity:
-        try:
-            found = os.stat(self._path)
-        except OSError:
-            return None
-        return found.st_dev, found.st_ino
+    def _identify(self) -> _Identities:
+        return _identity(self._path), *self._beside()
 
-    def _connect(self, patience_s: float) -> tuple[sqlite3.Connection, _Identity]:
+    def _beside(self) -> tuple[_Identity, ...]:
+        return _identity(self._wal_path), _identity(self._shm_path)
+
+    def _connect(self, patience_s: float) -> tuple[sqlite3.Connection, _Identities]:
         if self._is_closed:
             raise sqlite3.ProgrammingError("it is closed")
         self._make()
-        identity = self._identify()  # before it is opened: if it is replaced just then, the next use notices
+        identity = _identity(self._path)  # before it is opened: if it is replaced just then, the next use notices
         db = sqlite3.connect(self._path, timeout=patience_s, isolation_level=None, check_same_thread=False)
         try:
             db.execute("PRAGMA journal_mode = WAL")
@@ -127,9 +149,9 @@ class SqliteFile:
             db.close()
             raise
         self._note_opened(identity)
-        return db, identity
+        return db, (identity, *self._beside())
 
-    def _connect_to_read(self, patience_s: float) -> tuple[sqlite3.Connection, _Identity]:
+    def _connect_to_read(self, patience_s: float) -> tuple[sqlite3.Connection, _Identities]:
         try:
             return self._connect(patience_s)
         except OSError:
@@ -139,12 +161,12 @@ class SqliteFile:
         db = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
         db.executescript(self._layout)
         self._note_opened(None)
-        return db, None
+        return db, (None, *self._beside())
 
-    def _connect_to_write(self, patience_s: float) -> tuple[sqlite3.Connection, _Identity]:
-        db, identity = self._connect(patience_s)
+    def _connect_to_write(self, patience_s: float) -> tuple[sqlite3.Connection, _Identities]:
+        db, identities = self._connect(patience_s)
         db.execute("PRAGMA busy_timeout = 0")  # `_begin` waits
-        return db, identity
+        return db, identities
 
     def _put_aside(self) -> None:
         for suffix in ("-shm", "-wal", ""):
@@ -161,21 +183,21 @@ class SqliteFile:
 class _Connection:
     """A connection that is made when it is first used, and used by one thread at a time.
 
-    connect: makes it, and waits so many seconds for other processes; with it comes which file it is to. identify:
-    returns which file is under the path now. put_aside: takes that away, since it is damaged.
+    connect: makes it, and waits so many seconds for other processes; with it comes which files it is to. identify:
+    returns which files are there now. put_aside: takes that away, since it is damaged.
     """
 
     def __init__(
         self,
-        connect: Callable[[float], tuple[sqlite3.Connection, _Identity]],
-        identify: Callable[[], _Identity],
+        connect: Callable[[float], tuple[sqlite3.Connection, _Identities]],
+        identify: Callable[[], _Identities],
         put_aside: Callable[[], None],
         clock: Callable[[], float],
     ) -> None:
         self._connect = connect
         self._identify = identify
         self._put_aside = put_aside
-        self._identity: _Identity = None
+        self._identities: _Identities = (None,)
         self._clock = clock
         self._lock = threading.RLock()
         self._db: sqlite3.Connection | None = None
@@ -187,15 +209,18 @@ class _Connection:
         """Whether somebody has just waited in vain."""
         return self._clock() - self._failed_at < _LEFT_ALONE_S
 
+    def is_to(self, identities: _Identities) -> bool:
+        """Whether it is to these files, or to none yet, or is in use for a transaction."""
+        db = self._db
+        return db is None or self._identities == identities or db.in_transaction
+
     @contextlib.contextmanager
     def lent(self) -> Iterator[sqlite3.Connection]:
         """Lend the connection; a transaction that is begun on it ends with this."""
         with self.turn():
             try:
-                if self._db is not None and not self._db.in_transaction and self._identify() != self._identity:
-                    self.close()
                 if self._db is None:
-                    self._db, self._identity = self._connect(0.0 if self.is_left_alone else _PATIENCE_S)
+                    self._db, self._identities = self._connect(0.0 if self.is_left_alone else _PATIENCE_S)
                 if self._db.in_transaction:
                     raise sqlite3.ProgrammingError("a signal has interrupted what uses it")
                 with self._db as db:
@@ -205,7 +230,8 @@ class _Connection:
                 raise
             except sqlite3.DatabaseError as error:
                 # Not one of its subclasses: the file is malformed, or no database any more, and will not get better.
-                was_opened = self._identity is not None and self._identity == self._identify()
+                file = self._identities[0]
+                was_opened = file is not None and file == self._identify()[0]
                 if was_opened and type(error) is sqlite3.DatabaseError:
                     self.close()
                     self._put_aside()
@@ -236,11 +262,18 @@ class _Connection:
         with contextlib.suppress(RuntimeError):
             self._lock.release()
 
-    def close(self) -> None:
-        """Close the connection; the next use makes another one."""
+    def close(self, *, keeps_wal: bool = False) -> None:
+        """Close the connection; the next use makes another one.
+
+        keeps_wal: what only the -wal has goes into the file before, also if that -wal was deleted.
+        """
         db, self._db = self._db, None
-        if db is not None:
-            db.close()
+        if db is None:
+            return
+        if keeps_wal:
+            with contextlib.suppress(sqlite3.Error):
+                db.execute("PRAGMA wal_checkpoint")
+        db.close()
 
     def renew_after_fork(self) -> None:
         """Forget a connection that is a parent's, and the lock that another thread may have held."""
@@ -248,6 +281,14 @@ class _Connection:
         if self._db is not None:
             self._abandoned.append(self._db)
             self._db = None
+
+
+def _identity(path: str) -> _Identity:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 _files: weakref.WeakSet[SqliteFile] = weakref.WeakSet()

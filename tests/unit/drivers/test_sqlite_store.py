@@ -316,3 +316,55 @@ def test_a_file_that_is_damaged_is_put_aside_and_all_go_on_in_another_one(
         assert other.load(b"key") == record(1, b"data", 0)
     assert caplog.text.count("is damaged") == 1
     assert set(path.with_name("sessions.db.damaged").read_bytes()) == {0xFF}
+
+
+IN_ANOTHER_PROCESS = """
+import sys
+from msm_fast import NearCacheSettings
+from msm_fast.drivers.sqlite_store import SqliteStore
+from msm_fast.local_store import LocalRecord
+
+store = SqliteStore(sys.argv[1], NearCacheSettings())
+print("ready", flush=True)
+for line in sys.stdin:
+    for n in range(50):
+        assert store.swap(f"{line} {n}".encode(), 0, LocalRecord(1, bytes(1500), 0, plain="0123"), 0)
+    print(len(store.all_keys()), flush=True)
+"""
+
+
+@contextlib.contextmanager
+def another_process(path: Path) -> Iterator[Callable[[str], int]]:
+    """Lend what has another process store 50 sessions, and returns how many it can read then."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", IN_ANOTHER_PROCESS, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    with process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+
+        def store_50(name: str) -> int:
+            assert process.stdin is not None
+            assert process.stdout is not None
+            process.stdin.write(name + "\n")
+            process.stdin.flush()
+            return int(process.stdout.readline())
+
+        yield store_50
+        process.stdin.close()
+
+
+@pytest.mark.parametrize("deleted", [["-wal"], ["-shm"], ["-wal", "-shm"]])
+def test_processes_lose_nothing_of_each_others_when_what_is_beside_the_file_is_deleted(
+    path: Path, deleted: list[str]
+) -> None:
+    with another_process(path) as one:
+        one("before")
+        for suffix in deleted:
+            path.with_name(path.name + suffix).unlink()
+        assert one("after") == 100
+        with another_process(path) as two:
+            assert two("other") == 150
+            assert one("again") == 200
+            assert two("last") == 250
