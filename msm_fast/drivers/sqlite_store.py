@@ -51,7 +51,9 @@ class SqliteStore:
     monotonic ones.
 
     What only looks waits for nobody who holds the file, to write or to back it up. What changes something waits two
-    tenths of a second at most, and not at all while another request has just waited in vain: see SqliteFile.
+    tenths of a second at most, and not at all while another request has just waited in vain: see SqliteFile. Where the
+    file cannot be written, since it is held or its disk is full, what is deleted is gone for this process, and for the
+    others when it is met once more or the cluster is back the next time.
     Raises: ConfigurationError if the file cannot be used at the start, SessionUnavailable if it cannot later.
     Thread-safety: shared by all threads and processes of a host.
     """
@@ -68,6 +70,8 @@ class SqliteStore:
         self._wall_clock = wall_clock
         self._live: NearCache = NearCache(bounds.max_sessions, max_bytes=bounds.max_bytes, clock=clock)
         """By key what of sessions cannot be encoded: dicts, by name."""
+        self._undeleted: dict[bytes, tuple[int, int]] = {}
+        """What is deleted, but not in the file yet: by key the record's generation and accessed_ms."""
         self._n_swaps = 0
         self._dropped = 0
         self._failing: set[str] = set()
@@ -83,7 +87,11 @@ class SqliteStore:
     def load(self, key: bytes) -> LocalRecord | None:
         """Return the record under key, or None."""
         with self._use() as db:
-            return self._load(db, key)
+            record = self._read(db, key)
+        if record is None or not self._is_undeleted(key, record):
+            return record
+        self.delete(key, record.generation)
+        return None
 
     def touch(self, key: bytes, ttl_s: int, accessed_ms: int) -> None:
         """Let the record under key, if any, live ttl_s seconds from now (0: for ever)."""
@@ -96,8 +104,9 @@ class SqliteStore:
     def swap(self, key: bytes, expected: int, record: LocalRecord, ttl_s: int) -> bool:
         """Store record if the generation there now is expected (0: nothing there); return whether it was."""
         with self._use(writes=True) as db:
-            current = self._load(db, key)
-            if (current.generation if current else 0) != expected:
+            current = self._read(db, key)
+            is_there = current is not None and not self._is_undeleted(key, current)
+            if (current.generation if current and is_there else 0) != expected:
                 return False
             row = (key, record.generation, record.data, record.accessed_ms, record.kind, record.base, record.plain)
             db.execute("REPLACE INTO msm_fast_sessions VALUES (?, ?, ?, ?, ?, ?, ?, ?)", (*row, self._expiry(ttl_s)))
@@ -107,22 +116,32 @@ class SqliteStore:
             self._n_swaps += 1
             if self._n_swaps % _SWAPS_PER_TIDYING == 0:
                 self._tidy(db)
-            return True
+        self._undeleted.pop(key, None)
+        return True
 
     def delete(self, key: bytes, expected: int | None = None) -> None:
         """Remove what is under key, if its generation is expected (None: whatever it is)."""
-        with self._use(writes=True) as db:
-            db.execute(
-                "DELETE FROM msm_fast_sessions WHERE key = :key AND generation = coalesce(:expected, generation)",
-                {"key": key, "expected": expected},
-            )
-            self._live.pop(key, None)
+        try:
+            with self._use(writes=True) as db:
+                db.execute(
+                    "DELETE FROM msm_fast_sessions WHERE key = :key AND generation = coalesce(:expected, generation)",
+                    {"key": key, "expected": expected},
+                )
+        except SessionUnavailable:
+            with self._use() as db:
+                found = self._read(db, key)
+            if found is not None and expected in (None, found.generation):
+                self._undeleted[key] = (found.generation, found.accessed_ms)
+        self._live.pop(key, None)
 
     def all_keys(self) -> list[bytes]:
         """Return all keys."""
+        with contextlib.suppress(SessionUnavailable):
+            self._delete_undeleted()
         with self._use() as db:
-            rows = db.execute(f"SELECT key FROM msm_fast_sessions WHERE {_IS_LIVE}", (self._wall_clock(),))
-            return [key for (key,) in rows]
+            sql = f"SELECT key, generation, accessed_ms FROM msm_fast_sessions WHERE {_IS_LIVE}"
+            rows = db.execute(sql, (self._wall_clock(),))
+            return [key for key, *version in rows if self._undeleted.get(key) != tuple(version)]
 
     def __len__(self) -> int:
         with self._use() as db:
@@ -159,7 +178,22 @@ class SqliteStore:
             _log.warning("the local store %s can be %s again", self._path, use)
             self._failing.discard(use)
 
-    def _load(self, db: sqlite3.Connection, key: bytes) -> LocalRecord | None:
+    def _is_undeleted(self, key: bytes, record: LocalRecord) -> bool:
+        return self._undeleted.get(key) == (record.generation, record.accessed_ms)
+
+    def _delete_undeleted(self) -> None:
+        """Delete what could not be deleted before. Raises: SessionUnavailable if it still cannot."""
+        if not self._undeleted:
+            return
+        undeleted = [(key, *version) for key, version in list(self._undeleted.items())]
+        with self._use(writes=True) as db:
+            db.executemany(
+                "DELETE FROM msm_fast_sessions WHERE key = ? AND generation = ? AND accessed_ms = ?", undeleted
+            )
+        for key, *_ in undeleted:
+            self._undeleted.pop(key, None)
+
+    def _read(self, db: sqlite3.Connection, key: bytes) -> LocalRecord | None:
         row = db.execute(
             "SELECT generation, data, accessed_ms, kind, base, plain FROM msm_fast_sessions "
             f"WHERE key = ? AND {_IS_LIVE}",

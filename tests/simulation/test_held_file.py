@@ -3,16 +3,17 @@
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
-from msm_fast import NearCacheSettings, SessionId, SessionUnavailable
+from msm_fast import DistributionState, NearCacheSettings, Reconnect, SessionId, SessionUnavailable
 from msm_fast.drivers.sqlite_store import SqliteStore
 from msm_fast.engine.local import end_locally
 from msm_fast.local_store import LocalRecord
 from msm_fast.session import LocalKind
 from tests.simulation.driver import SimulatedDriver
-from tests.simulation.test_falling_back import LOCAL, lose
+from tests.simulation.test_falling_back import LOCAL, change, heal, lose
 from tests.simulation.test_loading import key_of
 from tests.simulation.test_saving import loaded, read
 from tests.simulation.worker import Worker, make_settings
@@ -34,6 +35,12 @@ def hold(path: Path) -> sqlite3.Connection:
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     return other
+
+
+def end(worker: Worker, session_id: str) -> None:
+    session = loaded(worker, session_id)
+    session.invalidate()
+    assert worker.save(session).status == "invalidated"
 
 
 def leave_behind(worker: Worker, session_id: str, kind: LocalKind) -> None:
@@ -85,3 +92,33 @@ def test_in_an_outage_sessions_are_served_and_only_changes_are_refused(
     held.close()
     assert worker.save(session).status == "local"
     assert read(worker, session.id) == {"user": "ada", "page": 2}
+
+
+@pytest.mark.parametrize("policy", ["discard", "replay"])
+def test_a_file_that_cannot_be_written_does_not_keep_the_cluster_from_being_used_again(
+    driver: SimulatedDriver, path: Path, policy: Literal["discard", "replay"]
+) -> None:
+    settings = make_settings(**LOCAL, reconnect=Reconnect(on_reconnect=policy))
+    store = SqliteStore(str(path), NearCacheSettings(), driver.clock.wall, driver.clock.monotonic)
+    worker, other = Worker(driver, settings, local_store=store), Worker(driver, settings)
+    session_id, logged_out = worker.store(user="ada"), worker.store(user="bob")
+    lose(driver, worker)
+    change(worker, session_id, page=2)
+    end(worker, logged_out)
+    held = hold(path)
+    heal(driver, worker)
+    assert worker.ctx.state() is DistributionState.DISTRIBUTED
+    assert other.load(logged_out) is None
+    assert read(worker, session_id) == {"user": "ada"} | ({"page": 2} if policy == "replay" else {})
+    change(worker, session_id, page=3)
+    change(worker, session_id, page=0)
+    session = loaded(worker, session_id)
+    del session["page"]
+    worker.save(session)
+    assert read(worker, session_id) == {"user": "ada"}  # nothing that was kept is laid over what is stored since
+    end(worker, session_id)
+    assert worker.load(session_id) is None
+    held.close()
+    assert worker.load(session_id) is worker.load(logged_out) is None
+    assert len(store) == 0
+    store.close()
