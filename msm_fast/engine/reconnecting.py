@@ -7,7 +7,7 @@ from dataclasses import replace
 from msm_fast._core.attributes import AttributeMap
 from msm_fast._core.session_id import SessionId
 from msm_fast.engine.changes import differing, lay_over
-from msm_fast.engine.context import Context, digest
+from msm_fast.engine.context import TELL_AGAIN_S, Context, digest
 from msm_fast.engine.effects import Flow, Sleep
 from msm_fast.engine.ending import end_copies
 from msm_fast.engine.exchanging import probe
@@ -26,6 +26,9 @@ _MOST_ROUNDS = 10
 """How often what was changed during the replay is replayed: each time it is less, unless requests outrun replay_rate.
 What is left then is stored by the session's next request."""
 
+_PATIENCE_S = 10.0
+"""How long the cluster waits for a local store that cannot be read: it may have logouts that are to be told first."""
+
 
 def reconnect(ctx: Context) -> Flow[bool]:
     """Take up distribution again; return whether it is on now.
@@ -34,7 +37,8 @@ def reconnect(ctx: Context) -> Flow[bool]:
     reconnect.on_reconnect="replay" the sessions that were kept here are then stored, at most replay_rate a second, and
     those whose nodes are still away wait for them; with "discard" they are not. Requests are served from here until
     all this is done, so what they end and change meanwhile follows. In the end all else that was kept here is dumped
-    but what can never be distributed.
+    but what can never be distributed. What cannot be read stays, and counts when it can be.
+    Raises: SessionUnavailable while the local store cannot be read, for the first _PATIENCE_S.
     """
     for node in ctx.health.down():
         yield from probe(ctx, node)  # what ails one often ailed all: rather find every session than some
@@ -50,7 +54,8 @@ def reconnect(ctx: Context) -> Flow[bool]:
         return False
     n_dropped = n_gone + _dump(ctx, told)
     ctx.tell("reset", f"the cluster is used as if new; {n_dropped} session(s) that were kept on this host are dropped")
-    ctx.distribution.reconnected(has_leftovers=any(record.kind != "tagged" for _, record in _records(ctx)))
+    leftovers = [record for _, record in _records(ctx) if record.kind != "tagged"]
+    ctx.distribution.reconnected(has_leftovers=bool(leftovers) or ctx.local_failing_since is not None)
     if ctx.distribution.is_on:  # for requests that were about to keep something here while we looked
         _drop_records(ctx)
         yield from _end_what_was_ended(ctx, told)
@@ -159,8 +164,39 @@ def _forget_ended(ctx: Context, told: set[bytes]) -> None:
 
 
 def _records(ctx: Context) -> list[tuple[bytes, LocalRecord]]:
-    found = ((key, ctx.local.load(key)) for key in ctx.local.all_keys())
-    return [(key, record) for key, record in found if record is not None]
+    """Return what is kept here. Raises: SessionUnavailable if some of it cannot be read, for the first _PATIENCE_S."""
+    found: list[tuple[bytes, LocalRecord]] = []
+    keys: list[bytes] = []
+    failure: SessionUnavailable | None = None
+    try:
+        keys = ctx.local.all_keys()
+    except SessionUnavailable as error:
+        failure = error
+    for key in keys:
+        try:
+            record = ctx.local.load(key)
+        except SessionUnavailable as error:
+            failure = error
+            continue
+        if record is not None:
+            found.append((key, record))
+    _bear(ctx, failure)
+    return found
+
+
+def _bear(ctx: Context, failure: SessionUnavailable | None) -> None:
+    """Note whether the local store can be read. Raises: failure, until that has gone on for _PATIENCE_S."""
+    if failure is None:
+        ctx.local_failing_since = None
+        return
+    now = ctx.clock.monotonic()
+    if ctx.local_failing_since is None:
+        ctx.local_failing_since = now
+    if now - ctx.local_failing_since < _PATIENCE_S:
+        raise failure
+    if ctx.is_first_time("local store fails", TELL_AGAIN_S):
+        detail = "logouts and changes that are kept there do not reach the cluster until it can be read"
+        ctx.tell("dropped", f"the cluster is used all the same: {failure}; {detail}")
 
 
 def told_by(ctx: Context, key: bytes, kept: LocalRecord) -> tuple[SessionId, int]:

@@ -9,6 +9,7 @@ import pytest
 
 from msm_fast import DistributionState, NearCacheSettings, Reconnect, SessionId, SessionUnavailable
 from msm_fast.drivers.sqlite_store import SqliteStore
+from msm_fast.engine.events import Event
 from msm_fast.engine.local import end_locally
 from msm_fast.local_store import LocalRecord
 from msm_fast.session import LocalKind
@@ -122,3 +123,35 @@ def test_a_file_that_cannot_be_written_does_not_keep_the_cluster_from_being_used
     assert worker.load(session_id) is worker.load(logged_out) is None
     assert len(store) == 0
     store.close()
+
+
+@pytest.mark.parametrize("policy", ["discard", "replay"])
+def test_a_store_that_cannot_be_read_keeps_the_cluster_out_for_some_seconds_and_no_longer(
+    driver: SimulatedDriver, worker: Worker, path: Path, policy: Literal["discard", "replay"]
+) -> None:
+    settings = make_settings(**LOCAL, reconnect=Reconnect(on_reconnect=policy))
+    worker = Worker(driver, settings, local_store=worker.ctx.local)
+    events: list[Event] = []
+    worker.ctx.events.subscribe(events.append)
+    session_id, logged_out = worker.store(user="ada"), worker.store(user="bob")
+    lose(driver, worker)
+    change(worker, session_id, page=2)
+    end(worker, logged_out)
+    kept = path.rename(path.with_name("kept"))
+    path.mkdir()
+    with pytest.raises(SessionUnavailable, match="cannot be read"):
+        heal(driver, worker)
+    driver.clock.advance(9)
+    with pytest.raises(SessionUnavailable, match="cannot be read"):
+        worker.reconnect()
+    assert worker.ctx.state() is DistributionState.LOCAL
+    driver.clock.advance(2)
+    assert worker.reconnect()
+    assert worker.ctx.state() is DistributionState.DISTRIBUTED
+    assert ["cannot be read" in event.detail for event in events if event.kind == "dropped"] == [True]
+    assert read(worker, session_id) == {"user": "ada"}
+    assert worker.save(worker.create(user="eve")).status == "stored"
+    path.rmdir()
+    kept.rename(path)
+    assert worker.load(logged_out) is None
+    assert read(worker, session_id) == {"user": "ada", "page": 2}
