@@ -155,7 +155,7 @@ class SqliteFile:
         try:
             return self._connect(patience_s)
         except OSError:
-            if not self._was_opened or self._identify() is not None:
+            if not self._was_opened or _identity(self._path) is not None:
                 raise
         # Nothing is kept any more: who looks after an outage is to hear that, or would never use the cluster again.
         db = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
