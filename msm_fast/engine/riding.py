@@ -63,4 +63,4 @@ def ride(
         else:
             replies = list(outcome)
             take((replies.pop(0 if goes_first else -1), outcome.life))
-            result[seat] = Replies(replies, outcome.life)
+            result[seat] = Replies(replies, outcome.life, outcome.compares)

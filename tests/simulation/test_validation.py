@@ -11,6 +11,7 @@ import pytest
 from msm_fast import NearCacheSettings, SessionId
 from tests.simulation.clock import VirtualClock
 from tests.simulation.driver import SimulatedDriver
+from tests.simulation.locking_worker import LockingWorker
 from tests.simulation.schedules.checks import violations_of
 from tests.simulation.schedules.profiles import PROFILES, Profile
 from tests.simulation.schedules.schedule import Schedule
@@ -238,3 +239,14 @@ def test_no_near_copy_hides_a_write_whatever_happens_to_one_node(profile: Profil
         assert not violations_of(schedule.run()), f"seed {seed}"
         n_validated += sum(validated(worker) for worker in schedule.workers)
     assert n_validated > 50
+
+
+def test_a_worker_that_locks_knows_from_its_first_request_that_a_node_leaves_out_what_has_not_changed() -> None:
+    cluster = Cluster(NEW)
+    session_id = cluster.worker().store(text="small")
+    worker = LockingWorker(cluster.driver, make_settings(locking="all"), seed=2)
+    for _ in range(3):
+        request = worker.begin(session_id)
+        assert request is not None
+        request.give_up()
+    assert validated(worker) == 2
