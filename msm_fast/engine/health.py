@@ -82,7 +82,8 @@ class ClusterHealth:
         self.is_undisturbed = True
         """Whether that is so, and none has ever failed to answer and come back."""
         self.lacks_since = -math.inf
-        """When a node last came back or was found to have lost its memory: it may lack copies that it had before."""
+        """When a node last failed to answer and came back, or was found to have lost its memory: it may lack copies that
+        it had before, or should have."""
         self._last_return = -math.inf
         self._breaker = breaker
         self._reconnect = reconnect
@@ -165,7 +166,7 @@ class ClusterHealth:
             if was_restarted:
                 self.lacks_since = now
             if health.is_up and health.failures_in_a_row:
-                health.returned_at = now
+                health.returned_at = self.lacks_since = now
                 health.failures_in_a_row = 0
                 self._take_stock()
         if was_restarted:

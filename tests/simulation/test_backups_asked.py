@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 
 from msm_fast.engine.exchanging import ask
+from tests.simulation.clock import VirtualClock
 from tests.simulation.driver import SimulatedDriver
-from tests.simulation.test_loading import backup_of, key_of
-from tests.simulation.worker import Worker
+from tests.simulation.test_loading import backup_of, home_of, key_of
+from tests.simulation.worker import Worker, make_settings
 
 MakeWorker = Callable[..., Worker]
 
@@ -113,6 +114,34 @@ def test_what_a_node_has_lost_is_put_back_by_the_next_request_though_it_only_rea
     before = batches(driver)
     assert worker.load(session_id, expect_write=False)
     assert batches(driver) == before + 1
+
+
+@pytest.mark.parametrize("settings", [{}, {"backup": "async"}])
+def test_what_a_node_missed_that_hung_for_a_moment_is_stored_there_by_the_next_request_though_it_only_reads(
+    settings: dict[str, Any],
+) -> None:
+    """It never was down. With two nodes no other takes the backup: only the home has what was stored last."""
+    driver = SimulatedDriver(["n1", "n2"], VirtualClock())
+    worker = Worker(driver, make_settings(2, **settings))
+    session_id = worker.store(step=0)
+    worker.catch_up()
+    node = driver.nodes[backup_of(driver, session_id)]
+    session = worker.load(session_id)
+    assert session is not None
+    session["step"] = 1
+    node.fault = "timeout"
+    assert worker.save(session).status == "stored"
+    worker.catch_up()
+    node.fault = None
+    keep_in_touch(driver, worker, 1)
+    read = worker.load(session_id, expect_write=False)
+    assert read is not None
+    worker.save(read)
+    worker.catch_up()
+    driver.nodes[home_of(session_id)].fault = "refused"
+    found = worker.load(session_id, expect_write=False)
+    assert found is not None
+    assert dict(found) == {"step": 1}
 
 
 def test_nor_are_they_asked_later_than_that_since_another_worker_has_stored_the_session(
