@@ -216,8 +216,9 @@ class Context:
         former = {**before.former, **before.nodes}.values()
         topology = Topology(settings.nodes, settings.failover_nodes, draining, former)
         moved = {id_ for id_, node in topology.nodes.items() if before.nodes.get(id_, node).address != node.address}
-        self.missed.forget_gone(topology.nodes, self.clock.monotonic())
-        self.health.change_nodes(topology.nodes, moved, self.missed.has_any)
+        now = self.clock.monotonic()
+        self.missed.forget_gone(topology.nodes, now)
+        self.health.change_nodes(topology.nodes, moved, self.missed.has_any, now)
         self.settings, self.topology = settings, topology
         names = ", ".join(node.label for node in topology.nodes.values()) or "none"
         self.tell("nodes_changed", f"the nodes are {names}; draining: {', '.join(sorted(topology.draining)) or 'none'}")

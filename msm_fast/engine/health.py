@@ -82,8 +82,8 @@ class ClusterHealth:
         self.is_undisturbed = True
         """Whether that is so, and none has ever failed to answer and come back."""
         self.lacks_since = -math.inf
-        """When a node last failed to answer and came back, or was found to have lost its memory: it may lack copies that
-        it had before, or should have."""
+        """When a node last failed to answer and came back, or was found to have lost its memory, or the nodes were
+        changed: one may lack copies that it had before, or should have."""
         self._last_return = -math.inf
         self._breaker = breaker
         self._reconnect = reconnect
@@ -238,8 +238,10 @@ class ClusterHealth:
         """Return when the next probe is due, or None if every node is up."""
         return min((h.probe_at for h in self.healths.values() if not h.is_up), default=None)
 
-    def change_nodes(self, nodes: Iterable[str], fresh: Collection[str], has_missed: Callable[[str], bool]) -> None:
-        """Have these nodes from now on; fresh are those that are at another address.
+    def change_nodes(
+        self, nodes: Iterable[str], fresh: Collection[str], has_missed: Callable[[str], bool], now: float
+    ) -> None:
+        """Have these nodes from now on, or let others drain; fresh are those that are at another address.
 
         New and fresh ones are taken to be up, unless there is something that they have missed: they are told by a
         probe, and used after that.
@@ -247,6 +249,7 @@ class ClusterHealth:
         with self._lock:
             kept = {node: health for node, health in self.healths.items() if node not in fresh}
             self.healths = {node: kept.get(node) or self._begun(not has_missed(node)) for node in nodes}
+            self.lacks_since = now
             self._take_stock()
 
     def _begun(self, is_up: bool) -> NodeHealth:

@@ -9,7 +9,9 @@ from msm_fast import DistributionState, Node, SessionUnavailable
 from msm_fast.engine.effects import Exchange
 from tests.simulation.clock import VirtualClock
 from tests.simulation.driver import SimulatedDriver
+from tests.simulation.server import SimulatedServer
 from tests.simulation.sticky_worker import StickyWorker
+from tests.simulation.test_backups_asked import keep_in_touch
 from tests.simulation.test_loading import backup_of, holders, home_of, key_of
 from tests.simulation.test_saving import loaded, read
 from tests.simulation.worker import Worker, make_settings
@@ -333,6 +335,41 @@ def test_a_backup_leaves_a_draining_node_although_the_session_is_only_read(
     change(reader, "n1", "n2", "n3", draining=(backup_of(driver, session_id),))
     assert reader.save(loaded(reader, session_id)).status == "stored"
     assert holders(driver, session_id) >= {"n1", other}
+
+
+def test_a_session_that_is_only_read_has_a_backup_again_once_the_node_that_had_it_is_at_another_address(
+    driver: SimulatedDriver, worker: Worker
+) -> None:
+    """Else it is gone when its home is replaced, too, however long after that and however often it was read between."""
+    session_id = worker.store(user="ada")
+    for name in (backup_of(driver, session_id), home_of(session_id)):
+        driver.nodes[name].server = SimulatedServer(driver.clock)
+        move(worker, name)
+        keep_in_touch(driver, worker, 5)
+        session = worker.load(session_id, expect_write=False)
+        assert session is not None
+        worker.save(session)
+    assert holders(driver, session_id) == {home_of(session_id), backup_of(driver, session_id)}
+
+
+def test_a_session_that_is_only_read_has_a_backup_again_once_the_node_that_had_it_is_gone(
+    driver: SimulatedDriver, worker: Worker
+) -> None:
+    session_id = store_on(worker, "n1")
+    (other,) = {"n2", "n3"} - {backup_of(driver, session_id)}
+    change(worker, "n1", other)
+    keep_in_touch(driver, worker, 1)
+    session = worker.load(session_id, expect_write=False)
+    assert session is not None
+    assert worker.save(session).status == "stored"
+    assert other in holders(driver, session_id)
+
+
+def move(worker: Worker, name: str) -> None:
+    """Let a node be at another address."""
+    nodes = worker.ctx.settings.nodes
+    nodes = tuple(replace(node, port=node.port + 100) if node.node_id == name else node for node in nodes)
+    worker.ctx.change_topology(replace(worker.ctx.settings, nodes=nodes), ())
 
 
 def test_what_a_lost_cluster_means_is_not_decided_by_the_nodes_of_before(driver: SimulatedDriver) -> None:
