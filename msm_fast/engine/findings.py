@@ -9,7 +9,7 @@ from msm_fast._core.state import NearCopy
 from msm_fast.engine.context import Context, digest
 from msm_fast.engine.copies import Copy
 from msm_fast.errors import CorruptRecord, SessionUnavailable, UnknownFormat
-from msm_fast.session import ABSENT
+from msm_fast.session import ABSENT, UNKNOWN
 
 __all__ = [
     "Findings",
@@ -32,9 +32,9 @@ class Findings:
 
     near: what was seen before, which stands in for copies that are still the same; None once one is not.
     seen_generation: of what was seen before; 0: nothing was. is_calm: no node was away lately. wanted: the nodes that
-    should have a copy. copies: readable ones. peeked: (version, nonce) where no value was asked for. corrupt: (version,
-    error). unreadable: of another format, to be left alone. failed: no answer. away: down, and not asked, even if they
-    came back meanwhile.
+    should have a copy. leaving: those that drain. copies: readable ones. peeked: (version, nonce) where no value was
+    asked for. corrupt: (version, error). unreadable: of another format, to be left alone. failed: no answer. away:
+    down, and not asked, even if they came back meanwhile.
     """
 
     __slots__ = (
@@ -44,6 +44,7 @@ class Findings:
         "corrupt",
         "failed",
         "is_calm",
+        "leaving",
         "near",
         "peeked",
         "seen_generation",
@@ -56,6 +57,7 @@ class Findings:
         self.seen_generation = near.generation if near is not None else 0
         self.is_calm = is_calm
         self.wanted: set[str] = set()
+        self.leaving: frozenset[str] = frozenset()
         self.copies: dict[str, Copy] = {}
         self.peeked: dict[str, tuple[int, int]] = {}
         self.absent: set[str] = set()
@@ -177,18 +179,25 @@ def _unavailable(
 
 
 def is_out_of_step(findings: Findings, best: Copy) -> bool:
-    """Whether a node that should have the copy that was found has none, or another: then it is stored again."""
+    """Whether a node that should have the copy that was found has none, or another: then it is stored again.
+
+    So it is where a draining node has another: a writer that lost, or died, may have left it there, and it would count
+    once the home is out of reach.
+    """
     other = {node for node, copy in findings.copies.items() if copy.nonce != best.nonce}
-    return not findings.wanted.isdisjoint(other | findings.absent | findings.corrupt.keys())
+    is_one_left = not findings.leaving.isdisjoint(other)
+    return is_one_left or not findings.wanted.isdisjoint(other | findings.absent | findings.corrupt.keys())
 
 
 def expectations(findings: Findings, best: Copy) -> dict[str, int]:
     """Return what a save may expect of each node's copy: those on which the best stands may be overwritten.
 
-    What else a node has is unknown, to be looked at by the save: it may be newer than what the home had before.
+    What else a node has is unknown, to be looked at by the save: it may be newer than what the home had before. Of one
+    that drains that has to be said: no save would look there.
     """
     lineage = best.record.lineage
-    expected = {node: found for node, (found, nonce) in findings.peeked.items() if nonce in lineage}
+    expected = dict.fromkeys(findings.leaving & (findings.peeked.keys() | findings.copies.keys()), UNKNOWN)
+    expected.update((node, found) for node, (found, nonce) in findings.peeked.items() if nonce in lineage)
     expected.update((node, found) for node, (found, _) in findings.corrupt.items())
     expected.update((node, copy.version) for node, copy in findings.copies.items() if copy.nonce in lineage)
     expected.update(dict.fromkeys(findings.absent, ABSENT))

@@ -141,12 +141,13 @@ def _find(
             nodes.sort(key=lambda node: not ctx.health.is_steady(node))
     backups = backups[: ctx.settings.replicas]
     others = ctx.topology.searched(others, home, ctx.settings.replicas)
-    findings.wanted = {home, *backups}
+    findings.wanted, findings.leaving = {home, *backups}, ctx.topology.draining - {home}
     if asked is not None:
         outcomes = yield from settle(ctx, asked.question.batches, asked.outcomes)
         yield from _take(ctx, findings, key, ttl_s, asked.question.batches, 1, outcomes)
     elif ctx.health.is_up(home):
-        peeks = others if is_doubted(ctx, findings, home) else backups if ask_backups else []
+        leaving = [node for node in others if node in findings.leaving]
+        peeks = others if is_doubted(ctx, findings, home) else [*backups, *leaving] if ask_backups else []
         yield from _ask(ctx, findings, key, ttl_s, [home], peeks)
     found = findings.copies.get(home)
     if found is None:

@@ -110,6 +110,8 @@ cdef class UsualLoading(UsualWay):
         if self._replicas and (
             (expect_write and not (near is not None and near.has_lasted)) or self.must_ask_backups(near, home)
         ):
+            if self._is_draining:
+                return None  # more than the backups are to be looked at
             peek = get(key, until, False)
             for node in self._topology.backups(session_id.plain_part(), home)[:self._replicas]:
                 asked.batches.append(new_batch(node, peek, None))

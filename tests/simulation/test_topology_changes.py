@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-from msm_fast import DistributionState, Node, SessionUnavailable
-from msm_fast.engine.effects import Exchange
+from msm_fast import DistributionState, Node, SaveResult, SessionUnavailable
+from msm_fast.engine.effects import Batch, Exchange, Flow
 from tests.simulation.clock import VirtualClock
 from tests.simulation.driver import SimulatedDriver
 from tests.simulation.server import SimulatedServer
@@ -335,6 +335,38 @@ def test_a_backup_leaves_a_draining_node_although_the_session_is_only_read(
     change(reader, "n1", "n2", "n3", draining=(backup_of(driver, session_id),))
     assert reader.save(loaded(reader, session_id)).status == "stored"
     assert holders(driver, session_id) >= {"n1", other}
+
+
+@pytest.mark.parametrize("is_changed", [True, False])
+def test_what_a_worker_that_died_left_on_a_draining_node_counts_for_nothing_when_the_home_is_down(
+    driver: SimulatedDriver, make_worker: MakeWorker, is_changed: bool
+) -> None:
+    worker, dying = make_worker(), make_worker()
+    session_id = store_on(make_worker(), "n1")
+    backup = backup_of(driver, session_id)
+    begun = loaded(dying, session_id)
+    begun["begun"] = True
+    carry_out_only_at(driver, dying.keep(begun.state), backup)
+    change(worker, "n1", "n2", "n3", draining=(backup,))
+    session = loaded(worker, session_id)
+    if is_changed:
+        session["page"] = 1
+    assert worker.save(session).status == "stored"
+    driver.nodes["n1"].fault = "refused"
+    assert read(make_worker(), session_id) == {"user": "ada", **({"page": 1} if is_changed else {})}
+
+
+def carry_out_only_at(driver: SimulatedDriver, flow: Flow[SaveResult], node: str) -> None:
+    """Let a flow's first exchange reach one node, and the flow end there."""
+    effect = next(flow)
+    assert isinstance(effect, Exchange)
+    (batch,) = [batch for batch in effect.batches if batch.node == node]
+    driver.run(single(batch))
+    flow.close()
+
+
+def single(batch: Batch) -> Flow[None]:
+    yield Exchange([batch])
 
 
 def test_a_session_that_is_only_read_has_a_backup_again_once_the_node_that_had_it_is_at_another_address(
