@@ -21,6 +21,7 @@ from msm_fast.policies import SaveResult
 from msm_fast.session import LocalKind, SessionState, Stored
 
 __all__ = [
+    "bring_kept_along",
     "drop_kept",
     "end_locally",
     "find_locally",
@@ -181,6 +182,7 @@ def _keep(ctx: Context, state: SessionState, epoch: int | None) -> SaveResult | 
     if state.is_ended and not state.attributes:
         return SaveResult("invalidated") if _end_retired(ctx, state, epoch) else None
     state.local_kind = state.local_kind or "local"
+    bring_kept_along(ctx, state)
     body, live = _encode(ctx, state)
     if not needs_storing(state, body) and _is_as_found(state, live):
         if state.is_live and state.local_generation:  # it was found in memory: nobody has looked at its record
@@ -192,6 +194,23 @@ def _keep(ctx: Context, state: SessionState, epoch: int | None) -> SaveResult | 
     if result is not None:
         ctx.counters.add("created" if was_new else "stored")
     return result
+
+
+def bring_kept_along(ctx: Context, state: SessionState) -> None:
+    """Let a session that gets a new id have what others have kept here under its old one since it was found.
+
+    Under an id that stays a swap would meet it. While the cluster is used only what cannot go there counts: anything
+    else that is here is of an outage that is over.
+    Raises: ConflictError if settings.on_conflict says so.
+    """
+    kept = kept_record(ctx, state.retired[-1]) if state.retired and not state.is_ended else None
+    if kept is None or kept.kind == "ended" or (ctx.distribution.is_on and kept.kind != "tagged"):
+        return
+    key, kind = ctx.storage_key(state.retired[-1]), state.local_kind
+    with contextlib.suppress(CorruptRecord):  # who finds it next tells
+        if ctx.records.decode(kept.data, key).body != state.body or not _is_as_found(state, kept.live):
+            _merge_kept(ctx, state, key, kept)
+            state.local_kind = kind
 
 
 def _is_as_found(state: SessionState, unencodable: dict[str, object] | None) -> bool:

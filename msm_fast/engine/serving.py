@@ -8,7 +8,15 @@ from msm_fast._core.session_id import SessionId
 from msm_fast.engine.context import Context, digest
 from msm_fast.engine.effects import Flow
 from msm_fast.engine.loading import Asked, load, was_ended
-from msm_fast.engine.local import drop_kept, end_locally, find_locally, keep_locally, keep_unless_back, kept_record
+from msm_fast.engine.local import (
+    bring_kept_along,
+    drop_kept,
+    end_locally,
+    find_locally,
+    keep_locally,
+    keep_unless_back,
+    kept_record,
+)
 from msm_fast.engine.reconnecting import catch_up, told_by
 from msm_fast.engine.saving import Begun, end_retired, save
 from msm_fast.engine.serialization import StaysLocal
@@ -111,6 +119,7 @@ def store(ctx: Context, state: SessionState, begun: Begun | None = None) -> Flow
 def _store_in_cluster(ctx: Context, state: SessionState, epoch: int, begun: Begun | None) -> Flow[SaveResult | None]:
     """Store what a request changed in the cluster, or here if that fails; None: it has been away and is back."""
     ended = state.retired
+    bring_kept_along(ctx, state)
     try:
         result = yield from save(ctx, state, begun)
     except SessionUnavailable as error:

@@ -85,6 +85,21 @@ def test_so_does_the_former_id_of_one_that_was_never_in_the_cluster(worker: Work
     assert set(read(worker, login.id)) == {"user", "handle"}
 
 
+def test_what_made_it_one_comes_along_with_a_new_id_that_another_request_gives_it(
+    worker: Worker, other: Worker
+) -> None:
+    session_id = worker.store(user="ada")
+    shopping, login = loaded(worker, session_id), loaded(worker, session_id)
+    shopping["handle"], shopping["page"] = Unstorable(), 1
+    assert worker.save(shopping).status == "local"
+    login.rotate_id()
+    login["staff"] = True
+    assert worker.save(login).status == "local"
+    assert set(read(worker, login.id)) == {"user", "handle", "page", "staff"}
+    assert other.load(session_id) is None
+    assert worker.load(session_id) is None
+
+
 def test_a_session_that_was_ended_meanwhile_does_not_become_one(worker: Worker, other: Worker) -> None:
     session_id = worker.store(user="ada")
     slow = loaded(worker, session_id)

@@ -87,6 +87,33 @@ def test_rotate_id_gives_a_new_id_and_ends_the_old_one(manager: SessionManager) 
     assert manager.load(session_id) is None
 
 
+def test_what_another_request_has_stored_comes_along_with_a_new_id(manager: SessionManager) -> None:
+    session_id = store(manager, user="ada", old=1)
+    shopping, login = loaded(manager, session_id), loaded(manager, session_id)
+    shopping["cart"] = ["apple"]
+    del shopping["old"]
+    shopping.max_inactive = 60
+    manager.save(shopping)
+    login.rotate_id()
+    login["staff"] = True
+    manager.save(login)
+    found = loaded(manager, login.id)
+    assert dict(found) == {"user": "ada", "cart": ["apple"], "staff": True}
+    assert found.max_inactive == 60
+
+
+def test_a_conflict_over_that_is_told_where_it_is_to_be() -> None:
+    with SessionManager(on_conflict="error") as manager:
+        session_id = store(manager, user="ada")
+        shopping, login = loaded(manager, session_id), loaded(manager, session_id)
+        shopping["cart"] = ["apple"]
+        manager.save(shopping)
+        login.rotate_id()
+        with pytest.raises(ConflictError):
+            manager.save(login)
+        assert dict(loaded(manager, session_id)) == {"user": "ada", "cart": ["apple"]}
+
+
 def test_what_cannot_be_stored_stops_the_manager_and_tells_the_application_once() -> None:
     stopped: list[bool] = []
     manager = SessionManager(on_stop=lambda: stopped.append(True))
