@@ -22,7 +22,7 @@ from msm_fast.engine.context import Clock, Context
 from msm_fast.engine.effects import Budget, Flow
 from msm_fast.engine.events import Event
 from msm_fast.engine.loading import Asked
-from msm_fast.engine.local import find_locally, keep_unless_back
+from msm_fast.engine.local import find_locally, is_only_in_cluster, keep_unless_back
 from msm_fast.engine.locking import SessionLock, find_locked, store_locked
 from msm_fast.engine.request_rules import RequestRules
 from msm_fast.engine.saving import Begun
@@ -213,7 +213,9 @@ class Operations:
         live = self._sticky.find_at_once(session_id) if self._sticky is not None else None
         if live is not None:
             return live
-        return ELSEWHERE if self._ctx.distribution.is_on else find_locally(self._ctx, session_id)
+        if self._ctx.distribution.is_on or is_only_in_cluster(self._ctx, session_id):
+            return ELSEWHERE
+        return find_locally(self._ctx, session_id)
 
     def _finding(
         self, session_id: SessionId, expect_write: bool, lock: SessionLock | None, asked: Asked | None

@@ -25,6 +25,7 @@ __all__ = [
     "drop_kept",
     "end_locally",
     "find_locally",
+    "is_only_in_cluster",
     "keep_locally",
     "keep_unless_back",
     "kept_record",
@@ -49,6 +50,16 @@ def kept_record(ctx: Context, session_id: SessionId) -> LocalRecord | None:
         if ctx.distribution.is_on:
             return None
         raise
+
+
+def is_only_in_cluster(ctx: Context, session_id: SessionId) -> bool:
+    """Whether nodes answer again, though sessions do not go there yet, and this one is not kept here.
+
+    Another worker of this host may have stored it there already, and have dropped what was kept here of it: what this
+    one last saw in the cluster is from before that.
+    Raises: as `kept_record`.
+    """
+    return ctx.distribution.can_reconnect and kept_record(ctx, session_id) is None
 
 
 def drop_kept(ctx: Context, session_id: SessionId, generation: int) -> None:

@@ -13,6 +13,7 @@ from msm_fast.engine.local import (
     drop_kept,
     end_locally,
     find_locally,
+    is_only_in_cluster,
     keep_locally,
     keep_unless_back,
     kept_record,
@@ -36,9 +37,9 @@ def find(
     asked: as for `load`.
     Raises: SessionUnavailable, CorruptRecord where settings.on_cluster_lost and on_corrupt say so.
     """
-    kept = kept_record(ctx, session_id)
     if not ctx.distribution.is_on:
-        return find_locally(ctx, session_id)
+        return (yield from _find_without_cluster(ctx, session_id))
+    kept = kept_record(ctx, session_id)
     if kept is not None and kept.kind == "ended":
         yield from _forget_ended(ctx, session_id, kept)
         return None
@@ -55,6 +56,16 @@ def find(
             raise
         return _fall_back(ctx, session_id, error, may_be_in_cluster=isinstance(error, UnknownFormat))
     return state if kept is None else catch_up(ctx, session_id, state, kept)
+
+
+def _find_without_cluster(ctx: Context, session_id: SessionId) -> Flow[SessionState | None]:
+    """Return a session while sessions do not go to the cluster; one that only the cluster has is only read there."""
+    if is_only_in_cluster(ctx, session_id):
+        with contextlib.suppress(SessionUnavailable, CorruptRecord):
+            state = yield from load(ctx, session_id, False)
+            if state is not None:
+                return state
+    return find_locally(ctx, session_id)
 
 
 def _forget_ended(ctx: Context, session_id: SessionId, kept: LocalRecord) -> Flow[None]:

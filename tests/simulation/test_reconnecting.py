@@ -5,9 +5,10 @@ from typing import Any
 
 import pytest
 
-from msm_fast import DistributionState, SessionId
+from msm_fast import DistributionState, NearCacheSettings, SessionId
 from msm_fast.engine.events import Event
-from msm_fast.local_store import LocalRecord
+from msm_fast.engine.exchanging import probe
+from msm_fast.local_store import LocalRecord, MemoryStore
 from msm_fast.session import LocalKind
 from tests.simulation.driver import SimulatedDriver
 from tests.simulation.sticky_worker import StickyWorker
@@ -55,6 +56,46 @@ def test_with_the_policy_replay_it_is_stored_first(driver: SimulatedDriver, make
     assert session.id.startswith(made_meanwhile.id + "-n")
     assert len(worker.ctx.local) == 0
     assert worker.ctx.counters.snapshot().replayed == 2
+
+
+def make_worker_on_its_way_back(driver: SimulatedDriver) -> tuple[Worker, Worker, str, str]:
+    """Return two workers of one host, and two sessions of an outage that only the first of them has replayed so far.
+
+    The nodes answer both. The second one has seen the first session before the outage.
+    """
+    store = MemoryStore(NearCacheSettings(), clock=driver.clock.monotonic)
+    back, behind = (Worker(driver, make_settings(**REPLAY), seed, store) for seed in (1, 2))
+    seen_before = behind.store(n=0)
+    lose(driver, back, behind)
+    change(behind, seen_before, n=1)
+    session = back.create(n=5)
+    back.save(session)
+    heal(driver, back)
+    for node in behind.ctx.health.down():
+        driver.run(probe(behind.ctx, node))
+    assert behind.ctx.state() is DistributionState.LOCAL
+    return back, behind, seen_before, session.id
+
+
+def test_what_another_worker_of_the_host_has_replayed_is_found_by_one_that_is_still_on_its_way_back(
+    driver: SimulatedDriver,
+) -> None:
+    back, behind, seen_before, made_meanwhile = make_worker_on_its_way_back(driver)
+    assert read(behind, seen_before) == {"n": 1}
+    assert read(behind, made_meanwhile) == {"n": 5}
+    for session_id in (seen_before, made_meanwhile):
+        assert change(behind, session_id, m=2) == "local"
+    behind.reconnect()
+    assert read(back, seen_before) == {"n": 1, "m": 2}
+    assert read(back, made_meanwhile) == {"n": 5, "m": 2}
+
+
+def test_if_the_cluster_is_lost_again_on_the_way_back_it_is_served_as_it_was_last_seen(driver: SimulatedDriver) -> None:
+    _, behind, seen_before, made_meanwhile = make_worker_on_its_way_back(driver)
+    for node in driver.nodes.values():
+        node.fault = "refused"
+    assert read(behind, seen_before) == {"n": 0}
+    assert read(behind, made_meanwhile) == {}
 
 
 def test_so_are_lifetimes_that_were_set_here(driver: SimulatedDriver, make_worker: MakeWorker) -> None:
