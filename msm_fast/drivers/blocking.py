@@ -29,6 +29,9 @@ _NO_MORE: frozenset[FailureKind] = frozenset({"refused", "reset", "exhausted"})
 """What a further connection may meet though those that there are work: memcached's limit (-c), or a limit here."""
 _FULL_S = 1.0
 """A node that took no further connection is asked for none for so long."""
+_LEAST_TURN_S = 0.01
+"""For how long an answer is waited for, at least. Where other threads compute, each wait may take a thread a tenth of a
+second, until it has the GIL again: its time may be over then, though a node needs a thousandth of that."""
 _LOOKS_S = (0.001, 0.02)
 """After how long who waits for a connection first looks again whether one is idle, and how long that becomes."""
 
@@ -51,6 +54,7 @@ class BlockingDriver:
         self._nodes = dict(nodes)
         self._timeouts = timeouts
         self._operation_s = timeouts.operation
+        self._least_turn_s = min(_LEAST_TURN_S, timeouts.operation)
         self._learn_item_limit = learn_item_limit
         self._access = access
         self._addresses = AddressBook()
@@ -114,14 +118,19 @@ class BlockingDriver:
         self._is_closed = is_closed
 
     def exchange(self, batches: Sequence[Batch], budget: Budget) -> list[Outcome]:
-        """Write every batch, then wait for every reply: a single round trip, however many nodes."""
+        """Write every batch, then wait for every reply: a single round trip, however many nodes.
+
+        It has a turn also if nothing of the budget is left: a request that was held up may store what it has changed.
+        """
         started = time.monotonic()
         left_s, operation_s = budget.left_s, self._operation_s
+        if left_s < self._least_turn_s:
+            left_s = self._least_turn_s
         until = started + (left_s if left_s < operation_s else operation_s)
         outcomes, in_use = self._idle.exchange(batches, until)
         if outcomes is None or in_use is not None:
             outcomes = self._go_on(batches, outcomes, in_use, until, started + left_s)
-        budget.left_s = left_s - (time.monotonic() - started)
+        budget.left_s -= time.monotonic() - started
         return outcomes
 
     def _carry_out(self, effect: Exchange, deadline: float) -> list[Outcome]:
@@ -148,6 +157,7 @@ class BlockingDriver:
         """Do what `_exchange` does where a connection must be made first, or is none for `exchange`."""
         in_use: dict[int, Connection] = {}
         outcomes: list[Outcome | None] = [None] * len(batches)
+        least_s = self._least_turn_s if time.monotonic() < deadline else 0.0
         try:
             # In one order of all threads: where connections are shared, none waits for one with what another waits for.
             for i, batch in sorted(enumerate(batches), key=lambda numbered: numbered[1].node):
@@ -164,7 +174,8 @@ class BlockingDriver:
         except BaseException:
             _close(in_use.values())
             raise
-        until = min(deadline, time.monotonic() + self._timeouts.operation)
+        now = time.monotonic()
+        until = max(min(deadline, now + self._operation_s), now + least_s)
         return self._finish(batches, outcomes, in_use, until, deadline)
 
     def _finish(
@@ -253,7 +264,7 @@ class BlockingDriver:
             self._made.add(connection)
         try:
             until = min(deadline, time.monotonic() + self._timeouts.connect)
-            greeting = _greet(connection, until, self._access.credentials)
+            greeting = _greet(connection, until, self._least_turn_s, self._access.credentials)
             connection.set_waiting(self._operation_s, self._timeouts.busy_poll)
         except BaseException as error:
             connection.close()
@@ -322,8 +333,8 @@ def _sleep(effect: Sleep, deadline: float) -> bool:
     return time.monotonic() < deadline
 
 
-def _greet(connection: Connection, deadline: float, credentials: Credentials | None) -> Greeting:
-    """Carry the greeting out. Raises: as greet()."""
+def _greet(connection: Connection, deadline: float, least_s: float, credentials: Credentials | None) -> Greeting:
+    """Carry the greeting out; each answer is waited for least_s at least. Raises: as greet()."""
     dialogue = greet(credentials, is_secure=connection.is_secure)
     said = next(dialogue)
     try:
@@ -331,6 +342,7 @@ def _greet(connection: Connection, deadline: float, credentials: Credentials | N
             try:
                 if said:
                     connection.write(said)
+                    deadline = max(deadline, time.monotonic() + least_s)
                 heard = connection.read(deadline)
             except ConnectionFailed as failure:
                 said = dialogue.throw(failure)

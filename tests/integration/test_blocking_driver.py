@@ -19,8 +19,9 @@ from msm_fast.drivers.blocking import BlockingDriver
 from msm_fast.drivers.connection import Connection
 from msm_fast.drivers.failures import ConnectionFailed
 from msm_fast.drivers.greeting import FIRST_FREE_OPAQUE
-from msm_fast.engine.effects import Batch, Exchange, Flow, NodeFailure, Outcome, Sleep
+from msm_fast.engine.effects import Batch, Budget, Exchange, Flow, NodeFailure, Outcome, Sleep
 from tests.integration.conftest import Nodes, have_no_plain_sockets
+from tests.proxy import Link, Proxy
 
 pytestmark = pytest.mark.memcached
 
@@ -68,6 +69,43 @@ def test_a_node_that_hangs_does_not_make_the_others_late(driver: BlockingDriver,
     assert isinstance(hanging, NodeFailure)
     assert (hanging.kind, hanging.sent) == ("timeout", True)
     assert [statuses(outcome) for outcome in others] == [["EN"], ["EN"]]
+
+
+def test_a_thread_that_waits_long_for_the_gil_is_connected_and_answered_all_the_same(
+    driver: BlockingDriver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    driver._least_turn_s = 5
+    clock, write = time.monotonic, Connection.write
+    waited_s = [0]
+
+    def write_and_wait(connection: Connection, data: bytes) -> None:
+        write(connection, data)
+        waited_s[0] += 10
+
+    monkeypatch.setattr(Connection, "write", write_and_wait)
+    monkeypatch.setattr(time, "monotonic", lambda: clock() + waited_s[0])
+    budget = Budget(0.25)
+    for _ in range(2):  # a request looks its session up, and stores it
+        outcomes = driver.exchange([Batch(name, [wire.noop()]) for name in ("n1", "n2")], budget)
+        assert [statuses(outcome) for outcome in outcomes] == [["MN"]] * 2
+    assert budget.left_s < -10
+
+
+def test_an_answer_has_a_turn_though_the_time_of_its_request_is_over(nodes: Nodes) -> None:
+    class Late(Proxy):
+        def carry(self, data: bytes, link: Link, *, is_reply: bool) -> None:
+            time.sleep(0.02)
+            super().carry(data, link, is_reply=is_reply)
+
+    with closing(Late(nodes["n1"].port)) as proxy:
+        timeouts = Timeouts(connect=5, operation=5, request=5, busy_poll=0)
+        with closing(
+            BlockingDriver({"n1": Node("n1", "127.0.0.1", int(proxy.address.rpartition(":")[2]))}, timeouts)
+        ) as driver:
+            driver._least_turn_s = 5
+            for left_s in (5, -5):
+                (outcome,) = driver.exchange([Batch("n1", [wire.noop()])], Budget(left_s))
+                assert statuses(outcome) == ["MN"]
 
 
 @pytest.fixture
