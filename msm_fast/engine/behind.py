@@ -130,6 +130,9 @@ class WorkBehind:
         """Drop the session's job, if any."""
         with self._lock:
             self._jobs.pop(key, None)
+            # Its place is kept until it is its turn, which in an outage may be hours later.
+            if len(self._due) > 2 * len(self._jobs) + MOST_JOBS:
+                self._due = deque(job for job in self._due if self._jobs.get(job.key) is job)
 
     def clear(self) -> int:
         """Drop all jobs; return how many of them were writes."""

@@ -1,6 +1,7 @@
 """The queue of what is still to be done after the requests that asked for it."""
 
 from collections.abc import Callable
+from weakref import WeakSet
 
 import pytest
 
@@ -121,6 +122,20 @@ def test_a_job_that_was_discarded_is_not_done(queue: WorkBehind) -> None:
     queue.discard(b"unknown")
     assert drain(queue) == ["b"]
     assert queue.next_at() is None
+
+
+def test_jobs_that_were_discarded_take_no_room_though_none_is_taken_for_long(queue: WorkBehind) -> None:
+    queue.add(b"first", work("first"))
+    runs: WeakSet[Run] = WeakSet()
+    for _ in range(1000):
+        run = work("a")
+        runs.add(run)
+        queue.add(b"a", run)
+        queue.discard(b"a")
+        del run
+    queue.add(b"last", work("last"))
+    assert len(runs) < 100
+    assert drain(queue) == ["first", "last"]
 
 
 def test_what_is_under_way_counts_as_not_done_until_it_has_finished(queue: WorkBehind) -> None:
