@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
+
+from msm_fast.logs import Log
 
 __all__ = ["take_each"]
 
-_log = logging.getLogger("msm_fast.forks")
+_log = Log("msm_fast.forks")
 
 
 def take_each(*steps: Callable[[], object]) -> None:

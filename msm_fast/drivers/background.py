@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import math
 import time
 from collections.abc import Callable, Coroutine, Sequence
@@ -26,10 +25,11 @@ from msm_fast.engine.effects import Flow
 from msm_fast.engine.kept_locks import KeptLocks
 from msm_fast.engine.locking import SessionLock, release, renew
 from msm_fast.engine.together import together
+from msm_fast.logs import Log
 
 __all__ = ["LockKeeperTask", "ProberTask", "WriterTask"]
 
-_log = logging.getLogger("msm_fast.background")
+_log = Log("msm_fast.background")
 _PAUSE_AFTER_ERROR_S = 1.0
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from functools import partial
 
@@ -11,10 +10,11 @@ from msm_fast.engine.context import Context
 from msm_fast.engine.effects import Flow
 from msm_fast.engine.kept_locks import KeptLocks
 from msm_fast.engine.locking import SessionLock, release, renew
+from msm_fast.logs import Log
 
 __all__ = ["LockKeeper"]
 
-_log = logging.getLogger("msm_fast.lock_keeper")
+_log = Log("msm_fast.lock_keeper")
 _LINGERS_TICKS = 10
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Container
 
+from msm_fast.logs import Log
+
 __all__ = ["NodeLives"]
 
-_log = logging.getLogger("msm_fast.node_lives")
+_log = Log("msm_fast.node_lives")
 
 
 class NodeLives:

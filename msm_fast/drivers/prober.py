@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable
 
 from msm_fast.drivers.worker_thread import WorkerThread
 from msm_fast.engine.context import Context
+from msm_fast.logs import Log
 
 __all__ = ["Prober", "has_work"]
 
-_log = logging.getLogger("msm_fast.prober")
+_log = Log("msm_fast.prober")
 _PAUSE_AFTER_ERROR_S = 1.0
 
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
 import time
 from threading import Timer
 
+from msm_fast.logs import Log
+
 __all__ = ["end_process"]
 
-_log = logging.getLogger("msm_fast.process_end")
+_log = Log("msm_fast.process_end")
 
 LEAST_AGE_S = 10.0
 """No process ends itself before it is this old. Where every request brings what cannot be stored, each new worker would

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import math
 import os
 import sqlite3
@@ -14,10 +13,11 @@ from collections.abc import Callable, Iterator
 from typing import TypeAlias
 
 from msm_fast.forks import take_each
+from msm_fast.logs import Log
 
 __all__ = ["SqliteFile"]
 
-_log = logging.getLogger("msm_fast.local_store")
+_log = Log("msm_fast.local_store")
 
 _PATIENCE_S = 0.1
 _PAUSE_S = 0.001

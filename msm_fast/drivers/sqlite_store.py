@@ -6,7 +6,6 @@ In an outage a user who meets another worker still finds the session.
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import sqlite3
 import stat
@@ -19,11 +18,12 @@ from msm_fast._core.near_cache import NearCache
 from msm_fast.drivers.sqlite_file import SqliteFile
 from msm_fast.errors import ConfigurationError, SessionUnavailable
 from msm_fast.local_store import LocalRecord
+from msm_fast.logs import Log
 from msm_fast.policies import NearCacheSettings
 
 __all__ = ["SqliteStore"]
 
-_log = logging.getLogger("msm_fast.local_store")
+_log = Log("msm_fast.local_store")
 
 _LAYOUT = """
 CREATE TABLE IF NOT EXISTS msm_fast_sessions (

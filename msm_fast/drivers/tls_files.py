@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import ssl
 
 from msm_fast.errors import ConfigurationError
+from msm_fast.logs import Log
 from msm_fast.policies import Tls
 
 __all__ = ["TlsFiles"]
 
-_log = logging.getLogger("msm_fast.tls")
+_log = Log("msm_fast.tls")
 
 
 class TlsFiles:

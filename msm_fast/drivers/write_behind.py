@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
@@ -13,6 +12,7 @@ from msm_fast.engine.context import Context
 from msm_fast.engine.effects import Flow
 from msm_fast.engine.exchanging import wait_before_retry
 from msm_fast.engine.together import together
+from msm_fast.logs import Log
 
 __all__ = [
     "GATHERED_FOR_S",
@@ -27,7 +27,7 @@ __all__ = [
 
 Outcomes: TypeAlias = "list[bool | Exception]"
 
-_log = logging.getLogger("msm_fast.write_behind")
+_log = Log("msm_fast.write_behind")
 _IDLE_S = 1.0
 """How long the thread waits for more before it ends; a new one costs more than the wait."""
 GATHERED_FOR_S = 0.01

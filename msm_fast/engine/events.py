@@ -7,9 +7,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
+from msm_fast.logs import Log
+
 __all__ = ["Event", "EventKind", "Events"]
 
-_log = logging.getLogger("msm_fast")
+_log = Log("msm_fast")
 
 EventKind = Literal[
     "node_down",
@@ -84,8 +86,8 @@ class Events:
     def tell(self, event: Event) -> None:
         """Log event and pass it on."""
         level = _LEVELS[event.kind]
-        if _log.isEnabledFor(level):
-            _log.log(level, "%s", event.detail, extra={"msm_event": event})
+        if _log.is_enabled_for(level):
+            _log.write(level, "%s", (event.detail,), extra={"msm_event": event})
         for listener in self._listeners:
             try:
                 listener(event)

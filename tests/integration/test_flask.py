@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextvars
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -10,7 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from flask import Flask, copy_current_request_context, request, session, stream_with_context
+from flask import Flask, copy_current_request_context, has_request_context, request, session, stream_with_context
 from flask.testing import FlaskClient
 from werkzeug.test import EnvironBuilder
 
@@ -136,6 +137,25 @@ def twin(client: FlaskClient, app: Flask) -> FlaskClient:
     other = app.test_client()
     other.set_cookie("session", cookie_of(client))
     return other
+
+
+def test_a_log_that_shows_the_sessions_user_with_each_line_is_written_also_in_an_outage(
+    nodes: Nodes, client: FlaskClient, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    users = []
+
+    def look(record: logging.LogRecord) -> bool:
+        users.append(session.get("user") if has_request_context() else None)
+        return True
+
+    client.post("/in")
+    monkeypatch.setattr(caplog.handler, "filters", [look])
+    with caplog.at_level(logging.INFO, "msm_fast"):
+        for server in nodes.values():
+            server.kill()
+        assert client.get("/everything").json == {"user": "ada"}
+    assert "ada" in users
+    assert any("is served from this host" in message for message in caplog.messages)
 
 
 @pytest.mark.shows("writers")

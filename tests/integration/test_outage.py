@@ -1,5 +1,7 @@
 """The whole cluster away, with real servers: what workers serve meanwhile, and what is there when it is back."""
 
+import logging
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -43,6 +45,23 @@ def write(manager: SessionManager, session_id: str, **changes: object) -> str:
     session = loaded(manager, session_id)
     session.update(changes)
     return manager.save(session).status
+
+
+def test_the_cluster_is_used_again_though_the_sites_log_wants_a_request_where_there_is_none(
+    nodes: Nodes, make_manager: MakeManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class OfRequests(logging.Handler):
+        """As one with a filter that adds the user of the request."""
+
+        def handle(self, record: logging.LogRecord) -> bool:
+            if threading.current_thread() is not threading.main_thread():
+                raise RuntimeError("Working outside of request context.")
+            return True
+
+    monkeypatch.setattr(logging.getLogger("msm_fast"), "handlers", [OfRequests()])
+    manager = make_manager(reconnect=QUICK)
+    kill_all(nodes, manager)
+    start_all(nodes, manager)
 
 
 def test_workers_of_a_host_share_what_they_keep_in_a_file(

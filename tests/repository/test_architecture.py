@@ -11,6 +11,7 @@ PLAIN_VALUES = {
     "blacklist",
     "forks",
     "local_store",
+    "logs",
     "node",
     "policies",
     "session",
