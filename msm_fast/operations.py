@@ -113,7 +113,7 @@ class Operations:
         self._sticky = StickySessions(self._ctx) if self.settings.sticky else None
         self.blacklist = self._ctx.blacklist
         self._rules = RequestRules(self.settings, clock.monotonic)
-        self._change_lock = threading.Lock()
+        self._change_lock = threading.RLock()  # a listener that is told of a change may make another
         self._stop_lock = threading.Lock()
         self._was_stopped = False
         self._ctx.events.subscribe(self._react)
@@ -273,7 +273,7 @@ class Operations:
             self.settings = settings
             self._ctx.change_topology(settings, draining)
             if not before.keys() <= after.keys():
-                self._driver.change_nodes(after)
+                self._driver.change_nodes({node.node_id: node for node in self.settings.nodes})
         self._prober.wake()
 
     def _refuse_if_stopped(self) -> None:
@@ -306,7 +306,7 @@ class Operations:
             end_process()
 
     def _renew_locks_after_fork(self) -> None:
-        self._stop_lock, self._change_lock = threading.Lock(), threading.Lock()
+        self._stop_lock, self._change_lock = threading.Lock(), threading.RLock()
         take_each(self._ctx.renew_locks, *([] if self._sticky is None else [self._sticky.renew_after_fork]))
 
 

@@ -3,6 +3,7 @@
 import errno
 import os
 import socket
+import threading
 import time
 from collections.abc import Callable
 from typing import NoReturn
@@ -172,6 +173,30 @@ def test_nodes_are_added_drained_and_removed_while_sessions_are_served(nodes: No
         for n, session_id in enumerate(ids):
             assert loaded(manager, session_id)["n"] == n
         assert manager.distribution.state is DistributionState.DISTRIBUTED
+
+
+def test_a_listener_may_change_the_nodes_also_when_it_is_told_that_they_were_changed(nodes: Nodes) -> None:
+    by_name = {name: f"{name}:{nodes[name].address}" for name in ("n1", "n2", "n3")}
+    manager = SessionManager([by_name["n1"], by_name["n2"]])
+    told: list[Event] = []
+
+    def look(event: Event) -> None:
+        told.append(event)
+        if len(told) == 1:
+            manager.set_nodes(list(by_name.values()))
+            manager.drain("n1")
+
+    manager.subscribe(look)
+    changing = threading.Thread(target=manager.set_nodes, args=([by_name["n2"]],), daemon=True)
+    changing.start()
+    changing.join(10)
+    assert not changing.is_alive()
+    assert [node.node_id for node in manager.nodes() if not node.is_draining] == ["n2", "n3"]
+    session = manager.create()
+    session["n"] = 1
+    saved = manager.save(session)
+    assert {saved.node, *saved.backups} == {"n2", "n3"}
+    manager.close()
 
 
 def test_while_nodes_are_changed_the_former_are_reached_as_well_as_the_next(nodes: Nodes) -> None:
