@@ -173,9 +173,11 @@ class Context:
         return True
 
     def tell_undecodable(self, session_id: SessionId, failure: AttributeFailure) -> None:
-        """Tell of a value that cannot be decoded."""
-        name = digest(session_id)
+        """Tell of a value that cannot be decoded: each request meets it; if a type is gone, all sessions do."""
         self.counters.add("unserializable")
+        if not self.is_first_time(("undecodable", failure.name), TELL_AGAIN_S):
+            return
+        name = digest(session_id)
         self.tell(
             "unserializable",
             f"session {name}: attribute {failure.name!r} cannot be read and is None: {failure.cause}. What is stored "

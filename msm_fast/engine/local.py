@@ -15,7 +15,7 @@ from msm_fast.engine.changes import merge, needs_storing
 from msm_fast.engine.context import Context, digest
 from msm_fast.engine.copies import encode_state, encode_stored, encode_tombstone, is_over, next_generation
 from msm_fast.engine.serialization import StaysLocal, decode_attributes, encode_attributes
-from msm_fast.errors import ConflictError, CorruptRecord, SessionUnavailable
+from msm_fast.errors import ConflictError, CorruptRecord, SessionUnavailable, UnknownFormat
 from msm_fast.local_store import LocalRecord
 from msm_fast.policies import SaveResult
 from msm_fast.session import LocalKind, SessionState, Stored
@@ -94,9 +94,17 @@ def state_of_record(ctx: Context, session_id: SessionId, found: LocalRecord) -> 
     try:
         record = ctx.records.decode(found.data, key)
         base = ctx.records.decode(found.base, key) if found.base else None
+    except UnknownFormat as error:
+        ctx.tell_seldom(
+            "unreadable",
+            f"the local store has a session that this process cannot read: {error}. Has it the secrets, the version "
+            "and the libraries of the other workers?",
+            node=None,
+        )
+        return None
     except CorruptRecord as error:
         ctx.counters.add("corrupt")
-        ctx.tell("corrupt", f"the local store has a record that cannot be used: {error}", session=digest(session_id))
+        ctx.tell_seldom("corrupt", f"the local store has a record that cannot be used: {error}", node=None)
         return None
     if is_over(ctx.essentials, record):
         return None

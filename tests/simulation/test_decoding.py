@@ -9,6 +9,7 @@ from msm_fast._core.record import decode_record, encode_record
 from msm_fast.engine.changes import Base, merge
 from msm_fast.engine.effects import Exchange
 from msm_fast.engine.serialization import decode_attributes, encode_attributes
+from tests.simulation.driver import SimulatedDriver
 from tests.simulation.test_saving import loaded, read
 from tests.simulation.test_serialization import events_of, kinds
 from tests.simulation.worker import Worker
@@ -39,20 +40,24 @@ def unreadable(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> str:
     return session_id
 
 
-def test_a_value_that_cannot_be_read_is_none_and_told_once_per_load(worker: Worker, unreadable: str) -> None:
+def test_a_value_that_cannot_be_read_is_none_and_its_attribute_is_told_once_a_minute(
+    driver: SimulatedDriver, worker: Worker, unreadable: str
+) -> None:
     told = events_of(worker)
-    for n_loads in (1, 2):
-        session = loaded(worker, unreadable)
-        assert dict(session) == {"user": "ada", "color": None}
-        assert session["color"] is None
-        assert worker.save(session).status == "unchanged"
-        assert kinds(told) == ["unserializable"] * n_loads
+    for n_minutes in (1, 2):
+        for _ in range(2):
+            session = loaded(worker, unreadable)
+            assert dict(session) == {"user": "ada", "color": None}
+            assert session["color"] is None
+            assert worker.save(session).status == "unchanged"
+            assert kinds(told) == ["unserializable"] * n_minutes
+        driver.clock.advance(61)
     assert "'color'" in told[0].detail
     assert "ValueError" in told[0].detail
     assert told[0].session is not None
     assert told[0].session in told[0].detail
     assert unreadable.split("-")[0] not in told[0].detail
-    assert worker.ctx.counters.snapshot().unserializable == 2
+    assert worker.ctx.counters.snapshot().unserializable == 4
     assert not worker.ctx.is_stopped
 
 

@@ -3,6 +3,7 @@
 import os
 import pickle
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -184,6 +185,34 @@ def test_what_is_kept_on_this_host_in_an_outage_is_sealed_too(
     for data in (kept.data, kept.base):
         assert data[5] in (8, 16)
         assert (b"ada" in data) == (settings is SIGNED)
+
+
+@pytest.mark.parametrize(
+    ("is_forged", "kind", "n_corrupt"), [(False, "unreadable", 0), (True, "corrupt", 3)], ids=["of another", "forged"]
+)
+def test_what_the_local_store_has_and_nobody_here_can_read_is_told_once_a_minute_as_of_a_node(
+    driver: SimulatedDriver, make_worker: MakeWorker, is_forged: bool, kind: str, n_corrupt: int
+) -> None:
+    worker = make_worker(**SIGNED, **LOCAL)
+    session_id = worker.store(user="ada")
+    lose(driver, worker)
+    change(worker, session_id, cart=["pear"])
+    kept = worker.ctx.local.load(key_of(session_id))
+    assert kept is not None
+    if is_forged:
+        forged = replace(kept, data=kept.data[:-1] + bytes([kept.data[-1] ^ 1]))
+        worker.ctx.local.swap(key_of(session_id), kept.generation, forged, 0)
+    else:
+        worker.ctx.records = make_worker(secrets=OLD).ctx.records
+    events: list[Event] = []
+    worker.ctx.events.subscribe(events.append)
+    for _ in range(3):
+        assert worker.load(session_id) is None
+    assert [event.kind for event in events] == [kind]
+    assert worker.ctx.counters.snapshot().corrupt == n_corrupt
+    driver.clock.advance(61)
+    worker.load(session_id)
+    assert [event.kind for event in events] == [kind] * 2
 
 
 @MODES
