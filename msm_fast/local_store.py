@@ -22,16 +22,16 @@ class LocalRecord:
     generation: grows with each save. data: the encoded record. accessed_ms: when it was last used. kind: why it is
     here. base: the record in the cluster that it stands on; b"" for none. live: the values, by name, that cannot be
     encoded, which only this process has; None where there are none. plain: of its session's id, which the key may not
-    tell.
+    tell. Where local variables are shown, none of the session is.
     """
 
     generation: int
-    data: bytes
+    data: bytes = field(repr=False)
     accessed_ms: int
     kind: LocalKind = "local"
-    base: bytes = b""
-    live: dict[str, object] | None = None
-    plain: str = field(kw_only=True)
+    base: bytes = field(default=b"", repr=False)
+    live: dict[str, object] | None = field(default=None, repr=False)
+    plain: str = field(kw_only=True, repr=False)
 
 
 class LocalStore(Protocol):

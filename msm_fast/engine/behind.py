@@ -6,7 +6,7 @@ import heapq
 import threading
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import count
 
 from msm_fast.engine.effects import Flow
@@ -32,8 +32,8 @@ class Job:
     about. attempts: how often it has failed.
     """
 
-    key: bytes
-    run: Callable[[], Flow[bool]]
+    key: bytes = field(repr=False)
+    run: Callable[[], Flow[bool]] = field(repr=False)
     is_write: bool
     size: int
     attempts: int = 0

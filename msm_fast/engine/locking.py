@@ -41,14 +41,14 @@ _TRIES = 3
 
 @dataclass(eq=False)
 class SessionLock:
-    """One request's lock, or its wish for one.
+    """One request's lock, or its wish for one. Where local variables are shown, its session's id is not.
 
     Thread-safety: one request's own, but that a `renew` may run beside it; each change is one assignment.
     """
 
-    token: bytes
-    key: bytes = b""
-    session_key: bytes = b""
+    token: bytes = field(repr=False)
+    key: bytes = field(default=b"", repr=False)
+    session_key: bytes = field(default=b"", repr=False)
     session: str = ""
     """The digest of the session's id."""
     node: str | None = None
