@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import random
 import threading
 import time
@@ -31,6 +30,7 @@ from msm_fast.engine.sticky import StickySessions
 from msm_fast.errors import ApplicationStopped, ConfigurationError
 from msm_fast.forks import take_each
 from msm_fast.local_store import LocalStore
+from msm_fast.logs import Log
 from msm_fast.node import Node, parse_failover_nodes, parse_nodes
 from msm_fast.policies import DistributionState, SaveResult
 from msm_fast.request_scope import ELSEWHERE, Elsewhere
@@ -40,7 +40,7 @@ from msm_fast.statistics import NodeStatus, Statistics
 
 __all__ = ["Distribution", "Operations"]
 
-_log = logging.getLogger("msm_fast.manager")
+_log = Log("msm_fast.manager")
 
 
 class Distribution:

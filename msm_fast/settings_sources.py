@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import logging
 import os
 import re
 import sys
@@ -12,11 +11,12 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from msm_fast.errors import ConfigurationError
+from msm_fast.logs import Log
 from msm_fast.policies import PARTS, Timeouts
 
 __all__ = ["settings_of_environment", "settings_of_mapping", "settings_of_msm", "settings_of_toml"]
 
-_log = logging.getLogger("msm_fast.settings")
+_log = Log("msm_fast.settings")
 
 _TEXTS = {
     "credentials",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import logging
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any, Literal, TypeVar, cast
 
@@ -17,6 +16,7 @@ from msm_fast.integrations.session_headers import (
     add_session,
 )
 from msm_fast.integrations.session_mapping import SessionMapping
+from msm_fast.logs import Log
 from msm_fast.policies import SaveResult
 from msm_fast.request_scope import AsyncRequestScope
 from msm_fast.session import Session
@@ -24,7 +24,7 @@ from msm_fast.settings import Settings
 
 __all__ = ["AsyncSession", "SessionMiddleware"]
 
-_log = logging.getLogger("msm_fast.asgi")
+_log = Log("msm_fast.asgi")
 _TRY_AGAIN_LATER = 1013
 """Source: the registry of WebSocket close codes of RFC 6455."""
 

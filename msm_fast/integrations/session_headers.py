@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import logging
-
 from msm_fast.errors import CorruptRecord, LockTimeout, SessionUnavailable
 from msm_fast.integrations.cookies import CookieSettings, vary_by_cookie
+from msm_fast.logs import Log
 from msm_fast.policies import SaveResult
 from msm_fast.request_scope import RequestLife
 
@@ -76,7 +75,7 @@ class SessionHeaders:
             add_session(headers, self.sent)
         return headers
 
-    def note_late_save(self, result: SaveResult, log: logging.Logger) -> None:
+    def note_late_save(self, result: SaveResult, log: Log) -> None:
         """Warn once if a save after the headers had left gave the session an id that the client was not told."""
         if result.status in ("unchanged", "invalidated"):
             return

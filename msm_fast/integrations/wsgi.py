@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from inspect import iscoroutinefunction
@@ -17,10 +16,12 @@ from msm_fast.manager import RequestScope, SessionManager
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
+from msm_fast.logs import Log
+
 __all__ = ["ENVIRON_KEY", "SessionMiddleware"]
 
 ENVIRON_KEY = "msm_fast.session"
-_log = logging.getLogger("msm_fast.wsgi")
+_log = Log("msm_fast.wsgi")
 _ExcInfo = tuple[type[BaseException], BaseException, TracebackType] | tuple[None, None, None]
 
 

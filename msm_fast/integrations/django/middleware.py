@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import sys
 import traceback
 from collections.abc import Callable
@@ -23,10 +22,11 @@ from msm_fast.integrations.django.cookie import session_cookie
 from msm_fast.integrations.django.known_settings import cookie_settings, request_settings
 from msm_fast.integrations.django.sessions import SessionStore
 from msm_fast.integrations.session_headers import REFUSAL, REFUSAL_HEADERS, UNREACHABLE
+from msm_fast.logs import Log
 
 __all__ = ["SessionMiddleware"]
 
-_log = logging.getLogger("msm_fast.django")
+_log = Log("msm_fast.django")
 
 
 class SessionMiddleware(DjangoSessionMiddleware):  # type: ignore[misc, unused-ignore]

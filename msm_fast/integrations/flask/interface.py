@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from contextvars import copy_context
 from functools import partial
@@ -18,12 +17,13 @@ from msm_fast.errors import MsmError
 from msm_fast.integrations.cookies import never_stored, read_cookie, varied_by_cookie
 from msm_fast.integrations.flask.session import FlaskSession
 from msm_fast.integrations.session_headers import REFUSAL, REFUSAL_HEADERS, UNREACHABLE, cookie_value
+from msm_fast.logs import Log
 from msm_fast.manager import SessionManager
 from msm_fast.policies import SaveResult
 
 __all__ = ["MsmSessionInterface", "close_session", "leave_websocket_unlocked", "note_unanswered", "refusal"]
 
-_log = logging.getLogger("msm_fast.flask")
+_log = Log("msm_fast.flask")
 _ATTRIBUTE = "msm_fast_session"
 """Of a request's context: what was opened in it, and ends with it. Copies of the context are made without."""
 _LONGEST_LIFETIME_S = 2**32 - 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import logging
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -442,6 +443,28 @@ def test_so_it_is_if_the_application_makes_nothing_of_that(
     response = Browser(SessionMiddleware(app, manager)).send()
     assert (response.status, response.all("retry-after")) == (503, ["1"])
     assert response.body == REFUSAL
+
+
+def test_so_it_is_if_the_log_wants_to_show_whose_session_it_is_with_the_line(
+    manager: SessionManager, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    sessions: list[Any] = []
+
+    def look(record: logging.LogRecord) -> bool:
+        return bool(sessions[-1].get("user"))
+
+    def fail(*_: object) -> None:
+        raise SessionUnavailable("no copy can be reached")
+
+    def app(session: Any, environ: dict[str, Any]) -> str:
+        sessions.append(session)
+        return str(session.get("user"))
+
+    monkeypatch.setattr(RequestScope, "_find", fail)
+    monkeypatch.setattr(caplog.handler, "filters", [look])
+    browser = Browser(SessionMiddleware(app_of(app), manager))
+    browser.cookie = str(SessionId.generate())
+    assert browser.send().status == 503
 
 
 def test_an_ignored_request_sets_no_cookie_and_deletes_none() -> None:
