@@ -195,13 +195,17 @@ cdef bint write_frame(object chain, Writer out, str name, object value, list fai
 
 
 cdef int write_value(object chain, Writer out, object value) except -1:
-    """Append value as the first serializer that can encode it does; return the tag of its frames."""
+    """Append value as the first serializer that can encode it does; return the tag of its frames.
+
+    If none can, what the last one says is raised, but of a type that the native one carries what that says: the others,
+    which may know nothing of it, would say that it is the type.
+    """
     cdef Py_ssize_t start = out.size
     cdef bytes payload
     if is_native_first(chain) and PyTuple_GET_SIZE(chain) == 1:
         encode_value(out, value)
         return 0
-    failure = None
+    failure = told = None
     for serializer, (tag, prefix) in zip(chain, chain.heads):
         try:
             if serializer is NATIVE:
@@ -215,7 +219,9 @@ cdef int write_value(object chain, Writer out, object value) except -1:
         except Exception as error:
             out.truncate(start)
             failure = error
-    raise failure
+            if serializer is NATIVE and carries_type(type(value)):
+                told = error
+    raise failure if told is None else told
 
 
 cdef bint is_equal(const char *one, Py_ssize_t n_one, const char *other, Py_ssize_t n_other) noexcept nogil:

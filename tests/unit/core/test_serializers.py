@@ -5,7 +5,7 @@ from collections import OrderedDict
 import pytest
 
 from msm_fast._core.attributes import AttributeMap
-from msm_fast._core.codec import dumps
+from msm_fast._core.codec import dumps, register_type
 from msm_fast._core.serializers import resolve_serializers
 from msm_fast.errors import ConfigurationError
 from tests.reference.record import encode_frame, split_frames
@@ -143,6 +143,26 @@ def test_a_chain_that_cannot_encode_a_value_tells_the_last_reason_and_leaves_not
     assert [(failure.name, failure.type_name) for failure in failures] == [("b", "builtins.set")]
     assert "JSON" in str(failures[0].cause)
     assert AttributeMap.decode(body, (Reversing(), "json")) == {"a": "x", "c": "y"}
+
+
+class Account:
+    number = ""
+
+
+def encode_account(account):
+    raise ValueError("an account has a number")
+
+
+register_type(Account, "test.serializers.Account", encode_account, Account)
+
+
+@pytest.mark.parametrize("chain", [("native", "json"), ("json", "native")])
+@pytest.mark.parametrize(
+    ("value", "cause"), [(Account(), "an account has a number"), ([object()], "builtins.object is not a type")]
+)
+def test_what_fails_of_a_type_that_is_registered_is_not_told_to_be_a_type_that_json_does_not_know(chain, value, cause):
+    _, failures = AttributeMap({"of": value}, chain).encode()
+    assert cause in str(failures[0].cause)
 
 
 def test_every_reader_reads_native_and_json():
