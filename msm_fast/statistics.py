@@ -62,7 +62,7 @@ class Statistics:
     unserializable: int = 0
     """Attributes that could not be encoded or decoded, or had to give way in a session over the item limit."""
     fallbacks: int = 0
-    """Sessions that the cluster could not give or take, served or kept on this host."""
+    """Sessions that the cluster, while it was used, could not give or take, served or kept on this host."""
     provisional: int = 0
     """Empty sessions that stood for one that could not be reached."""
     dropped: int = 0
