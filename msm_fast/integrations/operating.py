@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+from msm_fast._core.session_id import SessionId
 from msm_fast.engine.context import digest
 from msm_fast.errors import MsmError
 from msm_fast.manager import SessionManager
@@ -11,6 +12,7 @@ from msm_fast.session import Session
 
 __all__ = ["NoAnswer", "end_session", "find_session", "kind_and_value", "moment", "readable"]
 
+_NO_KEY = "this is no session key, which is the value of a client's cookie; what the log calls a session is none"
 _UNKNOWN = "no such session: there is no session of this key; it has expired, was ended, or never was"
 
 
@@ -79,7 +81,9 @@ def moment(seconds: float) -> str:
 
 
 def _ask_for(manager: SessionManager, key: str) -> tuple[Session | None, bool]:
-    """Return the session, if anything is known of it, and whether all nodes have answered."""
+    """Return the session, if anything is known of it, and whether all nodes have answered. Raises: NoAnswer."""
+    if SessionId.parse_issued(key) is None:
+        raise NoAnswer(_NO_KEY)
     manager.ask_nodes()  # one that hangs is down then
     n_failures = manager.statistics().node_failures
     session = manager.load(key)

@@ -65,5 +65,5 @@ def test_delete_ends_a_session(key: str) -> None:
 @pytest.mark.parametrize("task", ["inspect", "delete"])
 @pytest.mark.parametrize("key", ["0123456789abcdef0123456789abcdef", "no key at all"])
 def test_an_unknown_session_is_an_error(task: str, key: str) -> None:
-    with pytest.raises(CommandError, match="no session of this key"):
+    with pytest.raises(CommandError, match=r"no session (of this )?key"):
         msm(task, key)

@@ -8,6 +8,7 @@ import pytest
 from flask import Flask, session
 from flask.testing import FlaskClient
 
+from msm_fast.integrations.flask import MsmFast
 from tests.unit.integrations.flask.shop import cookie_of
 
 
@@ -78,11 +79,21 @@ def test_delete_asks_and_then_ends_the_session(app: Flask, client: FlaskClient) 
 
 
 @pytest.mark.parametrize("command", [["inspect"], ["delete", "--yes"]])
-@pytest.mark.parametrize("session_id", ["garbage", "0" * 32])
-def test_a_session_that_does_not_exist_is_said_to(app: Flask, command: list[str], session_id: str) -> None:
-    result = run(app, *command, session_id)
+def test_a_session_that_does_not_exist_is_said_to(app: Flask, command: list[str]) -> None:
+    result = run(app, *command, "0" * 32)
     assert result.exit_code == 1
     assert "no such session" in result.output
+
+
+@pytest.mark.parametrize("command", [["inspect"], ["delete", "--yes"]])
+def test_what_is_no_key_at_all_is_told_from_a_session_that_may_exist(command: list[str]) -> None:
+    app = Flask("shop")
+    app.config["MSM_FAST"] = {"nodes": "n1:127.0.0.1:1"}
+    MsmFast(app)
+    result = run(app, *command, "c9ba9606b370")
+    assert result.exit_code == 1
+    assert "no session key" in result.output
+    assert "may exist" not in result.output
 
 
 def test_status_and_nodes_tell_of_a_local_application(app: Flask) -> None:
