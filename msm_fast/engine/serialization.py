@@ -109,13 +109,15 @@ def refuse(ctx: Context, error: SerializationError | SessionTooLarge, body: byte
 
 def _unserializable(state: SessionState, failure: AttributeFailure) -> SerializationError:
     name = digest(state.session_id)
-    return SerializationError(
+    error = SerializationError(
         f"session {name}: attribute {failure.name!r} of type {failure.type_name} cannot be stored: {failure.cause}. "
         "Put a storable value there, or teach the library the type with register_type()",
         session=name,
         attribute=failure.name,
         type_name=failure.type_name,
     )
+    error.__cause__ = failure.cause  # whose traceback leads to what the application has registered
+    return error
 
 
 def _black_list(ctx: Context, state: SessionState, failure: AttributeFailure) -> None:

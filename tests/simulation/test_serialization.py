@@ -48,8 +48,9 @@ def save_in_cluster(worker: Worker, session: Session) -> SaveResult:
 def test_a_failure_stops_the_application_and_is_told_without_the_id(worker: Worker) -> None:
     told = events_of(worker)
     session = worker.create(user="ada", handle=Unstorable())
-    with pytest.raises(SerializationError, match=r"'handle' of type .*Unstorable"):
+    with pytest.raises(SerializationError, match=r"'handle' of type .*Unstorable") as raised:
         worker.save(session)
+    assert isinstance(raised.value.__cause__, TypeError), "the serializer's, with where it was raised"
     assert worker.ctx.is_stopped
     assert kinds(told) == ["unserializable", "application_stopped"]
     assert not any(session.state.session_id.plain in event.detail for event in told)
