@@ -41,7 +41,8 @@ class Write:
     home: this one had succeeded, and nothing more is to be written. newer: what was stored by others meanwhile, for the
     caller to merge with. strange: copies that are not the base. tombstone: what says that it was ended. fresh: nodes
     written or looked at since the last write. refused: of the nodes that failed, those that answered that they cannot
-    store it. is_out_of_time: the request's time was over, which is no node's fault.
+    store it. is_out_of_time: the request's time was over, which is no node's fault. unreadable: nodes whose copy is of
+    another format, and was just met.
     """
 
     __slots__ = (
@@ -69,6 +70,7 @@ class Write:
         "strange",
         "superseded_by",
         "tombstone",
+        "unreadable",
         "won_in",
     )
 
@@ -114,6 +116,7 @@ class Write:
         self.newer: dict[str, Copy] = {}
         self.strange: dict[str, Copy] = {}
         self.tombstone: Record | None = None
+        self.unreadable = _NO_NODES
         self.is_out_of_time = False
         self.fresh = _NO_NODES
 
@@ -363,6 +366,18 @@ def unavailable(ctx: Context, state: SessionState, progress: Progress) -> Sessio
     return SessionUnavailable(
         f"session {digest(state.session_id)} could not be saved: {why}; what is stored may be as it was, or as it is "
         "now",
+        session=digest(state.session_id),
+        nodes=tuple(sorted(nodes)),
+    )
+
+
+def unreadable(ctx: Context, state: SessionState, nodes: Collection[str]) -> SessionUnavailable:
+    """Return the error of a session that others have stored in another format meanwhile, to be raised; count it."""
+    ctx.counters.add("unavailable")
+    where = ", ".join(ctx.label(node) for node in sorted(nodes))
+    return SessionUnavailable(
+        f"session {digest(state.session_id)} could not be saved: others have stored it on {where} in a form that this "
+        "process cannot read; that is left as it is",
         session=digest(state.session_id),
         nodes=tuple(sorted(nodes)),
     )

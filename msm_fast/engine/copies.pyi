@@ -9,7 +9,7 @@ from msm_fast._core.wire import Batch, Command
 from msm_fast.engine.context import Context
 from msm_fast.engine.essentials import Essentials
 from msm_fast.engine.health import NodeHealth
-from msm_fast.errors import CorruptRecord
+from msm_fast.errors import CorruptRecord, UnknownFormat
 
 __all__ = [
     "Copy",
@@ -23,6 +23,7 @@ __all__ = [
     "question",
     "read_copy",
     "tell_corrupt",
+    "tell_unreadable",
 ]
 
 @final
@@ -44,6 +45,7 @@ def is_over(own: Essentials, record: Record) -> bool: ...
 def last_access_ms(own: Essentials, record: Record, ttl_s: int) -> int: ...
 def next_generation(generation: int, n_steps: int = 1) -> int: ...
 def tell_corrupt(ctx: Context, node: str, error: CorruptRecord) -> None: ...
+def tell_unreadable(ctx: Context, node: str, error: UnknownFormat) -> None: ...
 def encode_state(
     own: Essentials,
     records: RecordFormat,

@@ -26,6 +26,7 @@ __all__ = [
     "question",
     "read_copy",
     "tell_corrupt",
+    "tell_unreadable",
 ]
 
 cdef object BEYOND_ALL_GENERATIONS = 2**64 - 1
@@ -88,6 +89,16 @@ def tell_corrupt(ctx, str node not None, error):
     """Count an item that is no copy of its session, and tell it: it is left where it is, and may be met often."""
     ctx.counters.add("corrupt")
     ctx.tell_seldom("corrupt", f"node {ctx.label(node)} has an item that cannot be used: {error}", node=node)
+
+
+def tell_unreadable(ctx, str node not None, error):
+    """Tell a copy of another format: it is left alone, and may be met often."""
+    ctx.tell_seldom(
+        "unreadable",
+        f"node {ctx.label(node)} has a session that this process cannot read, and leaves alone: {error}. Has "
+        "it the secrets, the version and the libraries of the other workers?",
+        node=node,
+    )
 
 
 cpdef bytes encode_state(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from typing import NamedTuple
 
 from msm_fast._core.session_id import SessionId
 from msm_fast._core.state import NearCopy
@@ -13,8 +14,10 @@ from msm_fast.session import ABSENT, UNKNOWN
 
 __all__ = [
     "Findings",
+    "Unreadable",
     "best_of",
     "check_that_it_is_current",
+    "check_that_none_is_newer",
     "check_that_there_is_none",
     "doubtful",
     "expectations",
@@ -25,6 +28,17 @@ __all__ = [
 
 _CLOCK_SKEW_S = 1.0
 """How far the clocks of two workers' hosts may be apart."""
+
+
+class Unreadable(NamedTuple):
+    """A copy of another format, and why it cannot be read.
+
+    ttl_s: what was left of the item's life before this request; -1: it has no end.
+    """
+
+    nonce: int
+    ttl_s: int
+    error: UnknownFormat
 
 
 class Findings:
@@ -62,7 +76,7 @@ class Findings:
         self.peeked: dict[str, tuple[int, int]] = {}
         self.absent: set[str] = set()
         self.corrupt: dict[str, tuple[int, CorruptRecord]] = {}
-        self.unreadable: dict[str, UnknownFormat] = {}
+        self.unreadable: dict[str, Unreadable] = {}
         self.failed: set[str] = set()
         self.away: set[str] = set()
 
@@ -125,12 +139,30 @@ def check_that_there_is_none(ctx: Context, session_id: SessionId, home: str, fin
     as many as settings.replicas, and as other nodes take any: while all are up, those for failover or draining do not.
     While a node is out of reach, one that was away before says little: the session may have been stored without it.
     """
-    for error in (*findings.unreadable.values(), *(error for _, error in findings.corrupt.values())):
+    for copy in findings.unreadable.values():
+        raise copy.error
+    for _, error in findings.corrupt.values():
         raise error
     out_of_reach = findings.away | findings.failed
     doubted = {node for node in ctx.topology.nodes if is_doubted(ctx, findings, node)} if out_of_reach else set()
     if len(out_of_reach | doubted) > _n_backups(ctx, session_id):
         raise _unavailable(ctx, session_id, home, out_of_reach, doubted - out_of_reach)
+
+
+def check_that_none_is_newer(ctx: Context, home: str, findings: Findings, best: Copy) -> None:
+    """Raise if a copy that cannot be read here may be newer than what was found, which may be a leftover then.
+
+    Where the home has one that can be read, it decides as ever: the other's writer has lost there, or has not won yet.
+    Elsewhere only what the best stands on is older. A tombstone is above all.
+    """
+    if not findings.unreadable or best.record.is_tombstone:
+        return
+    actual = ctx.topology.node_of_digest(best.record.home)
+    if {home, actual} <= findings.copies.keys() and not is_doubted(ctx, findings, home):
+        return
+    for copy in findings.unreadable.values():
+        if copy.nonce not in best.record.lineage:
+            raise copy.error
 
 
 def check_that_it_is_current(ctx: Context, session_id: SessionId, home: str, findings: Findings, best: Copy) -> None:

@@ -9,13 +9,15 @@ from msm_fast._core import wire
 from msm_fast._core.session_id import SessionId
 from msm_fast._core.state import NearCopy
 from msm_fast.engine.context import Context
-from msm_fast.engine.copies import Copy, is_over, last_access_ms, question, read_copy, tell_corrupt
+from msm_fast.engine.copies import Copy, is_over, last_access_ms, question, read_copy, tell_corrupt, tell_unreadable
 from msm_fast.engine.effects import Batch, Exchange, Flow, NodeFailure, Outcome, Replies
 from msm_fast.engine.exchanging import exchange, settle
 from msm_fast.engine.findings import (
     Findings,
+    Unreadable,
     best_of,
     check_that_it_is_current,
+    check_that_none_is_newer,
     check_that_there_is_none,
     doubtful,
     expectations,
@@ -74,6 +76,8 @@ def load(
     best = best_of(ctx, findings)
     if best is None:
         check_that_there_is_none(ctx, session_id, home, findings)
+    else:
+        check_that_none_is_newer(ctx, home, findings, best)
     if best is None or best.record.is_tombstone or is_over(ctx.essentials, best.record):
         yield from _let_tombstones_live(ctx, key, findings, ttl_s)
         ctx.counters.add("not_found")
@@ -238,13 +242,8 @@ def _note(ctx: Context, findings: Findings, key: bytes, node: str, outcome: Outc
         try:
             findings.copies[node] = read_copy(ctx, outcome, key)
         except UnknownFormat as error:
-            findings.unreadable[node] = error
-            ctx.tell_seldom(
-                "unreadable",
-                f"node {ctx.label(node)} has a session that this process cannot read, and leaves alone: {error}. Has "
-                "it the secrets, the version and the libraries of the other workers?",
-                node=node,
-            )
+            findings.unreadable[node] = Unreadable(reply.client_flags, reply.ttl_s, error)
+            tell_unreadable(ctx, node, error)
         except CorruptRecord as error:
             findings.corrupt[node] = (found, error)
             tell_corrupt(ctx, node, error)

@@ -7,7 +7,7 @@ from functools import partial
 from typing import NamedTuple
 
 from msm_fast._core import wire
-from msm_fast.engine.attempts import Progress, Write, next_write, outrun, unavailable, write_of
+from msm_fast.engine.attempts import Progress, Write, next_write, outrun, unavailable, unreadable, write_of
 from msm_fast.engine.changes import Base, follow, merge, needs_storing
 from msm_fast.engine.context import Context
 from msm_fast.engine.copies import Copy, encode_stored
@@ -135,6 +135,8 @@ def _write_on(
             lifetimes = (state.longest_max_inactive_s(), write.tombstone.max_inactive_s)
             yield from end_copies(ctx, [state.session_id], max(lifetimes) if all(lifetimes) else 0)
         progress.learn(write)
+        if verdict == "unreadable":
+            raise unreadable(ctx, state, write.unreadable)  # it is not moved away from what others may have stored
         is_out_of_time = verdict == "home_lost" and write.is_out_of_time
         if progress.n_conflicts >= _MOST_CONFLICTS or (is_out_of_time and progress.n_conflicts):
             raise outrun(ctx, state, progress)  # no node is at fault

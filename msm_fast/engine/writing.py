@@ -17,7 +17,7 @@ from msm_fast._core import wire
 from msm_fast._core.replies import Reply
 from msm_fast.engine.attempts import Write
 from msm_fast.engine.context import Context
-from msm_fast.engine.copies import Copy, put, read_copy, tell_corrupt
+from msm_fast.engine.copies import Copy, put, read_copy, tell_corrupt, tell_unreadable
 from msm_fast.engine.effects import Batch, Flow, NodeFailure, Outcome, Replies
 from msm_fast.engine.exchanging import exchange
 from msm_fast.engine.topology import home_digest
@@ -30,7 +30,7 @@ __all__ = ["write_copies", "write_deferred"]
 _ROUNDS = 10
 """Enough to ask, write, be refused, ask, overwrite and look again, with a node or two failing between."""
 
-Verdict = Literal["stored", "superseded", "conflict", "ended", "gone", "home_lost", "unsettled"]
+Verdict = Literal["stored", "superseded", "conflict", "ended", "gone", "home_lost", "unreadable", "unsettled"]
 
 
 def write_deferred(ctx: Context, write: Write) -> Flow[bool]:
@@ -47,7 +47,8 @@ def write_copies(ctx: Context, write: Write, begun: tuple[list[Batch], list[Outc
     stored: on the home, and on every other node that could be used. superseded: it was, and another write that
     stands on it is there now. conflict: `newer` has what was stored meanwhile.
     ended: a tombstone stands in its place. gone: it has vanished from every node. home_lost: the home failed; others
-    may be `done`. unsettled: too much happened meanwhile; try again.
+    may be `done`. unreadable: what the node that decides has is of another format, and may be newer. unsettled: too
+    much happened meanwhile; try again.
     """
     for _ in range(_ROUNDS):
         if begun is None:
@@ -63,6 +64,10 @@ def write_copies(ctx: Context, write: Write, begun: tuple[list[Batch], list[Outc
             write.forget_looks()
         for batch, outcome in zip(batches, outcomes, strict=True):
             _take(ctx, write, batch, outcome)
+        if write.unreadable:
+            if write.decider() in write.unreadable:
+                return "unreadable"
+            _do_without_unreadable(write)
         if write.decider() != decider:
             write.forget_looks()  # what was won while another node decided proves nothing
         _judge_strangers(write)
@@ -200,8 +205,9 @@ def _take_copy(ctx: Context, write: Write, node: str, replies: Replies) -> None:
     write.expected[node] = version(replies.life, reply.cas)
     try:
         copy = read_copy(ctx, replies, write.key)
-    except UnknownFormat:
-        _give_up(write, node)
+    except UnknownFormat as error:
+        write.unreadable |= {node}
+        tell_unreadable(ctx, node, error)
         return
     except CorruptRecord as error:
         write.corrupt |= {node}
@@ -260,6 +266,12 @@ def _judge_strangers(write: Write) -> None:
         moved = decider in write.done and copy.record.home != home_digest(write.home)
         if node == decider or stands_on_this or moved or write.is_new:
             write.newer[node] = copy
+
+
+def _do_without_unreadable(write: Write) -> None:
+    for node in write.unreadable:
+        _give_up(write, node)
+    write.unreadable = frozenset()
 
 
 def _give_up(write: Write, node: str) -> None:

@@ -442,14 +442,14 @@ def test_another_sessions_item_under_ones_key_is_corrupt_not_somebody_elses_sess
         worker.load(mine)
 
 
-def test_a_record_of_another_format_is_left_alone_and_the_session_moves(
+def test_a_record_of_another_format_is_left_alone_and_the_session_moves_if_what_is_found_stands_on_it(
     driver: SimulatedDriver, worker: Worker
 ) -> None:
     session_id = worker.store(user="ada")
     item = driver.nodes[home_of(session_id)].server.peek(key_of(session_id))
     assert item is not None
     item.value = foreign = item.value[:4] + b"\x63" + item.value[5:]
-    item.cas, item.client_flags = 1000, 1000
+    item.cas = 1000
     session = worker.load(session_id)
     assert session is not None
     assert session.id_changed

@@ -1,0 +1,91 @@
+"""Sessions that other workers have stored in a form that this one cannot read: they are left alone, and as they are."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from msm_fast import Event, SessionUnavailable, UnknownFormat
+from tests.simulation.driver import SimulatedDriver
+from tests.simulation.test_falling_back import change
+from tests.simulation.test_loading import backup_of, holders, key_of
+from tests.simulation.test_saving import loaded, read
+from tests.simulation.worker import Worker
+
+MakeWorker = Callable[..., Worker]
+
+OLD, NEW = "an old secret of some length", "a new secret of some length"
+BEHIND: dict[str, Any] = {"secrets": OLD}
+AHEAD: dict[str, Any] = {"secrets": (NEW, OLD)}
+
+
+def leave_one_behind(driver: SimulatedDriver, session_id: str, worker: Worker) -> str:
+    """Let the third node keep a copy from a time when the backup was away; return that node."""
+    backup = backup_of(driver, session_id)
+    (third,) = driver.nodes.keys() - holders(driver, session_id)
+    driver.nodes[backup].fault = "refused"
+    change(worker, session_id, color="red")
+    driver.nodes[backup].fault = None
+    worker.probe(backup)
+    assert third in holders(driver, session_id)
+    return third
+
+
+def values_of(driver: SimulatedDriver, session_id: str) -> dict[str, bytes]:
+    items = {name: node.server.peek(key_of(session_id)) for name, node in driver.nodes.items()}
+    return {name: item.value for name, item in items.items() if item is not None}
+
+
+def test_what_was_left_behind_on_a_third_node_does_not_stand_in_for_it(
+    driver: SimulatedDriver, make_worker: MakeWorker
+) -> None:
+    behind, ahead = make_worker(**BEHIND), make_worker(**AHEAD)
+    session_id = behind.store(user="ada")
+    leave_one_behind(driver, session_id, behind)
+    change(ahead, session_id, paid=True)
+    before = values_of(driver, session_id)
+    for worker in (behind, make_worker(**BEHIND)):
+        with pytest.raises(UnknownFormat):
+            worker.load(session_id)
+    assert values_of(driver, session_id) == before
+    assert read(ahead, session_id) == {"user": "ada", "color": "red", "paid": True}
+
+
+def test_what_was_left_behind_does_not_stand_in_for_it_either_when_its_home_is_away(
+    driver: SimulatedDriver, make_worker: MakeWorker
+) -> None:
+    behind, ahead = make_worker(**BEHIND), make_worker(**AHEAD)
+    session_id = behind.store(user="ada")
+    leave_one_behind(driver, session_id, behind)
+    change(ahead, session_id, paid=True)
+    driver.nodes[session_id.rpartition("-")[2]].fault = "refused"
+    with pytest.raises(UnknownFormat):
+        make_worker(**BEHIND).load(session_id)
+
+
+def test_a_copy_that_stands_on_what_cannot_be_read_is_served(driver: SimulatedDriver, make_worker: MakeWorker) -> None:
+    """It was stored after that, by a worker that reads both, while the home was away."""
+    behind, both = make_worker(**BEHIND), make_worker(secrets=(OLD, NEW))
+    session_id = make_worker(**AHEAD).store(user="ada")
+    home = session_id.rpartition("-")[2]
+    driver.nodes[home].fault = "refused"
+    change(both, session_id, paid=True)
+    driver.nodes[home].fault = None
+    assert read(behind, session_id) == {"user": "ada", "paid": True}
+
+
+def test_a_save_does_not_move_the_session_away_from_it(driver: SimulatedDriver, make_worker: MakeWorker) -> None:
+    behind, ahead = make_worker(**BEHIND), make_worker(**AHEAD)
+    events: list[Event] = []
+    behind.ctx.events.subscribe(events.append)
+    session_id = behind.store(user="ada")
+    leave_one_behind(driver, session_id, behind)
+    mine = loaded(behind, session_id)
+    mine["seen"] = True
+    change(ahead, session_id, paid=True)
+    before = values_of(driver, session_id)
+    with pytest.raises(SessionUnavailable, match="cannot read"):
+        behind.save(mine)
+    assert "unreadable" in [event.kind for event in events]
+    assert values_of(driver, session_id) == before
+    assert read(ahead, session_id) == {"user": "ada", "color": "red", "paid": True}
