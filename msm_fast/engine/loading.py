@@ -35,6 +35,11 @@ from msm_fast.session import ABSENT, SessionState, Stored
 __all__ = ["Asked", "load", "was_ended"]
 
 
+_FOR_EVER = 0
+_NO_END = -1
+"""What a reply says of the life of an item that never expires."""
+
+
 class Asked(NamedTuple):
     """A first round trip that is over, in which the home was asked for its copy."""
 
@@ -164,6 +169,8 @@ def _find(
             further = list(dict.fromkeys([*further, *others]))
         if further:
             yield from _ask(ctx, findings, key, ttl_s, [home, *further], [])
+    if findings.unreadable:
+        yield from _let_unreadable_live(ctx, key, findings, ttl_s)
 
 
 def _ask(
@@ -307,6 +314,19 @@ def _let_tombstones_live(ctx: Context, key: bytes, findings: Findings, ttl_s: in
     nodes = [node for node, copy in findings.copies.items() if copy.record.is_tombstone]
     nodes += [node for node, (_, nonce) in findings.peeked.items() if nonce in nonces]
     yield from exchange(ctx, [Batch(node, [wire.get(key, exptime, value=False)]) for node in nodes])
+
+
+def _let_unreadable_live(ctx: Context, key: bytes, findings: Findings, ttl_s: int) -> Flow[None]:
+    """Give copies that cannot be read their life back, if asking with ttl_s has made it shorter.
+
+    Their session may have a longer lifetime of its own: nobody here can tell. The longest holds for all: one that was
+    peeked at before has lost its own by now.
+    """
+    lives = [copy.ttl_s for copy in findings.unreadable.values()]
+    life_s = _FOR_EVER if _NO_END in lives else max(lives)
+    if ttl_s and (life_s == _FOR_EVER or life_s > ttl_s):
+        command = wire.get(key, ctx.exptime(life_s), value=False)
+        yield from exchange(ctx, [Batch(node, [command]) for node in findings.unreadable])
 
 
 def _remember(

@@ -17,6 +17,7 @@ MakeWorker = Callable[..., Worker]
 OLD, NEW = "an old secret of some length", "a new secret of some length"
 BEHIND: dict[str, Any] = {"secrets": OLD}
 AHEAD: dict[str, Any] = {"secrets": (NEW, OLD)}
+FORTNIGHT_S = 14 * 86_400
 
 
 def leave_one_behind(driver: SimulatedDriver, session_id: str, worker: Worker) -> str:
@@ -89,3 +90,17 @@ def test_a_save_does_not_move_the_session_away_from_it(driver: SimulatedDriver, 
     assert "unreadable" in [event.kind for event in events]
     assert values_of(driver, session_id) == before
     assert read(ahead, session_id) == {"user": "ada", "color": "red", "paid": True}
+
+
+@pytest.mark.parametrize("lifetime_s", [FORTNIGHT_S, None])
+def test_it_keeps_a_lifetime_of_its_own(
+    driver: SimulatedDriver, make_worker: MakeWorker, lifetime_s: int | None
+) -> None:
+    ahead = make_worker(**AHEAD)
+    session = ahead.create(user="ada")
+    session.max_inactive = lifetime_s
+    ahead.save(session)
+    with pytest.raises(UnknownFormat):
+        make_worker(**BEHIND).load(session.id)
+    driver.clock.advance(FORTNIGHT_S - 60)
+    assert len(holders(driver, session.id)) == 2
