@@ -91,12 +91,13 @@ def tell_corrupt(ctx, str node not None, error):
     ctx.tell_seldom("corrupt", f"node {ctx.label(node)} has an item that cannot be used: {error}", node=node)
 
 
-def tell_unreadable(ctx, str node not None, error):
-    """Tell a copy of another format: it is left alone, and may be met often."""
+def tell_unreadable(ctx, str node, error):
+    """Tell a record of another format, of a node or of this host (None): it is left alone, and may be met often."""
+    where = "the local store" if node is None else f"node {ctx.label(node)}"
     ctx.tell_seldom(
         "unreadable",
-        f"node {ctx.label(node)} has a session that this process cannot read, and leaves alone: {error}. Has "
-        "it the secrets, the version and the libraries of the other workers?",
+        f"{where} has a session that this process cannot read, and leaves alone: {error}. Has it the secrets, the "
+        "version and the libraries of the other workers?",
         node=node,
     )
 

@@ -13,7 +13,14 @@ from msm_fast._core.record import Record
 from msm_fast._core.session_id import SessionId
 from msm_fast.engine.changes import merge, needs_storing
 from msm_fast.engine.context import Context, digest
-from msm_fast.engine.copies import encode_state, encode_stored, encode_tombstone, is_over, next_generation
+from msm_fast.engine.copies import (
+    encode_state,
+    encode_stored,
+    encode_tombstone,
+    is_over,
+    next_generation,
+    tell_unreadable,
+)
 from msm_fast.engine.serialization import StaysLocal, decode_attributes, encode_attributes
 from msm_fast.errors import ConflictError, CorruptRecord, SessionUnavailable, UnknownFormat
 from msm_fast.local_store import LocalRecord
@@ -73,13 +80,20 @@ def find_locally(ctx: Context, session_id: SessionId, *, may_be_in_cluster: bool
 
     What the local store has comes first, then what the near cache last saw of the cluster. A session that is in
     neither may be in the cluster: then it gets a provisional one under its id, which never goes there.
+    So does one that another worker of this host has kept in a form that this one cannot read.
     may_be_in_cluster: False if the cluster has said that it is not, or that nobody can read it.
+    Raises: UnknownFormat for what cannot be read if settings.on_corrupt says so.
     """
     if not ctx.topology.accepts(session_id):
         ctx.counters.add("refused_ids")
         return None
     record = kept_record(ctx, session_id)
-    state = state_of_record(ctx, session_id, record) if record is not None else _seen_before(ctx, session_id)
+    try:
+        state = state_of_record(ctx, session_id, record) if record is not None else _seen_before(ctx, session_id)
+    except UnknownFormat:
+        if ctx.settings.on_corrupt == "error":
+            raise
+        state = _provisional(ctx, session_id)
     if state is None and record is None and may_be_in_cluster and ctx.topology.nodes:
         state = _provisional(ctx, session_id)
     ctx.counters.add("not_found" if state is None else "loaded")
@@ -87,7 +101,10 @@ def find_locally(ctx: Context, session_id: SessionId, *, may_be_in_cluster: bool
 
 
 def state_of_record(ctx: Context, session_id: SessionId, found: LocalRecord) -> SessionState | None:
-    """Return the session in a record of the local store, or None if it was ended, is over or cannot be read."""
+    """Return the session in a record of the local store, or None if it was ended, is over or is damaged.
+
+    Raises: UnknownFormat if another worker of this host has kept it in a form that this one cannot read; it is told.
+    """
     if found.kind == "ended":
         return None
     key = ctx.storage_key(session_id)
@@ -95,13 +112,8 @@ def state_of_record(ctx: Context, session_id: SessionId, found: LocalRecord) -> 
         record = ctx.records.decode(found.data, key)
         base = ctx.records.decode(found.base, key) if found.base else None
     except UnknownFormat as error:
-        ctx.tell_seldom(
-            "unreadable",
-            f"the local store has a session that this process cannot read: {error}. Has it the secrets, the version "
-            "and the libraries of the other workers?",
-            node=None,
-        )
-        return None
+        tell_unreadable(ctx, None, error)
+        raise
     except CorruptRecord as error:
         ctx.counters.add("corrupt")
         ctx.tell_seldom("corrupt", f"the local store has a record that cannot be used: {error}", node=None)
@@ -287,7 +299,10 @@ def _swap(
         if current is None or current.kind == "ended":
             return SaveResult("invalidated")
         if not is_shared:
-            _merge_kept(ctx, state, key, current)
+            try:
+                _merge_kept(ctx, state, key, current)
+            except UnknownFormat as error:
+                return _drop_beside(ctx, state, error)
             body, live = _encode(ctx, state)
             base = current.base  # what is merged now are changes to that
         state.local_generation = current.generation
@@ -295,6 +310,14 @@ def _swap(
         f"session {digest(state.session_id)} was changed by others {_ATTEMPTS} times while it was being saved",
         session=digest(state.session_id),
     )
+
+
+def _drop_beside(ctx: Context, state: SessionState, error: UnknownFormat) -> SaveResult:
+    """Do not store what would take the place of what another worker of this host has kept of the session."""
+    name = digest(state.session_id)
+    ctx.counters.add("dropped")
+    ctx.tell("dropped", f"session {name} is not kept here, since others have kept it here: {error}", session=name)
+    return SaveResult("failed")
 
 
 def _merge_kept(ctx: Context, state: SessionState, key: bytes, current: LocalRecord) -> None:

@@ -15,7 +15,7 @@ from msm_fast.engine.loading import load
 from msm_fast.engine.local import drop_kept, move_base, state_of_record
 from msm_fast.engine.saving import save
 from msm_fast.engine.serialization import StaysLocal
-from msm_fast.errors import CorruptRecord, MsmError, SessionUnavailable
+from msm_fast.errors import CorruptRecord, MsmError, SessionUnavailable, UnknownFormat
 from msm_fast.local_store import LocalRecord
 from msm_fast.session import SessionState
 
@@ -102,6 +102,8 @@ def _replay(ctx: Context) -> Flow[int]:
                 if not ctx.distribution.can_reconnect:
                     return n_gone
                 waiting.add(key)
+            except UnknownFormat:  # it, or what the cluster has of it: left to the workers that can read it
+                waiting.add(key)
             if ctx.is_closed:
                 return n_gone
             yield Sleep(1 / ctx.settings.reconnect.replay_rate)
@@ -128,7 +130,7 @@ def _replay_one(ctx: Context, key: bytes, record: LocalRecord) -> Flow[bool]:
         if record.live is not None:
             name = digest(session_id)
             ctx.tell("dropped", f"session {name} is stored without what of it cannot be encoded", session=name)
-    except SessionUnavailable:
+    except (SessionUnavailable, UnknownFormat):
         raise
     except (MsmError, StaysLocal) as error:
         ctx.local.delete(key, record.generation)
@@ -214,6 +216,7 @@ def catch_up(ctx: Context, session_id: SessionId, state: SessionState | None, ke
     They are stored when the request ends. An attribute that was changed there too stays: that was acknowledged. A
     provisional session goes now that the one it stood for can be asked for; one that was changed here and is gone
     from the cluster has ended there.
+    Raises: UnknownFormat if what was kept cannot be read here.
     """
     if kept.kind == "ended":
         return None

@@ -55,7 +55,12 @@ def find(
         if ctx.settings.on_corrupt == "error":
             raise
         return _fall_back(ctx, session_id, error, may_be_in_cluster=isinstance(error, UnknownFormat))
-    return state if kept is None else catch_up(ctx, session_id, state, kept)
+    if kept is None:
+        return state
+    try:
+        return catch_up(ctx, session_id, state, kept)
+    except UnknownFormat as error:  # what was kept waits for the workers that can read it
+        return state if state is not None else _fall_back(ctx, session_id, error, may_be_in_cluster=True)
 
 
 def _find_without_cluster(ctx: Context, session_id: SessionId) -> Flow[SessionState | None]:

@@ -7,7 +7,7 @@ import pytest
 
 from msm_fast import Event, SessionUnavailable, UnknownFormat
 from tests.simulation.driver import SimulatedDriver
-from tests.simulation.test_falling_back import change
+from tests.simulation.test_falling_back import LOCAL, REPLAY, change, heal, lose
 from tests.simulation.test_loading import backup_of, holders, key_of
 from tests.simulation.test_saving import loaded, read
 from tests.simulation.worker import Worker
@@ -104,3 +104,61 @@ def test_it_keeps_a_lifetime_of_its_own(
         make_worker(**BEHIND).load(session.id)
     driver.clock.advance(FORTNIGHT_S - 60)
     assert len(holders(driver, session.id)) == 2
+
+
+# -- kept on a host that both share
+
+
+@pytest.fixture
+def pair(driver: SimulatedDriver, make_worker: MakeWorker) -> Callable[..., tuple[Worker, Worker]]:
+    """Return a function that makes a worker that cannot read what the other has kept, and that one."""
+
+    def make(**settings: Any) -> tuple[Worker, Worker]:
+        behind, ahead = make_worker(**BEHIND, **settings), make_worker(**AHEAD, **settings)
+        ahead.ctx.local = behind.ctx.local
+        return behind, ahead
+
+    return make
+
+
+def test_in_an_outage_it_is_stood_in_for_under_its_id_and_what_was_kept_stays(
+    driver: SimulatedDriver, pair: Callable[..., tuple[Worker, Worker]]
+) -> None:
+    behind, ahead = pair(**LOCAL)
+    session_id = ahead.store(user="ada")
+    lose(driver, behind, ahead)
+    change(ahead, session_id, cart=["pear"])
+    events: list[Event] = []
+    behind.ctx.events.subscribe(events.append)
+    for _ in range(2):
+        session = loaded(behind, session_id)
+        assert (session.id, dict(session)) == (session_id, {})
+    assert [event.kind for event in events] == ["unreadable"]
+    session["page"] = 2
+    assert behind.save(session).status == "failed"
+    assert read(ahead, session_id) == {"user": "ada", "cart": ["pear"]}
+
+
+def test_with_on_corrupt_error_it_is_an_error_in_an_outage_too(
+    driver: SimulatedDriver, pair: Callable[..., tuple[Worker, Worker]]
+) -> None:
+    behind, ahead = pair(on_cluster_lost="local", on_corrupt="error")
+    session_id = ahead.store(user="ada")
+    lose(driver, behind, ahead)
+    change(ahead, session_id, cart=["pear"])
+    with pytest.raises(UnknownFormat):
+        behind.load(session_id)
+
+
+def test_a_replay_leaves_it_to_the_workers_that_can_read_it(
+    driver: SimulatedDriver, pair: Callable[..., tuple[Worker, Worker]]
+) -> None:
+    behind, ahead = pair(**REPLAY)
+    session_id = behind.store(user="ada")
+    read(ahead, session_id)
+    lose(driver, behind, ahead)
+    change(ahead, session_id, cart=["pear"])
+    heal(driver, behind)
+    assert read(behind, session_id) == {"user": "ada"}
+    heal(driver, ahead)
+    assert read(ahead, session_id) == {"user": "ada", "cart": ["pear"]}
