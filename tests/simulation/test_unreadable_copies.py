@@ -106,6 +106,22 @@ def test_it_keeps_a_lifetime_of_its_own(
     assert len(holders(driver, session.id)) == 2
 
 
+def test_what_this_worker_has_seen_before_does_not_stand_in_for_it(
+    driver: SimulatedDriver, make_worker: MakeWorker
+) -> None:
+    """The session may have been ended since."""
+    behind, ahead = make_worker(**BEHIND, **LOCAL), make_worker(**AHEAD)
+    session_id = behind.store(user="ada")
+    session = loaded(ahead, session_id)
+    session.invalidate()
+    ahead.save(session)
+    session = loaded(behind, session_id)
+    assert (session.id, dict(session)) == (session_id, {})
+    session["page"] = 2
+    assert behind.save(session).status == "local"
+    assert read(behind, session_id) == {"page": 2}
+
+
 # -- kept on a host that both share
 
 
