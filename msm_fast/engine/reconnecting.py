@@ -166,7 +166,12 @@ def _forget_ended(ctx: Context, told: set[bytes]) -> None:
 
 
 def _records(ctx: Context) -> list[tuple[bytes, LocalRecord]]:
-    """Return what is kept here. Raises: SessionUnavailable if some of it cannot be read, for the first _PATIENCE_S."""
+    """Return what is kept here, by key.
+
+    Those whose keys are made in another way, as by other applications that have a key_prefix of their own and the same
+    file, are left to them: under the keys of this one the cluster knows nothing of such sessions.
+    Raises: SessionUnavailable if some of it cannot be read, for the first _PATIENCE_S.
+    """
     found: list[tuple[bytes, LocalRecord]] = []
     keys: list[bytes] = []
     failure: SessionUnavailable | None = None
@@ -180,10 +185,14 @@ def _records(ctx: Context) -> list[tuple[bytes, LocalRecord]]:
         except SessionUnavailable as error:
             failure = error
             continue
-        if record is not None:
+        if record is not None and _is_ours(ctx, key, record):
             found.append((key, record))
     _bear(ctx, failure)
     return found
+
+
+def _is_ours(ctx: Context, key: bytes, record: LocalRecord) -> bool:
+    return ctx.storage_key(ctx.session_id_of(record.plain, home=0)) == key
 
 
 def _bear(ctx: Context, failure: SessionUnavailable | None) -> None:

@@ -56,9 +56,7 @@ def find(
             raise
         is_unreadable = isinstance(error, UnknownFormat)
         if is_unreadable:
-            ctx.forget(
-                ctx.storage_key(session_id)
-            )  # what was seen here is older: the session may have been ended since
+            ctx.forget(ctx.storage_key(session_id))  # what was seen here is older: it may have been ended since
         return _fall_back(ctx, session_id, error, may_be_in_cluster=is_unreadable)
     if kept is None:
         return state

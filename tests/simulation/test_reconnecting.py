@@ -215,6 +215,31 @@ def test_a_session_that_was_ended_meanwhile_is_ended_before_anything_is_read(
     assert other.load(session_id) is None
 
 
+@pytest.mark.parametrize("of_others", [{"key_prefix": "shop:"}, {"hash_ids": True}], ids=["key_prefix", "hash_ids"])
+@pytest.mark.parametrize("settings", [LOCAL, REPLAY], ids=["discard", "replay"])
+def test_what_workers_with_other_keys_have_kept_in_the_same_file_is_theirs(
+    driver: SimulatedDriver, make_worker: MakeWorker, settings: dict[str, Any], of_others: dict[str, Any]
+) -> None:
+    """As other applications do: under the keys of this one the cluster cannot be told of the end of their sessions."""
+    worker, other = make_worker(**settings), make_worker(**settings, **of_others)
+    other.ctx.local = worker.ctx.local
+    ended, kept = worker.store(user="ada"), worker.store(user="grace")
+    lose(driver, worker, other)
+    logout = loaded(worker, ended)
+    logout.invalidate()
+    worker.save(logout)
+    change(worker, kept, cart=["pear"])
+    events: list[Event] = []
+    other.ctx.events.subscribe(events.append)
+    heal(driver, other)
+    assert other.ctx.state() is DistributionState.DISTRIBUTED
+    assert not [event for event in events if event.kind in ("corrupt", "dropped")]
+    assert read(worker, kept) == {"user": "grace", "cart": ["pear"]}
+    heal(driver, worker)
+    assert make_worker().load(ended) is None
+    assert read(worker, kept) == {"user": "grace", **({"cart": ["pear"]} if settings is REPLAY else {})}
+
+
 def stored_on(driver: SimulatedDriver, worker: Worker, home: str, **attributes: Any) -> str:
     """Store a session on a node that need not be the first that it would be given, and return its id."""
     for name in driver.nodes.keys() - {home}:
