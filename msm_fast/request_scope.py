@@ -69,7 +69,6 @@ class RequestLife(Budget):
         "_manager",
         "_method",
         "_rules",
-        "_turn",
         "_uri",
         "is_ignored",
         "is_open_ended",
@@ -95,7 +94,6 @@ class RequestLife(Budget):
         self._lock: SessionLock | None = None
         self._found: _Found | None = None
         self._loaded: SessionState | Elsewhere | None = ELSEWHERE
-        self._turn = threading.RLock() if rules.locks else None  # a listener of this thread may look, too
         self.takes_lock = True
         self.is_open_ended = self.is_refused = False
         self.is_ignored = rules.ignores and rules.is_ignored(self._name[1])
@@ -139,6 +137,17 @@ class RequestLife(Budget):
         if state is not None:
             self._found = _Found.of(state)
 
+    def _note_saved(self, state: SessionState, lifetimes: tuple[int, int], result: SaveResult) -> None:
+        """Have what was done to the session while it was being saved saved the next time.
+
+        It may have a new id by now, and go on in another state. lifetimes: those that state had before.
+        """
+        if (state.max_inactive_s, state.absolute_lifetime_s) != lifetimes and not state.is_live:
+            state.must_store |= state.is_kept
+        now = self.session.state
+        if now is not state and now.rotated_from is not None and result.status == "stored":
+            now.rotated_from = state.stored  # it is no other request's, to be merged with
+
     def _learn(self, state: SessionState, result: SaveResult) -> None:
         """Take note of what the request did to its session; a change that was not stored tells nothing."""
         has_changed = result.status != "unchanged" and (self._found is None or _Found.of(state) != self._found)
@@ -166,27 +175,44 @@ class RequestScope(RequestLife):
     With the first `save` the session's lock is let go: a response may stream for hours.
     """
 
-    __slots__ = ()
+    __slots__ = ("_turn",)
 
     _manager: SessionManager
 
+    def __init__(self, manager: SessionManager, cookie_value: str | None, method: str, uri: str) -> None:
+        super().__init__(manager, cookie_value, method, uri)
+        self._turn = threading.RLock()  # a listener of this thread may look, too
+
     def save(self) -> SaveResult:
         """Store what changed; a session that the request never looked at costs nothing.
+
+        Threads of the request may save at once, and go on with the session meanwhile: each waits for those before.
 
         Raises: SessionUnavailable, SerializationError, ConflictError.
         """
         session = self.session
         if not session.was_used:
             return _UNCHANGED
-        state = session.state
         if self.is_ignored:
-            self._tell_ignored_change(state)
+            self._tell_ignored_change(session.state)
             return _UNCHANGED
-        result = self._manager._save(state, self, self._lock)
-        if self._lock is not None:  # it may still be held: of a session that is kept on this host by now
-            self.close()
+        with self._turn:
+            state = session.state
+            result = self._store(state)
+            if self._lock is not None:  # it may still be held: of a session that is kept on this host by now
+                self.close()
         if self._rules.learns:
             self._learn(state, result)
+        return result
+
+    def _store(self, state: SessionState) -> SaveResult:
+        lifetimes = (state.max_inactive_s, state.absolute_lifetime_s)
+        state.is_being_saved = True
+        try:
+            result = self._manager._save(state, self, self._lock)
+        finally:
+            state.is_being_saved = False
+        self._note_saved(state, lifetimes, result)
         return result
 
     def close(self) -> None:
@@ -207,7 +233,7 @@ class RequestScope(RequestLife):
             self._manager._leave(lock)
 
     def _find(self) -> SessionState | None:
-        if self._turn is None:
+        if not self._rules.locks:
             return self._look_up(None)
         with self._turn:  # of two threads that ask at once one has the lock, for which the other would wait in vain
             if self._loaded is ELSEWHERE:
@@ -310,18 +336,13 @@ class AsyncRequestScope(RequestLife):
         return result
 
     async def _store(self, state: SessionState) -> SaveResult:
-        """Save a state, and have what is done to the session meanwhile saved the next time."""
         lifetimes = (state.max_inactive_s, state.absolute_lifetime_s)
         state.is_being_saved = True
         try:
             result = await self._manager._save(state, self, self._lock)
         finally:
             state.is_being_saved = False
-        if (state.max_inactive_s, state.absolute_lifetime_s) != lifetimes and not state.is_live:
-            state.must_store |= state.is_kept
-        now = self.session.state
-        if now is not state and now.rotated_from is not None and result.status == "stored":
-            now.rotated_from = state.stored  # it is no other request's, to be merged with
+        self._note_saved(state, lifetimes, result)
         return result
 
     async def close(self) -> None:
