@@ -14,5 +14,6 @@ cdef class Writer:
 
 
 cdef int encode_value(Writer out, object value) except -1
+cdef object encoded_by(object encode, object value)
 cdef bint is_immutable(object value) except -1
 cdef bint carries_type(object kind) except -1

@@ -29,6 +29,10 @@ cdef extern from "Python.h":
     unsigned long long PyLong_AsUnsignedLongLongMask(object number) except? 0xFFFFFFFFFFFFFFFF
     const char *PyUnicode_AsUTF8AndSize(object text, Py_ssize_t *size) except NULL
 
+cdef enum:
+    # How often, in all, somebody else's code is called on a value that another thread changes meanwhile.
+    CALLS_MAX = 8
+
 import_datetime()
 
 cdef dict encoders = {}
@@ -77,6 +81,22 @@ cdef class Writer:
 cdef int encode_value(Writer out, object value) except -1:
     """Append value. After a failure the caller truncates: part of the value may have been written."""
     return write_value(out, value, 0)
+
+
+cdef object encoded_by(object encode, object value):
+    """Return what encode, which is not ours, makes of value.
+
+    Where it has a loop over a dict or a set, and another thread changes that meanwhile, Python raises a RuntimeError:
+    no fault of the value's.
+    """
+    cdef int _
+    for _ in range(CALLS_MAX - 1):
+        try:
+            return encode(value)
+        except RuntimeError as error:
+            if "during iteration" not in str(error):
+                raise
+    return encode(value)
 
 
 cdef int write_value(Writer out, object value, int depth) except -1:
@@ -266,7 +286,7 @@ cdef int write_extension(Writer out, object value, object kind, int depth) excep
         )
     check_depth(depth)
     name, encode = registered
-    write_array(out, (name, encode(value)), depth)
+    write_array(out, (name, encoded_by(encode, value)), depth)
     return close_extension(out, EXT_REGISTERED, payload)
 
 

@@ -13,7 +13,7 @@ from libc.string cimport memcmp, memcpy
 
 from msm_fast._core.c_record cimport MSM_FRAME_HEAD_SIZE, msm_frame_head_write, msm_frame_t
 from msm_fast._core.decoder cimport decode_value
-from msm_fast._core.encoder cimport Writer, carries_type, encode_value, is_immutable
+from msm_fast._core.encoder cimport Writer, carries_type, encode_value, encoded_by, is_immutable
 from msm_fast._core.record cimport check_body_size, find_frame, frame_end, index_names
 
 from msm_fast._core import serializers
@@ -211,7 +211,7 @@ cdef int write_value(object chain, Writer out, object value) except -1:
             if serializer is NATIVE:
                 encode_value(out, value)
                 return tag
-            payload = prefix + serializer.dumps(value)
+            payload = prefix + encoded_by(serializer.dumps, value)
             out.write(PyBytes_AS_STRING(payload), PyBytes_GET_SIZE(payload))
             return tag
         except MemoryError:  # another serializer may need less, and then the value is stored in another form

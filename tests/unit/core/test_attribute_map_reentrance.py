@@ -215,6 +215,62 @@ def test_threads_that_change_values_meanwhile_give_whole_frames():
             thread.join()
 
 
+class Grows:
+    """A member of a dict to which another thread adds while this is encoded, twice."""
+
+    def __init__(self, members):
+        self.members = members
+        self.n_left = 2
+
+    def __getstate__(self):
+        if self.n_left:
+            self.n_left -= 1
+            self.members[f"new{self.n_left}"] = 0
+        return {"n": 1}
+
+
+class Taught(dict):
+    def encoded(self):
+        return {name: member.__getstate__() if isinstance(member, Grows) else member for name, member in self.items()}
+
+
+register_type(Taught, "tests.Taught", Taught.encoded, Taught)
+
+
+@pytest.mark.parametrize(
+    ("serializer", "kind"),
+    [("pickle", dict), (("pickle", "json"), dict), ("native", Taught), (("native", "json"), Taught)],
+)
+def test_what_another_thread_adds_to_while_somebody_else_s_code_encodes_it_is_no_failure(serializer, kind):
+    members = kind(old=0)
+    members["grows"] = Grows(members)
+    body, failures = AttributeMap({"members": members}, serializer).encode()
+    assert failures == ()
+    stored = AttributeMap.decode(body, serializer)["members"]
+    assert type(stored) is kind
+    assert stored.keys() == {"old", "grows", "new1", "new0"}
+
+
+@pytest.mark.parametrize("error", [RuntimeError("no request"), RuntimeError("changed during iteration")])
+def test_what_cannot_be_encoded_however_often_it_is_tried_is_a_failure(error):
+    n_calls = []
+
+    class Failing:
+        name = "failing"
+
+        def dumps(self, value):
+            n_calls.append(1)
+            raise error
+
+        def loads(self, data):
+            raise NotImplementedError
+
+    attributes = AttributeMap({"a": 1}, Failing())
+    (failure,) = attributes.encode()[1]
+    assert failure.cause is error
+    assert (len(n_calls) > 1) is ("iteration" in str(error))
+
+
 def test_a_map_in_a_cycle_is_collected():
     class Node:
         pass
