@@ -102,7 +102,7 @@ class AsyncSessionManager(Operations):
         Raises: SessionUnavailable, SerializationError, SessionTooLarge, ConflictError, ApplicationStopped.
         """
         self._refuse_if_stopped()
-        return await self._save(session.state, self._new_budget())
+        return await self._save_of(session, session.state, self._new_budget())
 
     async def invalidate(self, session: Session) -> SaveResult:
         """End the session and remove its copies now. Raises: SessionUnavailable if no node could be told."""
@@ -181,7 +181,20 @@ class AsyncSessionManager(Operations):
                 return state
             await self._driver.run(wait_for_lock(self._ctx, lock), lock.wait_until)
 
-    async def _save(self, state: SessionState, budget: Budget, lock: SessionLock | None = None) -> SaveResult:
+    async def _save_of(
+        self, session: Session, state: SessionState, budget: Budget, lock: SessionLock | None = None
+    ) -> SaveResult:
+        """Save a session's state, and have what is done to the session meanwhile saved the next time."""
+        lifetimes = (state.max_inactive_s, state.absolute_lifetime_s)
+        state.is_being_saved = True
+        try:
+            result = await self._save(state, budget, lock)
+        finally:
+            state.is_being_saved = False
+        self._note_saved(session, state, lifetimes, result)
+        return result
+
+    async def _save(self, state: SessionState, budget: Budget, lock: SessionLock | None) -> SaveResult:
         self._home.enter()
         begun: Begun | None = None
         writing = self._usual_saving.begin(state) if lock is None and self._sticky is None else None

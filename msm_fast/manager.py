@@ -94,7 +94,7 @@ class SessionManager(Operations):
         Raises: SessionUnavailable, SerializationError, SessionTooLarge, ConflictError, ApplicationStopped.
         """
         self._refuse_if_stopped()
-        return self._save(session.state, self._new_budget())
+        return self._save_of(session, session.state, self._new_budget())
 
     def invalidate(self, session: Session) -> SaveResult:
         """End the session and remove its copies now. Raises: SessionUnavailable if no node could be told."""
@@ -169,7 +169,20 @@ class SessionManager(Operations):
                 return state
             self._driver.run(wait_for_lock(self._ctx, lock), lock.wait_until)
 
-    def _save(self, state: SessionState, budget: Budget, lock: SessionLock | None = None) -> SaveResult:
+    def _save_of(
+        self, session: Session, state: SessionState, budget: Budget, lock: SessionLock | None = None
+    ) -> SaveResult:
+        """Save a session's state, and have what is done to the session meanwhile saved the next time."""
+        lifetimes = (state.max_inactive_s, state.absolute_lifetime_s)
+        state.is_being_saved = True
+        try:
+            result = self._save(state, budget, lock)
+        finally:
+            state.is_being_saved = False
+        self._note_saved(session, state, lifetimes, result)
+        return result
+
+    def _save(self, state: SessionState, budget: Budget, lock: SessionLock | None) -> SaveResult:
         begun: Begun | None = None
         writing = self._usual_saving.begin(state) if lock is None and self._sticky is None else None
         if isinstance(writing, SaveResult):

@@ -242,6 +242,19 @@ class Operations:
             return self._sticky.store(state)
         return store(self._ctx, state, begun) if lock is None else store_locked(self._ctx, state, lock)
 
+    def _note_saved(
+        self, session: Session, state: SessionState, lifetimes: tuple[int, int], result: SaveResult
+    ) -> None:
+        """Have the lifetimes that were set while a session's state was being saved saved the next time.
+
+        The session may have got a new id meanwhile, and go on in another state. lifetimes: those that were saved.
+        """
+        if (state.max_inactive_s, state.absolute_lifetime_s) != lifetimes and not state.is_live:
+            state.must_store |= state.is_kept
+        now = session.state
+        if now is not state and now.rotated_from is not None and result.status == "stored":
+            now.rotated_from = state.stored  # it is no other request's, to be merged with
+
     def _parse(self, text: str | None) -> SessionId | None:
         """Return the id that a client sent, or None; what we never issue costs no round trip."""
         session_id = SessionId.parse_issued(text)

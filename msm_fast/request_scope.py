@@ -137,17 +137,6 @@ class RequestLife(Budget):
         if state is not None:
             self._found = _Found.of(state)
 
-    def _note_saved(self, state: SessionState, lifetimes: tuple[int, int], result: SaveResult) -> None:
-        """Have what was done to the session while it was being saved saved the next time.
-
-        It may have a new id by now, and go on in another state. lifetimes: those that state had before.
-        """
-        if (state.max_inactive_s, state.absolute_lifetime_s) != lifetimes and not state.is_live:
-            state.must_store |= state.is_kept
-        now = self.session.state
-        if now is not state and now.rotated_from is not None and result.status == "stored":
-            now.rotated_from = state.stored  # it is no other request's, to be merged with
-
     def _learn(self, state: SessionState, result: SaveResult) -> None:
         """Take note of what the request did to its session; a change that was not stored tells nothing."""
         has_changed = result.status != "unchanged" and (self._found is None or _Found.of(state) != self._found)
@@ -198,21 +187,11 @@ class RequestScope(RequestLife):
             return _UNCHANGED
         with self._turn:
             state = session.state
-            result = self._store(state)
+            result = self._manager._save_of(session, state, self, self._lock)
             if self._lock is not None:  # it may still be held: of a session that is kept on this host by now
                 self.close()
         if self._rules.learns:
             self._learn(state, result)
-        return result
-
-    def _store(self, state: SessionState) -> SaveResult:
-        lifetimes = (state.max_inactive_s, state.absolute_lifetime_s)
-        state.is_being_saved = True
-        try:
-            result = self._manager._save(state, self, self._lock)
-        finally:
-            state.is_being_saved = False
-        self._note_saved(state, lifetimes, result)
         return result
 
     def close(self) -> None:
@@ -328,21 +307,11 @@ class AsyncRequestScope(RequestLife):
             state = session.state
             if self.is_open_ended:
                 self.left_s = self._ctx.settings.timeouts.request
-            result = await self._store(state)
+            result = await self._manager._save_of(session, state, self, self._lock)
             if self._lock is not None:  # as in RequestScope
                 await self.close()
         if self._rules.learns:
             self._learn(state, result)
-        return result
-
-    async def _store(self, state: SessionState) -> SaveResult:
-        lifetimes = (state.max_inactive_s, state.absolute_lifetime_s)
-        state.is_being_saved = True
-        try:
-            result = await self._manager._save(state, self, self._lock)
-        finally:
-            state.is_being_saved = False
-        self._note_saved(state, lifetimes, result)
         return result
 
     async def close(self) -> None:

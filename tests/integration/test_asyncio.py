@@ -355,6 +355,26 @@ def test_a_save_that_is_on_its_way_takes_nothing_from_a_login(
     run(test())
 
 
+@pytest.mark.parametrize("is_known", [True, False])
+def test_a_session_without_a_request_may_get_a_new_id_while_a_save_is_on_its_way(
+    nodes: Nodes, run: Run, is_known: bool
+) -> None:
+    async def test() -> None:
+        async with AsyncSessionManager(text_of(nodes), timeouts=UNHURRIED) as manager:
+            session = manager.create()
+            if is_known:
+                session = await manager.load(await put(manager, cart=[1])) or session
+            session["seen"] = 1
+            given = session.id
+            await asyncio.gather(manager.save(session), manager.rotate_id(session))
+            session["user"] = "ann"
+            assert (await manager.save(session)).status == "stored"
+            assert await seen(manager, session.id) == {**({"cart": [1]} if is_known else {}), "seen": 1, "user": "ann"}
+            assert await manager.load(given) is None
+
+    run(test())
+
+
 def test_a_lifetime_that_is_set_while_a_save_is_on_its_way_is_stored_by_the_next(nodes: Nodes, run: Run) -> None:
     async def test() -> None:
         async with AsyncSessionManager(text_of(nodes), timeouts=UNHURRIED) as manager:

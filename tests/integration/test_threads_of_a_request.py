@@ -13,70 +13,81 @@ from tests.integration.meeting import PATIENCE_S, Meeting
 
 pytestmark = pytest.mark.memcached
 
+SaveWhile = Callable[[Callable[[], SaveResult], Callable[[], object]], SaveResult]
+
 
 @pytest.fixture
 def manager_class() -> type[SessionManager]:
     return SessionManager
 
 
-class SlowlySaved:
-    """A request's session, one save of which is held up by the answers of the nodes."""
+@pytest.fixture
+def save_while(manager: SessionManager, monkeypatch: pytest.MonkeyPatch) -> SaveWhile:
+    """Return a function that saves a session in another thread, and does something before that has its answers."""
 
-    def __init__(self, manager: SessionManager, cookie: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
-        self._driver = manager._driver
-        self._monkeypatch = monkeypatch
-        self.scope = manager.request(cookie, "POST")
-        self.session = self.scope.session
-
-    def save_while(self, act: Callable[[], object]) -> SaveResult:
-        """Save it in another thread, and do act meanwhile."""
-        meeting, exchange = Meeting(), self._driver.exchange
+    def save_while(save: Callable[[], SaveResult], act: Callable[[], object]) -> SaveResult:
+        meeting, exchange = Meeting(), manager._driver.exchange
 
         def exchange_slowly(*args: Any) -> Any:
-            self._monkeypatch.undo()
+            monkeypatch.undo()
             outcomes = exchange(*args)
             meeting.hold_up()
             return outcomes
 
-        self._monkeypatch.setattr(self._driver, "exchange", exchange_slowly)
-        return meeting.while_held_up(self.scope.save, act)
+        monkeypatch.setattr(manager._driver, "exchange", exchange_slowly)
+        return meeting.while_held_up(save, act)
+
+    return save_while
 
 
 @pytest.mark.parametrize("is_known", [True, False])
 @pytest.mark.parametrize("waits", [True, False])
 def test_a_save_that_is_on_its_way_takes_nothing_from_a_login(
-    manager: SessionManager, monkeypatch: pytest.MonkeyPatch, is_known: bool, waits: bool
+    manager: SessionManager, save_while: SaveWhile, is_known: bool, waits: bool
 ) -> None:
     with manager.request(None) as before:
         before["cart"] = [1]
-    slow = SlowlySaved(manager, before.id if is_known else None, monkeypatch)
-    slow.session["seen"] = 1
-    given = slow.session.id
-    login = threading.Thread(target=slow.scope.save)
+    scope = manager.request(before.id if is_known else None, "POST")
+    scope.session["seen"] = 1
+    given = scope.session.id
+    login = threading.Thread(target=scope.save)
 
     def log_in() -> None:
-        slow.session.rotate_id()
-        slow.session["user"] = "ann"
+        scope.session.rotate_id()
+        scope.session["user"] = "ann"
         if not waits:
             login.start()
 
-    assert slow.save_while(log_in).status == "stored"
+    assert save_while(scope.save, log_in).status == "stored"
     if waits:
         login.start()
     login.join(PATIENCE_S)
-    found = manager.load(slow.session.id)
+    found = manager.load(scope.session.id)
     assert found is not None
     assert dict(found) == {**({"cart": [1]} if is_known else {}), "seen": 1, "user": "ann"}
     assert manager.load(given) is None
 
 
 def test_a_lifetime_that_is_set_while_a_save_is_on_its_way_is_stored_by_the_next(
-    manager: SessionManager, monkeypatch: pytest.MonkeyPatch
+    manager: SessionManager, save_while: SaveWhile
 ) -> None:
-    slow = SlowlySaved(manager, None, monkeypatch)
-    slow.session["n"] = 1
-    slow.save_while(lambda: setattr(slow.session, "max_inactive", 60))
-    slow.scope.save()
-    found = manager.load(slow.session.id)
+    scope = manager.request(None, "POST")
+    scope.session["n"] = 1
+    save_while(scope.save, lambda: setattr(scope.session, "max_inactive", 60))
+    scope.save()
+    found = manager.load(scope.session.id)
     assert found is not None
     assert found.max_inactive == 60
+
+
+def test_a_session_without_a_request_may_get_a_new_id_while_a_save_is_on_its_way(
+    manager: SessionManager, save_while: SaveWhile
+) -> None:
+    session = manager.create()
+    session["seen"] = 1
+    given = session.id
+    save_while(lambda: manager.save(session), session.rotate_id)
+    session["user"] = "ann"
+    assert manager.save(session).status == "stored"
+    assert dict(manager.load(session.id) or {}) == {"seen": 1, "user": "ann"}
+    assert manager.load(given) is None
