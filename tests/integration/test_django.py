@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
 import pytest
+from django.contrib.sessions.backends.base import UpdateError
 from django.http import HttpRequest, HttpResponse
 
 from msm_fast import SessionId, SessionManager
@@ -406,3 +408,33 @@ def test_where_it_comes_after_a_login_the_client_is_told_the_new_id(site: Site) 
     assert browser.post("enter_and_put", bad=1).status_code == 500
     site.new_worker()
     assert browser.read()["user"] == "ada"
+
+
+# -- tasks and threads of one view
+
+
+async def begun(browser: Browser) -> SessionStore:
+    """Return the session of a request in an event loop, as the middleware has it."""
+    store = SessionStore(browser.cookie)
+    store.begin_request("POST", "/", in_threads=False)
+    await store.preload()
+    return store
+
+
+@in_ways(["loop, awaiting"])
+def test_who_saves_the_session_while_another_task_of_the_view_logs_out_is_told_that_it_was_ended(site: Site) -> None:
+    browser = with_session(site)
+
+    async def view() -> None:
+        store = await begun(browser)
+        store["seen"] = 1
+        leaving = asyncio.ensure_future(store.aflush())
+        await asyncio.sleep(0)
+        with pytest.raises(UpdateError):
+            await store.asave()
+        await leaving
+        await store.aclose()
+        assert store.session_key is None
+
+    asyncio.run(view())
+    assert browser.read() == {}

@@ -169,10 +169,11 @@ class SessionBehind(SessionBase):
         return not is_alive
 
     def _settle(self, result: SaveResult, is_over: bool) -> None:
-        """Take note of what a save did."""
-        assert self._scope is not None
+        """Take note of what a save did. Raises: UpdateError if the session was ended meanwhile."""
         if (result.status == "unchanged" and not is_over) or self.is_ignored:
             return
+        if self._scope is None:  # by another task of the view, for which this one has waited
+            raise UpdateError
         session = self._scope.session
         self.was_stored |= result.status != "unchanged"
         if is_over:
