@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from collections.abc import Mapping, MutableMapping
 from functools import cached_property
 from typing import Any, TypeAlias
@@ -58,10 +60,12 @@ class SessionBehind(SessionBase):
     """Whether this request has ended its session, so that the client is to forget its key."""
     refusal: MsmError | None = None
     """What kept the request from being served though it is no fault of the application: the answer is to be 503."""
+    _tasks: asyncio.Lock | None = None
 
     def __init__(self, session_key: str | None = None) -> None:
         self._session_key = session_key if session_key and len(session_key) >= _KEY_SIZE_MIN else None
         self._managers = managers()
+        self._turn_of_threads = threading.RLock()
         self._stays_in_threads = self._managers.is_sticky
 
     @property
@@ -100,6 +104,12 @@ class SessionBehind(SessionBase):
         """Return whether its cookie ends with the browser, as its expiry or else the settings say."""
         expiry = self.get(EXPIRY)
         return bool(setting("SESSION_EXPIRE_AT_BROWSER_CLOSE")) if expiry is None else expiry == 0
+
+    def _turn_of_tasks(self) -> asyncio.Lock:
+        """Return the lock of the task, of those that the view has in an event loop, that looks the session up."""
+        if self._tasks is None:
+            self._tasks = asyncio.Lock()
+        return self._tasks
 
     @property
     def is_found(self) -> bool:

@@ -28,7 +28,7 @@ class SessionStore(SessionBehind):
 
     Raises, from any first use: SessionUnavailable if no copy could be reached and CorruptRecord if none could be read,
     where the settings say so; LockTimeout. The session keeps its key then, and the client its cookie.
-    Thread-safety: one request's own.
+    Thread-safety: one request's own; its threads, or its tasks in an event loop, may share it.
     """
 
     # -- for the middleware
@@ -186,6 +186,9 @@ class SessionStore(SessionBehind):
             return
         if must_create and self.session_key is not None and await self.aexists(self.session_key):
             raise CreateError
+        if self._tasks is not None:
+            async with self._tasks:  # another one may be looking it up
+                pass
         content = self._content
         if must_create or self.session_key is None:
             self._begin_new()
@@ -222,8 +225,9 @@ class SessionStore(SessionBehind):
             await asyncio.to_thread(self.delete, session_key)
             return
         if session_key is None or session_key == self.session_key:
-            if self.session_key is not None and not self.is_found and self._take_preloaded() is None:
-                await self.aload()
+            async with self._turn_of_tasks():
+                if self.session_key is not None and not self.is_found and self._take_preloaded() is None:
+                    await self.aload()
             if self.session_key is not None:
                 self._end()
                 await self._scope_for_loop().save()
@@ -282,21 +286,37 @@ class SessionStore(SessionBehind):
         self.accessed = True
         if self._content is not None:
             return self._content
-        found: MutableMapping[str, Any]
+        with self._turn_of_threads:  # those that look at it at once all have what the first of them finds
+            content = self._content
+            if content is None:
+                content = self._content = self._first_content(no_load)
+            return content
+
+    def _first_content(self, no_load: bool) -> MutableMapping[str, Any]:
         if self._session_key is None or no_load:
-            found = self._take(self._open(self._managers.for_threads(), None))
-        else:
-            preloaded = self._take_preloaded() if self._is_preloaded or self._failure is not None else None
-            found = self.load() if preloaded is None else preloaded
-        self._content = found
-        return found
+            return self._take(self._open(self._managers.for_threads(), None))
+        preloaded = self._take_preloaded() if self._is_preloaded or self._failure is not None else None
+        return self.load() if preloaded is None else preloaded
 
     async def _aget_session(self, no_load: bool = False) -> MutableMapping[str, Any]:
         if self._content is None and self.session_key is not None and not no_load:
             self.accessed = True
             preloaded = self._take_preloaded()
-            self._content = await self.aload() if preloaded is None else preloaded
+            if preloaded is not None:
+                self._content = preloaded
+            else:
+                await self._look_first()
         return self._get_session(no_load)
+
+    async def _look_first(self) -> None:
+        """Look the session up; tasks of the view that do so at once all have what the first of them finds."""
+        async with self._turn_of_tasks():
+            if self._failure is not None:
+                raise self._failure
+            if self._content is None:
+                found = await self.aload()
+                if self._content is None:  # else another task has emptied it meanwhile
+                    self._content = found
 
     _session = property(_get_session)
 
