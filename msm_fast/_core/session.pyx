@@ -20,7 +20,7 @@ cdef class Session:
     where it was looked up already. was_used: whether this request has looked at the session at all (the response then
     varies by cookie).
     Raises, from any first use: SessionUnavailable if no copy could be reached, CorruptRecord if none could be read.
-    Thread-safety: one request's own view; not to be shared by threads.
+    Thread-safety: one request's own view, which its threads may share.
     """
 
     def __init__(self, find, mint, presented=None, SessionState state=None):
