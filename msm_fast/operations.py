@@ -249,11 +249,15 @@ class Operations:
 
         The session may have got a new id meanwhile, and go on in another state. lifetimes: those that were saved.
         """
-        if (state.max_inactive_s, state.absolute_lifetime_s) != lifetimes and not state.is_live:
+        if state.is_live:  # then its requests may have stored more of it meanwhile
+            return
+        if (state.max_inactive_s, state.absolute_lifetime_s) != lifetimes:
             state.must_store |= state.is_kept
-        now = session.state
-        if now is not state and now.rotated_from is not None and result.status == "stored":
-            now.rotated_from = state.stored  # it is no other request's, to be merged with
+        now, stored = session.state, state.stored
+        if stored is None or now.rotated_from is None or result.status != "stored":
+            return
+        if now.rotated_from.nonce in stored.lineage:  # so that nothing of other requests' came with the save
+            now.rotated_from = stored  # which has what the session has itself: no reason to merge the two
 
     def _parse(self, text: str | None) -> SessionId | None:
         """Return the id that a client sent, or None; what we never issue costs no round trip."""

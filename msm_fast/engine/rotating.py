@@ -19,25 +19,23 @@ def bring_along(ctx: Context, state: SessionState) -> Flow[bool]:
     about to be ended. Return False if there is no session under the old id any more, as far as is known.
     Raises: ConflictError if settings.on_conflict is "error".
     """
-    base, state.rotated_from = state.rotated_from, None
+    base = state.rotated_from  # which it keeps until it has what was stored: a request may be broken off here
     if base is None or not state.retired:
+        state.rotated_from = None
         return True
     ctx.forget(ctx.storage_key(state.retired[-1]))  # else its backups might not be asked, and one may have moved on
     try:
         found = yield from load(ctx, state.retired[-1], True)
     except (SessionUnavailable, CorruptRecord):
-        return True
-    if found is None:
-        return False
-    if found.stored is None or found.stored.nonce in base.lineage:
-        return True  # nothing that is newer
-    if not ctx.settings.sticky:  # there it is most likely what this worker has written behind the requests before
-        state.rotated_from = base
-        note_conflict(ctx, state.retired[-1])
         state.rotated_from = None
-    body = carry_over(ctx, base.body, state.body, found.body)
-    state.attributes.rebase(body)
-    state.take_lifetimes(found.max_inactive_s, found.absolute_lifetime_s)
-    state.retired_max_inactive_s = state.longest_max_inactive_s()
-    state.body = body
-    return True
+        return True
+    if found is not None and found.stored is not None and found.stored.nonce not in base.lineage:
+        if not ctx.settings.sticky:  # there it is most likely what this worker has written behind the requests before
+            note_conflict(ctx, state.retired[-1])
+        body = carry_over(ctx, base.body, state.body, found.body)
+        state.attributes.rebase(body)
+        state.take_lifetimes(found.max_inactive_s, found.absolute_lifetime_s)
+        state.retired_max_inactive_s = state.longest_max_inactive_s()
+        state.body = body
+    state.rotated_from = None
+    return found is not None

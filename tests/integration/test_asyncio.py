@@ -375,6 +375,49 @@ def test_a_session_without_a_request_may_get_a_new_id_while_a_save_is_on_its_way
     run(test())
 
 
+@pytest.mark.parametrize("is_broken_off", [True, False])
+def test_a_login_that_is_broken_off_or_met_by_another_takes_nothing_from_other_requests(
+    nodes: Nodes, run: Run, is_broken_off: bool
+) -> None:
+    async def test() -> None:
+        async with AsyncSessionManager(text_of(nodes), timeouts=UNHURRIED) as manager:
+            given = await put(manager, cart=[1])
+            scope = manager.request(given, "POST")
+            session = await scope.load()
+            await put(manager, given, theirs=1)
+            session.rotate_id()
+            session["user"] = "ann"
+            saving = asyncio.ensure_future(scope.save())
+            await asyncio.sleep(0)
+            saving.cancel() if is_broken_off else session.rotate_id()
+            await asyncio.gather(saving, return_exceptions=True)
+            assert (await scope.save()).status == "stored"
+            assert await seen(manager, session.id) == {"cart": [1], "theirs": 1, "user": "ann"}
+            assert await manager.load(given) is None
+
+    run(test())
+
+
+def test_a_login_in_a_sticky_session_has_what_others_stored_while_a_save_was_on_its_way(nodes: Nodes, run: Run) -> None:
+    async def test() -> None:
+        sticky = {"sticky": True, "route": "w1", "backup": "sync"}
+        async with AsyncSessionManager(text_of(nodes), timeouts=UNHURRIED, **sticky) as manager:
+            given = await put(manager, cart=[1])
+            scope, other = manager.request(given, "POST"), manager.request(given, "POST")
+            session, others = await scope.load(), await other.load()
+            session["seen"] = 1
+            saving = asyncio.ensure_future(scope.save())
+            await asyncio.sleep(0)
+            session.rotate_id()
+            session["user"] = "ann"
+            others["theirs"] = 1
+            await asyncio.gather(saving, other.save())
+            await scope.save()
+            assert await seen(manager, session.id) == {"cart": [1], "seen": 1, "theirs": 1, "user": "ann"}
+
+    run(test())
+
+
 def test_a_lifetime_that_is_set_while_a_save_is_on_its_way_is_stored_by_the_next(nodes: Nodes, run: Run) -> None:
     async def test() -> None:
         async with AsyncSessionManager(text_of(nodes), timeouts=UNHURRIED) as manager:
