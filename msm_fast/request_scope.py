@@ -256,33 +256,45 @@ class AsyncRequestScope(RequestLife):
     used: a request that never looks at it is not harmed.
     """
 
-    __slots__ = ("_error", "_saving")
+    __slots__ = ("_error", "_turn")
 
     _manager: AsyncSessionManager
 
     def __init__(self, manager: AsyncSessionManager, cookie_value: str | None, method: str, uri: str) -> None:
         super().__init__(manager, cookie_value, method, uri)
         self._error: MsmError | None = None
-        self._saving: asyncio.Lock | None = None
+        self._turn: asyncio.Lock | None = None
 
     async def load(self) -> Session:
         """Look the session up and return it; once: further calls return it at once."""
         if self._loaded is ELSEWHERE and self._error is None:
-            try:
-                rules = self._rules
-                lock = self._want_lock() if rules.locks else None
-                state = await self._manager._find(self._cookie_value, self._expects_write, self, lock)
-                self._loaded = state
-                if rules.learns:
-                    self._note_found(state)
-            except WrongEventLoop:
-                raise
-            except MsmError as error:
-                self._error = error
-            finally:
+            if not self._rules.locks:
+                await self._look_up(None)
+                return self.session
+            async with self._in_turn():  # as in RequestScope
                 if self._loaded is ELSEWHERE and self._error is None:
-                    self.abandon()
+                    await self._look_up(self._want_lock())
         return self.session
+
+    async def _look_up(self, lock: SessionLock | None) -> None:
+        try:
+            state = await self._manager._find(self._cookie_value, self._expects_write, self, lock)
+            self._loaded = state
+            if self._rules.learns:
+                self._note_found(state)
+        except WrongEventLoop:
+            raise
+        except MsmError as error:
+            self._error = error
+        finally:
+            if self._loaded is ELSEWHERE and self._error is None:
+                self.abandon()
+
+    def _in_turn(self) -> asyncio.Lock:
+        """Return the lock of the task, of those of this request, that looks the session up or saves it."""
+        if self._turn is None:
+            self._turn = asyncio.Lock()
+        return self._turn
 
     async def save(self) -> SaveResult:
         """Store what changed; a session that the request never looked at costs nothing.
@@ -301,9 +313,7 @@ class AsyncRequestScope(RequestLife):
         if self.is_ignored:
             self._tell_ignored_change(session.state)
             return _UNCHANGED
-        if self._saving is None:
-            self._saving = asyncio.Lock()
-        async with self._saving:
+        async with self._in_turn():
             state = session.state
             if self.is_open_ended:
                 self.left_s = self._ctx.settings.timeouts.request

@@ -438,6 +438,22 @@ def test_a_lifetime_that_is_set_while_a_save_is_on_its_way_is_stored_by_the_next
     run(test())
 
 
+def test_tasks_of_a_request_that_look_its_session_up_at_once_have_one_lock(nodes: Nodes, run: Run) -> None:
+    async def test() -> None:
+        timeouts = replace(UNHURRIED, lock=2)
+        async with AsyncSessionManager(text_of(nodes), locking="all", timeouts=timeouts) as manager:
+            cookie = await put(manager, n=1)
+            scope = manager.request(cookie, "POST")
+            one, other = await asyncio.gather(scope.load(), scope.load())
+            assert one is other
+            assert one["n"] == 1
+            await scope.close()
+            assert await put(manager, cookie, n=2)
+            assert manager.statistics().locks == 2
+
+    run(test())
+
+
 def test_a_request_that_is_cancelled_lets_its_lock_go_at_once(nodes: Nodes, run: Run) -> None:
     async def test() -> None:
         timeouts = replace(UNHURRIED, lock=20)
