@@ -107,12 +107,15 @@ def follow(state: SessionState, body: bytes, winner: Record) -> None:
     state.merge_base = None
 
 
-def note_conflict(ctx: Context, session_id: SessionId) -> None:
-    """Note that another request has stored the session first. Raises: ConflictError if settings.on_conflict says so."""
+def note_conflict(ctx: Context, session_id: SessionId, *, is_lost: bool = True) -> None:
+    """Note that another request has stored the session first.
+
+    Raises: ConflictError if settings.on_conflict says so, and is_lost: this one has come too late with its changes.
+    """
     ctx.counters.add("conflicts")
     name = digest(session_id)
     ctx.tell("conflict", f"session {name} was changed by another request first", session=name)
-    if ctx.settings.on_conflict == "error":
+    if is_lost and ctx.settings.on_conflict == "error":
         raise ConflictError(
             f"session {name} was changed by another request first; nothing was saved. Load it and try again",
             session=name,
@@ -125,19 +128,28 @@ def merge(ctx: Context, state: SessionState, winner: Record, base: Base | None =
     Two requests that changed different attributes both win; of one attribute the later value stays. If the winner was
     stored beside the base, not over it, no attribute of either is dropped, and where they differ the winner counts,
     unless both go back to one write and the base has the higher generation.
-    Raises: ConflictError if settings.on_conflict is "error".
+    Raises: ConflictError if settings.on_conflict is "error" and the winner has built on what this one was to change.
+        Copies that were stored beside each other are joined all the same: they would fail each request from then on.
     """
-    note_conflict(ctx, state.session_id)
+    is_beside = base is not None and base.is_beside(winner)
     if state.merge_base is not None:
         before = AttributeMap.decode(state.merge_base, serializer=ctx.serializers)
         mine_now, state.attributes = state.attributes, AttributeMap.decode(state.merge_base, serializer=ctx.serializers)
         lay_over(state.attributes, before, mine_now)
         state.merge_base = None
+    note_conflict(ctx, state.session_id, is_lost=base is None or not (is_beside or _only_puts_back(state)))
     state.take_lifetimes(winner.max_inactive_s, winner.absolute_lifetime_s)
-    if base is None or not base.is_beside(winner):
+    if base is not None and is_beside:
+        _lay_beside(state.attributes, winner.body, prevails=base.prevails_over(winner))
+    else:
         state.attributes.rebase(winner.body)
-        return
-    _lay_beside(state.attributes, winner.body, prevails=base.prevails_over(winner))
+
+
+def _only_puts_back(state: SessionState) -> bool:
+    """Whether a request has changed nothing, and stores what it has found: a copy is missing, or belongs elsewhere."""
+    lifetimes = (state.max_inactive_s, state.absolute_lifetime_s)
+    are_as_found = lifetimes == (state.stored_max_inactive_s, state.stored_absolute_lifetime_s)
+    return are_as_found and not any(state.attributes.changed_names())
 
 
 def join(ctx: Context, mine: bytes, theirs: bytes, *, prevails: bool) -> bytes:

@@ -101,6 +101,40 @@ def test_on_conflict_error_raises_and_saves_nothing(make_worker: MakeWorker) -> 
     assert read(one, session_id) == {"a": 1, "b": 0}
 
 
+@pytest.mark.parametrize("changes", [False, True])
+def test_on_conflict_error_fails_nobody_who_only_puts_back_a_copy_that_is_missing(
+    driver: SimulatedDriver, make_worker: MakeWorker, changes: bool
+) -> None:
+    one, two = make_worker(), make_worker(on_conflict="error")
+    session_id = one.store(a=0, cart=["apple"])
+    driver.nodes[backup_of(driver, session_id)].server.evict(key_of(session_id))
+    first, second = loaded(one, session_id), loaded(two, session_id)
+    first["a"] = 1
+    one.save(first)
+    assert second.state.must_store
+    if changes:
+        second["cart"].append("pear")
+        with pytest.raises(ConflictError):
+            two.save(second)
+    else:
+        assert second["cart"] == ["apple"]
+        assert two.save(second).status == "merged"
+        assert dict(second) == {"a": 1, "cart": ["apple"]}
+    assert read(one, session_id) == {"a": 1, "cart": ["apple"]}
+
+
+@pytest.mark.parametrize("name", ["max_inactive", "absolute_lifetime"])
+def test_on_conflict_error_holds_for_lifetimes_too(make_worker: MakeWorker, name: str) -> None:
+    one, two = make_worker(), make_worker(on_conflict="error")
+    session_id = one.store(a=0)
+    first, second = loaded(one, session_id), loaded(two, session_id)
+    first["a"] = 1
+    one.save(first)
+    setattr(second, name, 600)
+    with pytest.raises(ConflictError):
+        two.save(second)
+
+
 def test_on_conflict_error_holds_for_a_new_id_too(make_worker: MakeWorker) -> None:
     one, two = make_worker(), make_worker(on_conflict="error")
     session_id = one.store(n=0)
@@ -414,10 +448,11 @@ def put_copy(driver: SimulatedDriver, worker: Worker, node: str, state: SessionS
     driver.nodes[node].server.handle(wire.encode([wire.store(key, record, nonce, 60)], 1))
 
 
+@pytest.mark.parametrize("on_conflict", ["merge", "error"])
 def test_two_copies_that_each_name_the_others_node_as_their_home_become_one(
-    driver: SimulatedDriver, make_worker: MakeWorker
+    driver: SimulatedDriver, make_worker: MakeWorker, on_conflict: str
 ) -> None:
-    one, two, three = make_worker(), make_worker(), make_worker()
+    one, two, three = make_worker(), make_worker(), make_worker(on_conflict=on_conflict)
     session_id = one.store(start=True)
     home, backup = home_of(session_id), backup_of(driver, session_id)
     (third,) = set(driver.nodes) - {home, backup}
