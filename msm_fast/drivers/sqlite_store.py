@@ -17,7 +17,7 @@ from pathlib import Path
 from msm_fast._core.near_cache import NearCache
 from msm_fast.drivers.sqlite_file import SqliteFile
 from msm_fast.errors import ConfigurationError, SessionUnavailable
-from msm_fast.local_store import LocalRecord
+from msm_fast.local_store import ENDED_BOUNDS, LocalRecord
 from msm_fast.logs import Log
 from msm_fast.policies import NearCacheSettings
 
@@ -46,9 +46,9 @@ class SqliteStore:
     """Records in an SQLite file in WAL mode. A value that cannot be encoded stays with the process that has it.
 
     path: of the file; made, readable by its owner alone, if it is not there. One that another user owns or can write is
-    refused: what it says of a session is believed. bounds: of the whole file, kept to from time to time: the least
-    recently used records go first; and of what stays with the process. wall_clock: seconds since the epoch. clock:
-    monotonic ones.
+    refused: what it says of a session is believed. bounds: of the file, kept to from time to time: the least recently
+    used records go first, but those that say that a session has ended have ENDED_BOUNDS; and of what stays with the
+    process. wall_clock: seconds since the epoch. clock: monotonic ones.
 
     What only looks waits for nobody who holds the file, to write or to back it up. What changes something waits two
     tenths of a second at most, and not at all while another request has just waited in vain: see SqliteFile. Where the
@@ -210,12 +210,19 @@ class SqliteStore:
     def _tidy(self, db: sqlite3.Connection) -> None:
         """Remove what has expired, and the least recently used where there is too much."""
         db.execute(f"DELETE FROM msm_fast_sessions WHERE NOT {_IS_LIVE}", (self._wall_clock(),))
-        n, n_bytes = db.execute("SELECT count(*), total(length(data) + length(base)) FROM msm_fast_sessions").fetchone()
-        share = max(1 - self._bounds.max_sessions / max(n, 1), 1 - self._bounds.max_bytes / max(n_bytes, 1))
+        self._make_room(db, "kind <> 'ended'", self._bounds)
+        self._make_room(db, "kind = 'ended'", ENDED_BOUNDS)
+
+    def _make_room(self, db: sqlite3.Connection, which: str, bounds: NearCacheSettings) -> None:
+        """Remove the least recently used of some records if there are too many."""
+        n, n_bytes = db.execute(
+            f"SELECT count(*), total(length(data) + length(base)) FROM msm_fast_sessions WHERE {which}"
+        ).fetchone()
+        share = max(1 - bounds.max_sessions / max(n, 1), 1 - bounds.max_bytes / max(n_bytes, 1))
         if share > 0:
             cursor = db.execute(
                 "DELETE FROM msm_fast_sessions WHERE key IN "
-                "(SELECT key FROM msm_fast_sessions ORDER BY accessed_ms LIMIT ?)",
+                f"(SELECT key FROM msm_fast_sessions WHERE {which} ORDER BY accessed_ms LIMIT ?)",
                 (max(int(n * share), 1),),
             )
             self._dropped += cursor.rowcount

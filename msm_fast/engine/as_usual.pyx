@@ -75,4 +75,4 @@ cdef class UsualWay:
 
     cdef bint _may_be_kept_here(self) except -1:
         local = self._ctx.local
-        return type(local) is not MemoryStore or len(local.records) > 0
+        return type(local) is not MemoryStore or len(local.records) > 0 or len(local.ended) > 0

@@ -39,6 +39,24 @@ def test_what_was_kept_here_is_dumped_when_the_cluster_is_back(
     assert worker.ctx.counters.snapshot().dropped == 2
 
 
+@pytest.mark.parametrize("bounds", [{"max_sessions": 2}, {"max_bytes": 1}])
+def test_what_was_ended_is_ended_there_however_little_can_be_kept_here(
+    driver: SimulatedDriver, make_worker: MakeWorker, bounds: dict[str, int]
+) -> None:
+    worker = make_worker(**LOCAL, near_cache=NearCacheSettings(**bounds))
+    session_id = worker.store(n=0)
+    lose(driver, worker)
+    session = loaded(worker, session_id)
+    session.invalidate()
+    assert worker.save(session).status == "invalidated"
+    for n in range(5):
+        worker.save(worker.create(n=n))
+    assert worker.load(session_id) is None
+    heal(driver, worker)
+    assert make_worker().load(session_id) is None
+    assert len(worker.ctx.local) == 0
+
+
 def test_with_the_policy_replay_it_is_stored_first(driver: SimulatedDriver, make_worker: MakeWorker) -> None:
     worker, other = make_worker(**REPLAY), make_worker(**LOCAL)
     session_id = worker.store(a=0, b=0)

@@ -105,6 +105,23 @@ def test_the_least_recently_used_go_first_when_there_is_no_room(
     assert min(kept) == 400 - len(kept)
 
 
+@pytest.mark.parametrize("bounds", [{"max_sessions": 100}, {"max_bytes": 1000}])
+def test_what_says_that_a_session_has_ended_gives_way_to_none_that_lives(
+    make_store: MakeStore, clock: VirtualClock, bounds: dict[str, int]
+) -> None:
+    store = make_store(**bounds)
+    store.swap(b"ended", 0, record(1, bytes(100), 0, "ended"), ttl_s=0)
+    for i in range(400):
+        clock.advance(1)
+        store.swap(b"%d" % i, 0, record(1, bytes(100), int(clock.elapsed * 1000)), ttl_s=0)
+    assert b"ended" in store.all_keys()
+    assert store.load(b"ended") == record(1, bytes(100), 0, "ended")
+    assert len(store.all_keys()) <= 102
+    assert store.dropped == 401 - len(store.all_keys())
+    store.delete(b"ended")
+    assert store.load(b"ended") is None
+
+
 def test_a_value_that_cannot_be_encoded_is_kept_beside_its_record(store: LocalStore) -> None:
     attributes = AttributeMap({"lock": object()})
     store.swap(b"key", 0, record(1, b"", 0, "tagged", live=attributes), ttl_s=60)
