@@ -235,6 +235,37 @@ def test_takeovers_at_once_get_one_session(make_worker: MakeWorker) -> None:
     assert first.state is second.state
 
 
+@pytest.mark.parametrize("is_changed_first", [False, True])
+def test_a_takeover_that_fails_has_the_session_of_one_that_was_quicker(
+    driver: SimulatedDriver, make_worker: MakeWorker, is_changed_first: bool
+) -> None:
+    one, two = make_worker(route="w1"), make_worker(route="w2")
+    session_id = one.store(start=True)
+    one.catch_up()
+    quick: list[Session] = []
+
+    def be_quicker(effect: Exchange) -> None:
+        driver.before_exchange = None
+        quick.append(loaded(two, session_id))
+        if is_changed_first:
+            quick[0]["quick"] = 1
+            assert two.save(quick[0]).status == "queued"
+        for node in driver.nodes.values():
+            node.fault = "timeout"
+
+    driver.before_exchange = be_quicker
+    slow = loaded(two, session_id)
+    for node in driver.nodes.values():
+        node.fault = None
+    assert slow.state is quick[0].state
+    slow["slow"] = 2
+    assert two.save(slow).status == "queued"
+    two.catch_up()
+    changed = {"start": True, "slow": 2, **({"quick": 1} if is_changed_first else {})}
+    assert dict(loaded(two, slow.id)) == dict(loaded(make_worker(route="w3"), slow.id)) == changed
+    assert len(two.ctx.local) == 0
+
+
 def test_a_client_that_comes_back_finds_what_it_did_elsewhere(make_worker: MakeWorker) -> None:
     one, two = make_worker(route="w1"), make_worker(route="w2")
     session_id = one.store(a=0, b=0)
