@@ -218,8 +218,11 @@ class LiveSessions:
 
     def note_touched(self, live: SessionState) -> None:
         """Note that the lives of the session's copies were extended."""
-        interval_s = live.max_inactive_s / _TOUCHES_PER_LIFETIME if live.max_inactive_s else _UNLIMITED_TOUCH_S
-        live.touch_at = self._ctx.clock.monotonic() + interval_s
+        live.touch_at = self._ctx.clock.monotonic() + _touch_interval_s(live)
+
+    def touched_at(self, live: SessionState) -> float:
+        """Return when the lives of the session's copies were extended last."""
+        return live.touch_at - _touch_interval_s(live)
 
     def has_expired(self, live: SessionState, now: float) -> bool:
         """Whether a session has not been used for too long, or has lived too long. now: monotonic seconds."""
@@ -236,3 +239,7 @@ class LiveSessions:
         name = digest(live.session_id)
         self._ctx.counters.add("dropped")
         self._ctx.tell("dropped", f"session {name}: changes here met others that were stored first", session=name)
+
+
+def _touch_interval_s(live: SessionState) -> float:
+    return live.max_inactive_s / _TOUCHES_PER_LIFETIME if live.max_inactive_s else _UNLIMITED_TOUCH_S

@@ -171,7 +171,11 @@ class StickySessions:
         """Whether every node is well, and the session's is to stay: most likely nothing is to be looked after."""
         topology = self._ctx.topology
         is_ours = (state.session_id.node or "") in topology.nodes
-        return self._ctx.health.is_quiet and is_ours and not topology.draining
+        return self._ctx.health.is_quiet and is_ours and not topology.draining and not self._may_lack_copies(state)
+
+    def _may_lack_copies(self, state: SessionState) -> bool:
+        """Whether a node has come back, or has lost its memory, since the session's copies were looked at."""
+        return self._live.touched_at(state) <= self._ctx.health.lacks_since
 
     def _look_after(self, key: bytes, state: SessionState, now: float) -> None:
         """Let the session leave a node that cannot be used, at the end of this request, and keep its copies alive."""
@@ -179,7 +183,8 @@ class StickySessions:
         home = state.session_id.node or ""
         if not ctx.health.is_up(home) or home in ctx.topology.draining:
             self._move(state, home)
-        if now >= state.touch_at and self._writer.queue_touch(key, state):
+        is_due = now >= state.touch_at or self._may_lack_copies(state)
+        if is_due and self._writer.queue_touch(key, state):
             self._live.note_touched(state)
 
     def _move(self, state: SessionState, home: str | None) -> None:

@@ -208,6 +208,32 @@ def test_a_copy_that_is_gone_is_stored_again_from_memory(
     assert Worker(driver, worker.ctx.settings).load(session_id)["n"] == 1  # type: ignore[index]
 
 
+def test_a_session_that_is_only_read_outlives_its_nodes_being_restarted_one_by_one(
+    driver: SimulatedDriver, make_worker: MakeWorker
+) -> None:
+    worker = make_worker(route="w1", reconnect=Reconnect(first=0.1))
+    session_id, others = worker.store(n=0), [worker.store(seen=0) for _ in range(20)]
+    worker.catch_up()
+    for node in driver.nodes.values():
+        node.server.restart()
+        node.fault = "refused"
+        for other in others:
+            change(worker, other, seen=node.server.life)
+        worker.catch_up()
+        node.fault = None
+        driver.clock.advance(1)
+        assert all(worker.probe(down) for down in worker.ctx.health.down())
+        driver.clock.advance(0.1)
+        session_id = loaded(worker, session_id).id
+        worker.catch_up()
+        exchanges = driver.exchanges
+        loaded(worker, session_id)
+        worker.catch_up()
+        assert driver.exchanges == exchanges, "once is enough"
+    assert len(holders(driver, session_id)) == 2
+    assert dict(loaded(make_worker(route="w2"), session_id)) == {"n": 0}
+
+
 # -- other workers
 
 
