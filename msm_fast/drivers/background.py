@@ -126,6 +126,8 @@ class ProberTask:
             try:
                 await self._do_next()
             except Exception:  # noqa: BLE001 - whatever it was: without this task no node would ever come back
+                if self._ctx.is_closed:
+                    return  # it was broken off
                 _log.exception("a probe or a reconnection failed; it is tried again")
                 await self._task.pause(_PAUSE_AFTER_ERROR_S)
 

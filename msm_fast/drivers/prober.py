@@ -59,6 +59,8 @@ class Prober:
             try:
                 self._do_next()
             except Exception:  # noqa: BLE001 - whatever it was: without this thread no node would ever come back
+                if self._ctx.is_closed:
+                    return  # it was broken off
                 _log.exception("a probe or a reconnection failed; it is tried again")
                 self._worker.pause(_PAUSE_AFTER_ERROR_S)
 

@@ -102,6 +102,22 @@ def test_the_next_request_starts_the_thread_that_could_not_be_started(
         wait_until(is_running)
 
 
+def test_a_reconnection_that_the_end_of_the_manager_breaks_off_is_no_error(
+    ctx: Context, caplog: pytest.LogCaptureFixture
+) -> None:
+    def reconnect() -> None:
+        ctx.is_closed = True
+        raise OSError("it is closed")
+
+    prober = Prober(ctx, lambda node: None, reconnect)
+    ctx.distribution.stop("by the operator")
+    ctx.distribution.start()
+    prober.wake()
+    wait_until(lambda: ctx.is_closed)
+    prober.close(10)
+    assert "failed" not in caplog.text
+
+
 def test_a_manager_that_is_used_after_its_end_says_that_nodes_are_not_probed_any_more(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
