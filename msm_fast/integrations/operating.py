@@ -1,8 +1,9 @@
-"""What operators ask of one session by a framework's command: an answer that holds, or why there is none."""
+"""What operators ask of nodes and sessions by a framework's command: an answer that holds, or why there is none."""
 
 from __future__ import annotations
 
 import time
+from typing import Any
 
 from msm_fast._core.session_id import SessionId
 from msm_fast.engine.context import digest
@@ -10,7 +11,15 @@ from msm_fast.errors import MsmError
 from msm_fast.manager import SessionManager
 from msm_fast.session import Session
 
-__all__ = ["NoAnswer", "end_session", "find_session", "kind_and_value", "moment", "readable"]
+__all__ = [
+    "NoAnswer",
+    "cluster_report",
+    "end_session",
+    "find_session",
+    "node_reports",
+    "readable",
+    "session_report",
+]
 
 _NO_KEY = "this is no session key, which is the value of a client's cookie; what the log calls a session is none"
 _UNKNOWN = "no such session: there is no session of this key; it has expired, was ended, or never was"
@@ -18,6 +27,45 @@ _UNKNOWN = "no such session: there is no session of this key; it has expired, wa
 
 class NoAnswer(MsmError):
     """What the operator wanted was not done, or is not certain; the message says why and what comes of it."""
+
+
+def cluster_report(manager: SessionManager) -> tuple[dict[str, Any], bool]:
+    """Return how many nodes answer this process, and whether all do."""
+    nodes = manager.ask_nodes()
+    n_up = sum(node.is_up for node in nodes)
+    return {"state": manager.distribution.state.value, "nodes": len(nodes), "nodes_up": n_up}, n_up == len(nodes)
+
+
+def node_reports(manager: SessionManager) -> tuple[list[dict[str, Any]], bool]:
+    """Return of each node how it answers this process, and whether all do."""
+    nodes = manager.ask_nodes()
+    reports = [
+        {
+            "node": node.node_id,
+            "address": node.address,
+            "role": "failover" if node.is_failover else "primary",
+            "state": "up" if node.is_up else "down",
+            "failure": "" if node.is_up else node.last_failure,
+        }
+        for node in nodes
+    ]
+    return reports, all(node.is_up for node in nodes)
+
+
+def session_report(session: Session, *, with_values: bool = False) -> dict[str, Any]:
+    """Return what a session is; of its attributes the names and types, and the values if they are wanted."""
+    describe = _kind_and_value if with_values else _kind
+    return {
+        "session": digest(session.state.session_id),
+        "node": session.state.session_id.node,
+        "created": _moment(session.created_at),
+        "accessed": _moment(session.accessed_at),
+        "max_inactive": session.max_inactive,
+        "absolute_lifetime": session.absolute_lifetime,
+        "generation": session.generation,
+        "bytes": len(session.state.body),
+        "attributes": {name: describe(value) for name, value in sorted(session.items())},
+    }
 
 
 def find_session(manager: SessionManager, key: str) -> Session:
@@ -66,16 +114,19 @@ def readable(name: str) -> str:
     return name if name.isprintable() else repr(name)
 
 
-def kind_and_value(value: object) -> str:
+def _kind(value: object) -> str:
+    return type(value).__qualname__
+
+
+def _kind_and_value(value: object) -> str:
     """Return an attribute's type and value, or why its value cannot be shown, as that of an int of 5,000 digits."""
-    kind = type(value).__qualname__
     try:
-        return f"{kind} {value!r}"
+        return f"{_kind(value)} {value!r}"
     except Exception as error:  # noqa: BLE001 - of a type that was registered it may be any
-        return f"{kind}, which cannot be shown: {readable(str(error))}"
+        return f"{_kind(value)}, which cannot be shown: {readable(str(error))}"
 
 
-def moment(seconds: float) -> str:
+def _moment(seconds: float) -> str:
     """Return the time, in UTC, that is as long after 1970; a forged one may be in a year that no datetime has."""
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
 

@@ -38,20 +38,20 @@ def msm(*arguments: str) -> Any:
 
 @in_ways(["threads"], timeouts=HURRIED)
 def test_the_command_shows_which_nodes_answer(site: Site, nodes: Nodes) -> None:
-    assert msm("status") == ({"state": "distributed", "nodes": 2, "up": 2}, None)
+    assert msm("status") == ({"state": "distributed", "nodes": 2, "nodes_up": 2}, None)
     nodes["n1"].kill()
     nodes["n2"].pause()
     shown, error = msm("nodes")
     assert [(node["node"], node["state"]) for node in shown] == [("n1", "down"), ("n2", "down")]
     assert error is not None
-    assert msm("status")[0]["up"] == 0
+    assert msm("status")[0]["nodes_up"] == 0
 
 
 @in_ways(["threads"])
 def test_the_command_shows_and_ends_a_session(site: Site) -> None:
     browser = with_session(site)
     shown, _ = msm("inspect", browser.cookie or "")
-    assert shown["holds"] == {"user": "str"}
+    assert shown["attributes"] == {"user": "str"}
     assert shown["node"] in ("n1", "n2")
     msm("delete", browser.cookie or "")
     assert browser.read() == {}

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 from typing import Any
 
 import click
 from flask import current_app
 from flask.cli import AppGroup
 
-from msm_fast.engine.context import digest
 from msm_fast.errors import MsmError
-from msm_fast.integrations.operating import end_session, find_session, kind_and_value, moment, readable
+from msm_fast.integrations.operating import (
+    cluster_report,
+    end_session,
+    find_session,
+    node_reports,
+    readable,
+    session_report,
+)
 from msm_fast.manager import SessionManager
-from msm_fast.session import Session
 
 __all__ = ["commands"]
 
@@ -27,30 +31,25 @@ _AS_JSON = click.option("--json", "as_json", is_flag=True, help="Write JSON.")
 @_AS_JSON
 def show_status(as_json: bool) -> None:
     """Say how many nodes answer; the exit status is 1 if not all do. Workers may have been stopped all the same."""
-    manager = _manager()
-    nodes = manager.ask_nodes()
-    up = sum(node.is_up for node in nodes)
-    state = manager.distribution.state.name.lower()
-    _write({"state": state, "nodes": len(nodes), "nodes_up": up}, as_json)
-    if up < len(nodes):
-        raise SystemExit(1)
+    report, is_well = cluster_report(_manager())
+    _write(report, as_json)
+    _exit(is_well)
 
 
 @commands.command("nodes")
 @_AS_JSON
 def show_nodes(as_json: bool) -> None:
-    """List the nodes, and whether each answers."""
-    manager = _manager()
-    nodes = manager.ask_nodes()
+    """List the nodes, and whether each answers; the exit status is 1 if one does not."""
+    reports, is_well = node_reports(_manager())
     if as_json:
-        click.echo(json.dumps([asdict(node) for node in nodes]))
-        return
-    if not nodes:
+        click.echo(json.dumps(reports))
+    elif not reports:
         click.echo("there are no nodes: sessions are kept on this host")
-    for node in nodes:
-        role = "failover" if node.is_failover else "primary"
-        health = "up" if node.is_up else f"down: {node.last_failure}"
-        click.echo(f"{node.node_id}\t{node.address}\t{role}\t{health}")
+    else:
+        for node in reports:
+            failure = f": {node['failure']}" if node["failure"] else ""
+            click.echo(f"{node['node']}\t{node['address']}\t{node['role']}\t{node['state']}{failure}")
+    _exit(is_well)
 
 
 @commands.command("inspect")
@@ -63,7 +62,7 @@ def inspect_session(session_id: str, values: bool, as_json: bool) -> None:
         session = find_session(_manager(), session_id)
     except MsmError as error:
         raise click.ClickException(str(error)) from error
-    _write(_description(session, with_values=values), as_json)
+    _write(session_report(session, with_values=values), as_json)
 
 
 @commands.command("delete")
@@ -83,19 +82,9 @@ def _manager() -> SessionManager:
     return manager
 
 
-def _description(session: Session, *, with_values: bool) -> dict[str, Any]:
-    return {
-        "session": digest(session.state.session_id),
-        "node": session.state.session_id.node,
-        "generation": session.generation,
-        "created_at": moment(session.created_at),
-        "accessed_at": moment(session.accessed_at),
-        "max_inactive": session.max_inactive,
-        "attributes": {
-            name: kind_and_value(value) if with_values else type(value).__qualname__
-            for name, value in sorted(session.items())
-        },
-    }
+def _exit(is_well: bool) -> None:
+    if not is_well:
+        raise SystemExit(1)
 
 
 def _write(facts: dict[str, Any], as_json: bool) -> None:

@@ -35,7 +35,7 @@ def msm(*arguments: str) -> str:
 
 
 def test_status_says_where_sessions_are_kept() -> None:
-    assert msm("status") == "state: local  nodes: 0  up: 0\n"
+    assert msm("status") == "state: local  nodes: 0  nodes_up: 0\n"
 
 
 def test_inspect_shows_names_and_types_but_no_value_and_no_key(key: str) -> None:
@@ -43,7 +43,7 @@ def test_inspect_shows_names_and_types_but_no_value_and_no_key(key: str) -> None
     assert "card (str)" in shown
     assert "4111" not in shown
     assert key.partition("-")[0] not in shown
-    assert json.loads(msm("inspect", key, "--json"))["holds"] == {"card": "str"}
+    assert json.loads(msm("inspect", key, "--json"))["attributes"] == {"card": "str"}
 
 
 def test_inspect_shows_a_name_that_a_terminal_would_obey_escaped() -> None:

@@ -8,10 +8,16 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
-from msm_fast.engine.context import digest
 from msm_fast.errors import MsmError
 from msm_fast.integrations.django.managers import process_manager
-from msm_fast.integrations.operating import end_session, find_session, moment, readable
+from msm_fast.integrations.operating import (
+    cluster_report,
+    end_session,
+    find_session,
+    node_reports,
+    readable,
+    session_report,
+)
 
 __all__ = ["Command"]
 
@@ -50,39 +56,13 @@ class Command(BaseCommand):
             raise CommandError("something is amiss: see above")
 
     def _status(self, _: None) -> tuple[dict[str, Any], bool]:
-        manager = process_manager()
-        nodes = manager.ask_nodes()
-        n_up = sum(node.is_up for node in nodes)
-        report = {"state": manager.distribution.state.value, "nodes": len(nodes), "up": n_up}
-        return report, n_up == len(nodes)
+        return cluster_report(process_manager())
 
     def _nodes(self, _: None) -> tuple[list[dict[str, Any]], bool]:
-        nodes = process_manager().ask_nodes()
-        report = [
-            {
-                "node": node.node_id,
-                "address": node.address,
-                "state": "up" if node.is_up else "down",
-                "failover": node.is_failover,
-                "failure": "" if node.is_up else node.last_failure,
-            }
-            for node in nodes
-        ]
-        return report, all(node.is_up for node in nodes)
+        return node_reports(process_manager())
 
     def _inspect(self, session_key: str) -> tuple[dict[str, Any], bool]:
-        session = find_session(process_manager(), session_key)
-        return {
-            "session": digest(session.state.session_id),
-            "node": session.state.session_id.node,
-            "created": moment(session.created_at),
-            "accessed": moment(session.accessed_at),
-            "max_inactive": session.max_inactive,
-            "absolute_lifetime": session.absolute_lifetime,
-            "generation": session.generation,
-            "bytes": len(session.state.body),
-            "holds": {name: type(value).__name__ for name, value in session.items()},
-        }, True
+        return session_report(find_session(process_manager(), session_key)), True
 
     def _delete(self, session_key: str) -> tuple[dict[str, Any], bool]:
         name, result = end_session(process_manager(), session_key)
