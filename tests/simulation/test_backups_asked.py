@@ -116,6 +116,26 @@ def test_what_a_node_has_lost_is_put_back_by_the_next_request_though_it_only_rea
     assert batches(driver) == before + 1
 
 
+def test_so_is_what_it_has_missed_while_it_was_away(driver: SimulatedDriver, worker: Worker) -> None:
+    """Else it would serve what was before, when those that have the session now are away after it was."""
+    session_id = worker.store(step=0)
+    name = backup_of(driver, session_id)
+    node = driver.nodes[name]
+    node.fault = "refused"
+    request(worker, session_id, step=1)
+    node.fault = None
+    driver.clock.advance(2)
+    worker.probe(name)
+    session = worker.load(session_id, expect_write=False)
+    assert session is not None
+    worker.save(session)
+    home = driver.nodes[home_of(session_id)].server.peek(key_of(session_id))
+    backup = node.server.peek(key_of(session_id))
+    assert home is not None
+    assert backup is not None
+    assert backup.value == home.value
+
+
 @pytest.mark.parametrize("settings", [{}, {"backup": "async"}])
 def test_what_a_node_missed_that_hung_for_a_moment_is_stored_there_by_the_next_request_though_it_only_reads(
     settings: dict[str, Any],

@@ -111,17 +111,20 @@ def test_a_lifetime_of_its_own_holds_from_the_first_read_on(driver: SimulatedDri
     assert worker.load(session.id) is None
 
 
+@pytest.mark.parametrize("silent", ["home", "backup", "both"])
 def test_it_is_stored_again_where_a_node_could_not_be_told_of_that(
-    driver: SimulatedDriver, make_worker: MakeWorker
+    driver: SimulatedDriver, make_worker: MakeWorker, silent: str
 ) -> None:
     one, two = make_worker(), make_worker()
     session = one.create(user="ada")
     session.max_inactive = 24 * 3600
     one.save(session)
     before = driver.exchanges
+    holders_by_name = {"home": home_of(session.id), "backup": backup_of(driver, session.id)}
+    hanging = [driver.nodes[node] for name, node in holders_by_name.items() if silent in (name, "both")]
 
     def hang_once(exchange: Exchange) -> None:
-        for node in driver.nodes.values():
+        for node in hanging:
             node.fault = "timeout" if driver.exchanges == before + 1 else None
 
     driver.before_exchange = hang_once

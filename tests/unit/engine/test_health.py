@@ -148,3 +148,12 @@ def test_probes_are_spread_and_become_rarer_up_to_the_cap(health: ClusterHealth)
     for wait, planned in zip(waits, [1, 2, 4, 5, 5, 5, 5, 5], strict=True):
         assert planned * 0.5 <= wait <= planned * 1.5
     assert len(set(waits)) == len(waits)
+
+
+def test_other_nodes_leave_those_that_stay_as_they_are_and_take_one_at_another_address_for_up(
+    health: ClusterHealth,
+) -> None:
+    for node in ("n1", "n2"):
+        health.failed(node, "refused", "no", 0)
+    health.change_nodes(["n1", "n2", "n3"], {"n2"}, lambda node: False)
+    assert health.down() == ["n1"]
