@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from msm_fast import Session, SessionUnavailable
+from msm_fast import Breaker, Session, SessionUnavailable
 from msm_fast._core.record import decode_record
 from msm_fast.engine.effects import Exchange
 from tests.simulation.driver import SimulatedDriver
@@ -56,6 +56,57 @@ def test_not_even_when_a_copy_was_out_of_reach_at_logout(
         lost.fault = "refused"
         assert make_worker().load(session_id) is None
         lost.fault = None
+
+
+def test_a_node_that_could_not_be_told_is_not_asked_before_it_was(
+    driver: SimulatedDriver, make_worker: MakeWorker
+) -> None:
+    worker = make_worker(breaker=Breaker(timeouts=100))
+    session_id = worker.store(user="ada")
+    home = driver.nodes[home_of(session_id)]
+    logout = loaded(worker, session_id)
+    logout.invalidate()
+    home.fault = "timeout"
+    worker.save(logout)
+    home.fault = None
+    assert worker.ctx.health.down() == [home_of(session_id)]
+    assert worker.load(session_id) is None
+    assert worker.probe(home_of(session_id))
+    assert worker.load(session_id, expect_write=False) is None
+
+
+def test_nor_when_the_node_is_lost_again_while_it_is_told_of_that(driver: SimulatedDriver, worker: Worker) -> None:
+    session_id = worker.store(user="ada")
+    home = driver.nodes[home_of(session_id)]
+    logout = loaded(worker, session_id)
+    home.fault = "refused"
+    logout.invalidate()
+    worker.save(logout)
+    home.fault = "reset"
+    assert not worker.probe(home_of(session_id))
+    home.fault = None
+    assert worker.probe(home_of(session_id))
+    item = home.server.peek(key_of(session_id))
+    assert item is not None
+    assert decode_record(item.value, key_of(session_id)).is_tombstone
+
+
+def test_a_backup_on_a_node_that_stood_in_for_another_is_ended_too(driver: SimulatedDriver, worker: Worker) -> None:
+    session_id = worker.store(user="ada")
+    name = backup_of(driver, session_id)
+    driver.nodes[name].fault = "refused"
+    session = loaded(worker, session_id)
+    session["page"] = 2
+    worker.save(session)
+    driver.nodes[name].fault = None
+    assert worker.probe(name)
+    assert holders(driver, session_id) == driver.nodes.keys()
+    session.invalidate()
+    worker.save(session)
+    for node in driver.nodes.values():
+        item = node.server.peek(key_of(session_id))
+        assert item is not None
+        assert decode_record(item.value, key_of(session_id)).is_tombstone
 
 
 def test_a_tombstone_outlives_the_copy_of_a_node_that_has_missed_it(
@@ -161,6 +212,25 @@ def test_it_does_so_also_when_it_is_asked_for(
     assert make_worker().load(session_id) is None
     away.fault = None
     driver.clock.advance((max_inactive or 24 * 3600) + 1.5)
+    assert away.server.peek(key_of(session_id)) is not None
+    assert make_worker().load(session_id) is None
+
+
+def test_it_does_so_also_when_only_the_version_of_that_copy_is_asked_for(
+    driver: SimulatedDriver, make_worker: MakeWorker
+) -> None:
+    one = make_worker()
+    session_id = one.store(user="ada")
+    away = driver.nodes[backup_of(driver, session_id)]
+    away.server.early_s = 0
+    logout = loaded(one, session_id)
+    logout.invalidate()
+    away.fault = "refused"
+    one.save(logout)
+    away.fault = None
+    driver.clock.advance(10)
+    assert make_worker().load(session_id) is None
+    driver.clock.advance(1800 + 1.5)
     assert away.server.peek(key_of(session_id)) is not None
     assert make_worker().load(session_id) is None
 
