@@ -10,6 +10,7 @@ from msm_fast.engine.changes import Base, merge
 from msm_fast.engine.effects import Exchange
 from msm_fast.engine.serialization import decode_attributes, encode_attributes
 from tests.simulation.driver import SimulatedDriver
+from tests.simulation.test_falling_back import REPLAY, change, heal, lose
 from tests.simulation.test_saving import loaded, read
 from tests.simulation.test_serialization import events_of, kinds
 from tests.simulation.worker import Worker
@@ -132,3 +133,15 @@ def test_a_merge_with_a_copy_stored_beside_ours_leaves_alone_what_cannot_be_read
     attributes = decode_attributes(worker.ctx, session.state.session_id, encode_attributes(worker.ctx, session.state))
     assert isinstance(attributes["color"], Color)
     assert attributes["user"] == "grace"
+
+
+def test_what_cannot_be_read_of_what_was_kept_in_an_outage_takes_no_value_away(
+    driver: SimulatedDriver, make_worker: MakeWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker = make_worker(**REPLAY)
+    session_id = worker.store(color="blue")
+    lose(driver, worker)
+    assert change(worker, session_id, color=Color(), user="ada") == "local"
+    monkeypatch.setattr(Color, "is_readable", False)
+    heal(driver, worker)
+    assert read(make_worker(), session_id) == {"color": "blue", "user": "ada"}

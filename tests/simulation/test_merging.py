@@ -313,6 +313,28 @@ def test_changes_that_another_has_built_on_already_are_not_laid_over_it(
     assert read(make_worker(), session_id) == {"count": 3}
 
 
+def test_nor_are_those_whose_answer_was_lost(driver: SimulatedDriver, make_worker: MakeWorker) -> None:
+    one, two = make_worker(), make_worker()
+    session_id = one.store(count=0)
+    first = loaded(one, session_id)
+    first["count"] = 1
+    home = driver.nodes[home_of(session_id)]
+    home.fault, home.carries_out_before_failing = "timeout", True
+
+    def build_on_it(exchange: Exchange) -> None:
+        if home.server.peek(key_of(session_id)).client_flags != stored:  # type: ignore[union-attr]
+            driver.before_exchange = None
+            home.fault = None
+            second = loaded(two, session_id)
+            second["count"] += 1
+            assert two.save(second).status == "stored"
+
+    stored = home.server.peek(key_of(session_id)).client_flags  # type: ignore[union-attr]
+    driver.before_exchange = build_on_it
+    assert one.save(first).node != home_of(session_id)
+    assert read(make_worker(), session_id) == read(make_worker(), first.id) == {"count": 2}
+
+
 @pytest.mark.parametrize("lagging", [0, 1])
 def test_what_another_has_built_on_a_save_survives_the_corruption_of_its_home(
     driver: SimulatedDriver, make_worker: MakeWorker, lagging: int
@@ -397,6 +419,7 @@ def test_a_save_whose_backup_is_slow_undoes_nothing_that_was_built_on_it_meanwhi
     result = driver.run(with_a_slow_backup(one.keep(slow.state), count_up))
     assert result.status == "stored"
     assert read(make_worker(), session_id) == {"count": 1 + n_writes}
+    assert one.save(slow).status == "unchanged"
 
 
 def test_a_save_that_its_home_has_lost_in_a_restart_is_not_taken_for_built_on(

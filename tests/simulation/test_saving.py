@@ -8,10 +8,12 @@ import pytest
 
 from msm_fast import Event, SerializationError, Session, SessionTooLarge, SessionUnavailable
 from msm_fast.engine.effects import Exchange
+from msm_fast.engine.exchanging import ask
+from tests.simulation.clock import VirtualClock
 from tests.simulation.driver import SimulatedDriver
 from tests.simulation.test_loading import backup_of, holders, home_of, key_of
 from tests.simulation.test_locking import at_exchange
-from tests.simulation.worker import Worker
+from tests.simulation.worker import Worker, make_settings
 
 MakeWorker = Callable[..., Worker]
 
@@ -146,6 +148,19 @@ def test_a_save_whose_backup_fails_finds_another_for_it(
     assert result.status == "stored"
     assert result.node == home_of(session_id)
     assert set(result.backups) == {"n1", "n2", "n3"} - {home_of(session_id), backup}
+
+
+def test_so_does_one_that_loses_all_its_backups() -> None:
+    names = ["n1", "n2", "n3", "n4", "n5"]
+    driver = SimulatedDriver(names, VirtualClock())
+    worker = Worker(driver, make_settings(5, replicas=2))
+    session_id = worker.store(step=1)
+    backups = holders(driver, session_id) - {home_of(session_id)}
+    session = loaded(worker, session_id)
+    session["step"] = 2
+    for backup in backups:
+        driver.nodes[backup].fault = "refused"
+    assert set(worker.save(session).backups) == set(names) - backups - {home_of(session_id)}
 
 
 def test_a_write_whose_answer_was_lost_is_known_by_its_nonce(driver: SimulatedDriver, worker: Worker) -> None:
@@ -362,6 +377,20 @@ def test_a_session_of_which_no_copy_is_left_is_not_brought_back(driver: Simulate
     session["step"] = 2
     assert worker.save(session).status == "invalidated"
     assert worker.load(session_id) is None
+
+
+def test_but_not_taken_for_ended_while_a_node_that_may_have_one_is_away(
+    driver: SimulatedDriver, worker: Worker
+) -> None:
+    session_id = worker.store(step=1)
+    session = loaded(worker, session_id)
+    backup = driver.nodes[backup_of(driver, session_id)]
+    backup.fault = "refused"
+    worker.driver.run(ask(worker.ctx))
+    driver.nodes[home_of(session_id)].server.evict(key_of(session_id))
+    session["step"] = 2
+    with pytest.raises(SessionUnavailable):
+        worker.save(session)
 
 
 # -- serialization

@@ -38,3 +38,9 @@ def test_what_names_the_base_or_is_much_later_stands_on_it(winner: Record) -> No
 )
 def test_what_goes_back_past_the_base_or_is_no_later_was_made_beside_it(winner: Record) -> None:
     assert BASE.is_beside(winner)
+
+
+def test_of_two_that_go_back_to_one_write_the_one_with_the_higher_generation_prevails() -> None:
+    assert BASE.prevails_over(record(4, 44, 40))
+    assert not BASE.prevails_over(record(6, 60, 40))
+    assert not BASE.prevails_over(record(4, 44)), "it is not known to go back to the same write"

@@ -15,7 +15,7 @@ def test_the_node_that_takes_least_decides() -> None:
     limits = ItemLimits()
     limits.learn("n1", 1 << 20)
     limits.learn("n2", 1 << 19)
-    assert limits.record_bytes(NODES) == (1 << 19) - 512
+    assert limits.record_bytes(NODES) == limits.least_record_bytes == (1 << 19) - 512
 
 
 def test_a_node_that_is_not_configured_any_more_decides_nothing() -> None:
