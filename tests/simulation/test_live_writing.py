@@ -188,6 +188,23 @@ def test_what_neither_the_queue_nor_the_nodes_take_is_kept_on_this_host_and_stor
     assert len(worker.ctx.local) == 0
 
 
+def test_with_on_cluster_lost_error_that_is_told_and_stored_by_the_next_request_too(
+    driver: SimulatedDriver, make_worker: MakeWorker
+) -> None:
+    worker = make_worker(on_cluster_lost="error")
+    session_id = worker.store(n=0)
+    worker.catch_up()
+    worker.ctx.behind.max_jobs = 0
+    fail(driver, "timeout")
+    with pytest.raises(SessionUnavailable):
+        change(worker, session_id, n=1)
+    fail(driver, None)
+    worker.ctx.behind.max_jobs = 10
+    assert worker.save(loaded(worker, session_id)).status == "queued"
+    worker.catch_up()
+    assert stored(driver, worker, session_id) == {"n": 1}
+
+
 def test_a_conflict_in_a_synchronous_write_drops_the_live_session(make_worker: MakeWorker) -> None:
     one, two = (make_worker(backup="sync", on_conflict="error") for _ in range(2))
     session = one.create(n=0)
@@ -372,6 +389,21 @@ def test_a_logout_in_an_outage_holds_after_it(driver: SimulatedDriver, worker: S
     assert worker.load(session_id) is None
     heal(driver, worker)
     assert worker.load(session_id) is None
+
+
+def test_what_was_still_to_be_written_is_not_written_after_a_logout(
+    driver: SimulatedDriver, worker: StickyWorker
+) -> None:
+    session_id = worker.store(n=0)
+    worker.catch_up()
+    assert change(worker, session_id, n=1) == "queued"
+    logout = loaded(worker, session_id)
+    logout.invalidate()
+    worker.save(logout)
+    for node in driver.nodes.values():
+        node.server.flush()
+    worker.catch_up()
+    assert holders(driver, session_id) == set()
 
 
 def test_a_logout_that_no_node_could_be_told_holds_in_this_worker(
