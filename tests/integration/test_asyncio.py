@@ -418,6 +418,20 @@ def test_a_login_in_a_sticky_session_has_what_others_stored_while_a_save_was_on_
     run(test())
 
 
+def test_a_session_is_looked_up_once_however_often_its_request_loads_it(nodes: Nodes, run: Run) -> None:
+    async def test() -> None:
+        async with AsyncSessionManager(text_of(nodes), locking="all", timeouts=UNHURRIED) as manager:
+            scope = manager.request(await put(manager, n=1), "POST")
+            before = manager.statistics()
+            for _ in range(3):
+                assert (await scope.load())["n"] == 1
+            await scope.close()
+            after = manager.statistics()
+            assert (after.loaded - before.loaded, after.locks - before.locks) == (1, 1)
+
+    run(test())
+
+
 def test_a_lifetime_that_is_set_while_a_save_is_on_its_way_is_stored_by_the_next(nodes: Nodes, run: Run) -> None:
     async def test() -> None:
         async with AsyncSessionManager(text_of(nodes), timeouts=UNHURRIED) as manager:

@@ -182,6 +182,20 @@ def test_idle_and_absolute_limits_hold_meanwhile(driver: SimulatedDriver, make_w
     assert read(worker, busy.id) == {}
 
 
+def test_so_they_do_for_a_session_that_is_served_as_it_was_last_seen(
+    driver: SimulatedDriver, make_worker: MakeWorker
+) -> None:
+    worker = make_worker(**LOCAL, max_inactive=100, absolute_lifetime=250)
+    idle, busy = worker.store(n=1), worker.store(n=1)
+    lose(driver, worker)
+    for _ in range(3):
+        driver.clock.advance(80)
+        assert read(worker, busy) == {"n": 1}
+    assert read(worker, idle) == {}
+    driver.clock.advance(80)
+    assert read(worker, busy) == {}
+
+
 def test_nothing_is_asked_for_while_the_cluster_is_known_to_be_lost(
     driver: SimulatedDriver, make_worker: MakeWorker
 ) -> None:

@@ -56,6 +56,24 @@ def test_a_renewal_of_which_no_answer_came_loses_no_lock(
     assert lock_holders(driver, session_id) == set()
 
 
+def test_nor_does_one_for_which_its_node_cannot_be_reached_while_its_lifetime_lasts(
+    driver: SimulatedDriver, make_worker: MakeLockingWorker
+) -> None:
+    session_id = make_worker().store(n=1)
+    worker = make_worker()
+    request = begun(worker, session_id)
+    driver.clock.advance(10)
+    home = home_of(session_id)
+    driver.nodes[home].fault = "refused"
+    for _ in range(2):
+        request.renew()
+        assert request.lock.is_held
+    driver.nodes[home].fault = None
+    assert worker.probe(home)
+    request.save()
+    assert lock_holders(driver, session_id) == set()
+
+
 @pytest.mark.parametrize("loss", ["restarted", "full", "too late", "somebody else's", "out of reach"])
 def test_a_lock_that_was_lost_is_noticed_and_told(
     driver: SimulatedDriver, make_worker: MakeLockingWorker, loss: str

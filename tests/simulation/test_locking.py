@@ -408,6 +408,14 @@ def test_an_id_from_before_a_move_leads_to_the_same_lock(
     assert begun(make_worker(), old_id).lock.node == home_of(new_id)
 
 
+def test_so_does_one_from_an_outage_that_names_no_node(driver: SimulatedDriver, make_worker: MakeLockingWorker) -> None:
+    for _ in range(5):
+        session_id = make_worker().store(n=1)
+        begun(make_worker(), session_id)
+        with pytest.raises(LockTimeout):
+            make_worker().begin(session_id.partition("-")[0])
+
+
 def while_its_home_drains(make_worker: MakeLockingWorker, *, knows: bool) -> tuple[str, LockingWorker, LockingWorker]:
     """Return the id of a session, a worker that has been told that its home drains, and one that knows, or not yet."""
     session_id = make_worker().store(n=1)

@@ -7,7 +7,7 @@ import pytest
 
 from msm_fast import DistributionState, NearCacheSettings, SessionId
 from msm_fast.engine.events import Event
-from msm_fast.engine.exchanging import probe
+from msm_fast.engine.exchanging import ask, probe
 from msm_fast.local_store import LocalRecord, MemoryStore
 from msm_fast.session import LocalKind
 from tests.simulation.driver import SimulatedDriver
@@ -162,6 +162,36 @@ def test_a_replay_goes_on_when_the_nodes_of_more_sessions_are_back(
     other = make_worker(**LOCAL)
     for n, session in enumerate(sessions):
         assert read(other, session.id) == {"n": n}
+
+
+def test_so_it_does_where_there_is_more_here_that_stays(driver: SimulatedDriver, make_worker: MakeWorker) -> None:
+    worker = make_worker(on_unserializable="local_session", **REPLAY)
+    ids = [worker.store(n=0) for _ in range(10)]
+    assert worker.save(worker.create(thing=object())).status == "local"
+    lose(driver, worker)
+    for session_id in ids:
+        assert change(worker, session_id, n=1) == "local"
+    for name in ("n1", "n2", "n3"):
+        driver.nodes[name].fault = None
+        worker.probe(name)
+    other = make_worker(**LOCAL)
+    for session_id in ids:
+        assert read(other, session_id) == {"n": 1}
+
+
+def test_when_nothing_is_left_a_node_that_comes_back_resets_nothing(
+    driver: SimulatedDriver, make_worker: MakeWorker
+) -> None:
+    events: list[Event] = []
+    worker = make_worker(**LOCAL)
+    worker.ctx.events.subscribe(events.append)
+    lose(driver, worker)
+    heal(driver, worker)
+    driver.nodes["n1"].fault = "refused"
+    worker.driver.run(ask(worker.ctx))
+    heal(driver, worker)
+    assert [event.kind for event in events].count("node_up") == 3 + 1
+    assert [event.kind for event in events].count("reset") == 1
 
 
 def test_what_the_cluster_lost_is_not_brought_back_by_a_replay(
