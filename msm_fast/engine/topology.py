@@ -72,13 +72,13 @@ class Topology:
         is_up: None: all are. Failover nodes only if no primary is up; draining ones only if nothing else is.
         """
         if is_up is None and not self.draining:
-            return self._rings[0](plain) or self._rings[1](plain)
+            return self.rank_primaries(plain)
         is_up = is_up or _is_any
         for ring in self._rings:
             up = [node for node in ring(plain) if node not in self.draining and is_up(node)]
             if up:
                 return up
-        return self.ranked_with_failover(plain, is_up) if self.draining else []
+        return self.ranked_with_failover(plain, is_up)
 
     def backups(self, plain: str, home: str, is_up: Callable[[str], bool] | None = None) -> list[str]:
         """Return the nodes other than home that plain's backups may be stored on, in order of preference.
