@@ -105,6 +105,8 @@ class LiveWriter:
     def _write_behind(self, state: SessionState) -> Flow[bool]:
         """Write a session behind its requests; return whether that is done, or given up."""
         ctx = self._ctx
+        if state.was_ended:
+            return True  # since this was begun, and failed: nodes may have lost the tombstones
         try:
             yield from self.write(state)
         except SessionUnavailable:

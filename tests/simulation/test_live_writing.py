@@ -406,6 +406,25 @@ def test_what_was_still_to_be_written_is_not_written_after_a_logout(
     assert holders(driver, session_id) == set()
 
 
+def test_nor_is_what_was_being_written_just_then_tried_again(driver: SimulatedDriver, worker: StickyWorker) -> None:
+    session_id = worker.store(n=0)
+    worker.catch_up()
+    change(worker, session_id, n=1)
+    job = worker.next_job()
+    assert job is not None
+    logout = loaded(worker, session_id)
+    logout.invalidate()
+    worker.save(logout)
+    fail(driver, "timeout")
+    worker.do(job)
+    fail(driver, None)
+    for node in driver.nodes.values():
+        node.server.flush()
+    driver.clock.advance(2)
+    worker.catch_up()
+    assert holders(driver, session_id) == set()
+
+
 def test_a_logout_that_no_node_could_be_told_holds_in_this_worker(
     driver: SimulatedDriver, make_worker: MakeWorker
 ) -> None:
