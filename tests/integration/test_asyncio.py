@@ -170,8 +170,10 @@ def test_what_a_request_has_in_its_context_outlives_it_nowhere_and_is_not_that_o
             manager.subscribe(lambda event: told.setdefault(event.kind, current.get()))
             nodes["n1"].kill()
             await until(lambda: not manager._driver._links["n1"].is_open)
-            for _ in range(5):
+            for _ in range(100):  # two of three are new on it
                 await asyncio.create_task(request(manager))
+                if "node_down" in told:
+                    break
             nodes["n1"].start()
             await until(lambda: "node_up" in told)
             assert told["node_down"] is not None

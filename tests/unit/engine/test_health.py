@@ -155,5 +155,5 @@ def test_other_nodes_leave_those_that_stay_as_they_are_and_take_one_at_another_a
 ) -> None:
     for node in ("n1", "n2"):
         health.failed(node, "refused", "no", 0)
-    health.change_nodes(["n1", "n2", "n3"], {"n2"}, lambda node: False)
+    health.change_nodes(["n1", "n2", "n3"], {"n2"}, lambda node: False, 1)
     assert health.down() == ["n1"]
