@@ -44,3 +44,8 @@ def saved(**values):
 
 def frames(*pairs):
     return b"".join(encode_frame(name, 0, dumps(value)) for name, value in pairs)
+
+
+def read_back(attributes):
+    """Return what another process would find."""
+    return dict(AttributeMap.decode(encode(attributes)).items())
