@@ -1,5 +1,6 @@
+"""What Settings accept and refuse, and that no secret is shown."""
+
 import dataclasses
-import logging
 import math
 import ssl
 from datetime import timedelta
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 
 from msm_fast import Breaker, ConfigurationError, NearCacheSettings, Node, Reconnect, Retry, Settings, Timeouts, Tls
+from tests.unit.test_settings_sources import JAVA
 
 
 def test_settings_are_frozen() -> None:
@@ -263,21 +265,6 @@ def test_each_part_checks_its_own_values(build: Any) -> None:
         build()
 
 
-def test_settings_come_from_the_environment() -> None:
-    environ = {
-        "MSM_FAST_NODES": "n1:a:1,n2:b:2",
-        "MSM_FAST_FAILOVER_NODES": "n2",
-        "MSM_FAST_MAX_INACTIVE": "60",
-        "MSM_FAST_ABSOLUTE_LIFETIME": "null",
-        "MSM_FAST_TIMEOUTS_REQUEST": "0.5",
-        "MSM_FAST_KEY_PREFIX": "007",
-        "PATH": "/bin",
-    }
-    assert Settings.from_env(environ) == Settings.build(
-        "n1:a:1,n2:b:2", failover_nodes="n2", max_inactive=60, timeouts=Timeouts(request=0.5), key_prefix="007"
-    )
-
-
 def test_what_cannot_be_stored_has_its_settings_everywhere(tmp_path: Path) -> None:
     expected = Settings.build(
         on_unserializable="blacklist", blacklist_path="7", attribute_filter="^(cart|user.*)$", max_inactive=60
@@ -308,74 +295,6 @@ def test_an_unknown_setting_is_refused_with_those_that_are_known() -> None:
     assert caught.value.setting == "nodez"
 
 
-def test_an_unknown_variable_is_refused() -> None:
-    with pytest.raises(ConfigurationError, match="nodez"):
-        Settings.from_env({"MSM_FAST_NODEZ": "n1:a:1"})
-    with pytest.raises(ConfigurationError, match=r"timeouts\.total"):
-        Settings.from_env({"MSM_FAST_TIMEOUTS_TOTAL": "1"})
-
-
-def test_settings_come_from_a_mapping() -> None:
-    mapping = {"nodes": "n1:a:1,n2:b:2", "timeouts": {"request": 0.5}, "retry": Retry(attempts=2)}
-    expected = Settings.build("n1:a:1,n2:b:2", timeouts=Timeouts(request=0.5), retry=Retry(attempts=2))
-    assert Settings.from_mapping(mapping) == expected
-    assert Settings.from_mapping({}) == Settings()
-    for wrong in ({"timeout": 1}, {"timeouts": {"requests": 1}}):
-        with pytest.raises(ConfigurationError, match="timeout"):
-            Settings.from_mapping(wrong)
-
-
-def test_settings_come_from_toml(tmp_path: Path) -> None:
-    path = tmp_path / "app.toml"
-    path.write_text(
-        '[msm_fast]\nnodes = ["n1:a:1", "n2:b:2"]\nreplicas = 1\n[msm_fast.timeouts]\nrequest = 0.5\n[other]\nx = 1\n'
-    )
-    assert Settings.from_toml(path) == Settings.build("n1:a:1,n2:b:2", timeouts=Timeouts(request=0.5))
-
-
-@pytest.mark.parametrize("text", [None, "not toml [", "[other]\nx = 1\n"])
-def test_a_toml_file_that_cannot_be_used_is_named(tmp_path: Path, text: str | None) -> None:
-    path = tmp_path / "app.toml"
-    if text is not None:
-        path.write_text(text)
-    with pytest.raises(ConfigurationError, match=r"app\.toml"):
-        Settings.from_toml(path)
-
-
-JAVA = {"sticky": "false", "sessionBackupAsync": "false", "memcachedNodes": "n1:a:1,n2:b:2"}
-
-
-def test_settings_come_from_the_java_attributes(caplog: pytest.LogCaptureFixture) -> None:
-    attributes = {
-        **JAVA,
-        "failoverNodes": "n2",
-        "maxInactiveInterval": "-1",
-        "operationTimeout": "200",
-        "storageKeyPrefix": "static:shop,webappVersion",
-        "lockingMode": "none",
-        "sessionAttributeFilter": "^(foo|bar)$",
-        "backupThreadCount": "4",
-    }
-    with caplog.at_level(logging.WARNING, "msm_fast"):
-        settings = Settings.from_msm(attributes)
-    assert settings == Settings.build(
-        "n1:a:1,n2:b:2",
-        failover_nodes="n2",
-        locking="merge",
-        max_inactive=None,
-        timeouts=Timeouts(operation=0.2),
-        key_prefix="shop_",
-        attribute_filter="^(foo|bar)$",
-    )
-    assert "backupThreadCount has no meaning" in caplog.text
-
-
-def test_what_the_java_system_does_by_default_is_done_where_nothing_else_is_said() -> None:
-    settings = Settings.from_msm({"memcachedNodes": "n1:a:1,n2:b:2"})
-    assert settings.sticky
-    assert settings.backup == "async"
-
-
 @pytest.mark.parametrize(("sticky", "backup"), [(False, "sync"), (True, "async")])
 def test_backups_are_written_behind_the_request_by_default_where_memory_is_the_truth(sticky: bool, backup: str) -> None:
     assert Settings.build(sticky=sticky).backup == backup
@@ -386,22 +305,6 @@ def test_backups_are_written_behind_the_request_by_default_where_memory_is_the_t
 def test_a_route_that_could_not_stand_in_an_id_is_refused(route: Any) -> None:
     with pytest.raises(ConfigurationError, match="route"):
         Settings.build(route=route)
-
-
-@pytest.mark.parametrize(
-    ("attribute", "value"),
-    [
-        ("memcachedNodez", "x"),
-        ("sticky", "maybe"),
-        ("operationTimeout", "soon"),
-        ("lockingMode", "app"),
-        ("storageKeyPrefix", "host"),
-    ],
-)
-def test_a_wrong_java_attribute_is_refused_by_its_java_name(attribute: str, value: str) -> None:
-    with pytest.raises(ConfigurationError) as caught:
-        Settings.from_msm({**JAVA, attribute: value})
-    assert caught.value.setting == attribute
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,11 @@
-"""What Settings.from_env makes of variables that others have set, or set in part."""
+"""Settings from the environment, a mapping, a TOML file, and the attributes of the Java system."""
+
+import logging
+from pathlib import Path
 
 import pytest
 
-from msm_fast import ConfigurationError, Settings, Tls
+from msm_fast import ConfigurationError, Retry, Settings, Timeouts, Tls
 
 SECRET = "correct-horse-battery"
 
@@ -60,3 +63,102 @@ def test_true_and_false_may_be_written_in_any_case(text: str, value: bool) -> No
     with pytest.raises(ConfigurationError, match="sticky"):
         Settings.from_env({"MSM_FAST_STICKY": "yes"})
     assert Settings.from_env({"MSM_FAST_KEY_PREFIX": text}).key_prefix == text
+
+
+def test_settings_come_from_the_environment() -> None:
+    environ = {
+        "MSM_FAST_NODES": "n1:a:1,n2:b:2",
+        "MSM_FAST_FAILOVER_NODES": "n2",
+        "MSM_FAST_MAX_INACTIVE": "60",
+        "MSM_FAST_ABSOLUTE_LIFETIME": "null",
+        "MSM_FAST_TIMEOUTS_REQUEST": "0.5",
+        "MSM_FAST_KEY_PREFIX": "007",
+        "PATH": "/bin",
+    }
+    assert Settings.from_env(environ) == Settings.build(
+        "n1:a:1,n2:b:2", failover_nodes="n2", max_inactive=60, timeouts=Timeouts(request=0.5), key_prefix="007"
+    )
+
+
+def test_an_unknown_variable_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="nodez"):
+        Settings.from_env({"MSM_FAST_NODEZ": "n1:a:1"})
+    with pytest.raises(ConfigurationError, match=r"timeouts\.total"):
+        Settings.from_env({"MSM_FAST_TIMEOUTS_TOTAL": "1"})
+
+
+def test_settings_come_from_a_mapping() -> None:
+    mapping = {"nodes": "n1:a:1,n2:b:2", "timeouts": {"request": 0.5}, "retry": Retry(attempts=2)}
+    expected = Settings.build("n1:a:1,n2:b:2", timeouts=Timeouts(request=0.5), retry=Retry(attempts=2))
+    assert Settings.from_mapping(mapping) == expected
+    assert Settings.from_mapping({}) == Settings()
+    for wrong in ({"timeout": 1}, {"timeouts": {"requests": 1}}):
+        with pytest.raises(ConfigurationError, match="timeout"):
+            Settings.from_mapping(wrong)
+
+
+def test_settings_come_from_toml(tmp_path: Path) -> None:
+    path = tmp_path / "app.toml"
+    path.write_text(
+        '[msm_fast]\nnodes = ["n1:a:1", "n2:b:2"]\nreplicas = 1\n[msm_fast.timeouts]\nrequest = 0.5\n[other]\nx = 1\n'
+    )
+    assert Settings.from_toml(path) == Settings.build("n1:a:1,n2:b:2", timeouts=Timeouts(request=0.5))
+
+
+@pytest.mark.parametrize("text", [None, "not toml [", "[other]\nx = 1\n"])
+def test_a_toml_file_that_cannot_be_used_is_named(tmp_path: Path, text: str | None) -> None:
+    path = tmp_path / "app.toml"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(ConfigurationError, match=r"app\.toml"):
+        Settings.from_toml(path)
+
+
+JAVA = {"sticky": "false", "sessionBackupAsync": "false", "memcachedNodes": "n1:a:1,n2:b:2"}
+
+
+def test_settings_come_from_the_java_attributes(caplog: pytest.LogCaptureFixture) -> None:
+    attributes = {
+        **JAVA,
+        "failoverNodes": "n2",
+        "maxInactiveInterval": "-1",
+        "operationTimeout": "200",
+        "storageKeyPrefix": "static:shop,webappVersion",
+        "lockingMode": "none",
+        "sessionAttributeFilter": "^(foo|bar)$",
+        "backupThreadCount": "4",
+    }
+    with caplog.at_level(logging.WARNING, "msm_fast"):
+        settings = Settings.from_msm(attributes)
+    assert settings == Settings.build(
+        "n1:a:1,n2:b:2",
+        failover_nodes="n2",
+        locking="merge",
+        max_inactive=None,
+        timeouts=Timeouts(operation=0.2),
+        key_prefix="shop_",
+        attribute_filter="^(foo|bar)$",
+    )
+    assert "backupThreadCount has no meaning" in caplog.text
+
+
+def test_what_the_java_system_does_by_default_is_done_where_nothing_else_is_said() -> None:
+    settings = Settings.from_msm({"memcachedNodes": "n1:a:1,n2:b:2"})
+    assert settings.sticky
+    assert settings.backup == "async"
+
+
+@pytest.mark.parametrize(
+    ("attribute", "value"),
+    [
+        ("memcachedNodez", "x"),
+        ("sticky", "maybe"),
+        ("operationTimeout", "soon"),
+        ("lockingMode", "app"),
+        ("storageKeyPrefix", "host"),
+    ],
+)
+def test_a_wrong_java_attribute_is_refused_by_its_java_name(attribute: str, value: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        Settings.from_msm({**JAVA, attribute: value})
+    assert caught.value.setting == attribute
