@@ -1,4 +1,4 @@
-"""Finding a session, with all nodes up and without."""
+"""Finding a session while all nodes are up, and what is made of copies that cannot be used."""
 
 import random
 import struct
@@ -6,12 +6,11 @@ from collections.abc import Callable
 
 import pytest
 
-from msm_fast import CorruptRecord, SessionId, SessionUnavailable
+from msm_fast import CorruptRecord, SessionId
 from msm_fast.engine.context import Clock, Context
 from msm_fast.engine.effects import Exchange
 from tests.reference import record as reference
 from tests.reference.record import encode_frame
-from tests.simulation.clock import VirtualClock
 from tests.simulation.driver import SimulatedDriver
 from tests.simulation.worker import Worker, make_settings
 
@@ -218,163 +217,6 @@ def test_accessed_at_is_not_in_the_future_where_another_host_has_stored_the_sess
     assert session.accessed_at <= driver.clock.wall()
 
 
-@pytest.mark.parametrize("fault", ["refused", "reset", "timeout", "protocol", "unsupported"])
-def test_when_the_home_fails_the_backup_serves_and_the_id_names_its_new_node(
-    driver: SimulatedDriver, make_worker: MakeWorker, fault: str
-) -> None:
-    worker = make_worker()
-    session_id = worker.store(user="ada")
-    driver.nodes[home_of(session_id)].fault = fault  # type: ignore[assignment]
-    session = worker.load(session_id)
-    assert session is not None
-    assert session["user"] == "ada"
-    assert session.id_changed
-    assert key_of(session.id) == key_of(session_id)
-    assert home_of(session.id) == backup_of(driver, session_id)
-    assert worker.save(session).status == "stored", "it is stored there though nothing was changed"
-    assert len(holders(driver, session.id) - {home_of(session_id)}) == 2, "with a backup again"
-
-
-def test_two_workers_that_relocate_choose_the_same_node(driver: SimulatedDriver, make_worker: MakeWorker) -> None:
-    session_id = make_worker().store(user="ada")
-    driver.nodes[home_of(session_id)].fault = "refused"
-    sessions = [make_worker().load(session_id) for _ in range(4)]
-    assert len({session.id for session in sessions if session}) == 1
-
-
-def test_a_node_that_is_known_to_be_down_costs_nothing(driver: SimulatedDriver, worker: Worker) -> None:
-    session_id = worker.store(user="ada")
-    driver.nodes[home_of(session_id)].fault = "refused"
-    worker.load(session_id)
-    batches, exchanges = driver.nodes[home_of(session_id)].batches, driver.exchanges
-    assert worker.load(session_id) is not None
-    assert driver.nodes[home_of(session_id)].batches == batches
-    assert driver.exchanges == exchanges + 1
-
-
-def test_no_load_takes_longer_than_its_budget_when_every_node_hangs(driver: SimulatedDriver, worker: Worker) -> None:
-    session_id = worker.store(user="ada")
-    for node in driver.nodes.values():
-        node.fault = "timeout"
-    started = driver.clock.monotonic()
-    with pytest.raises(SessionUnavailable):
-        worker.load(session_id)
-    assert driver.clock.monotonic() - started <= 0.25 + 0.02
-
-
-def test_could_not_ask_is_never_not_found(driver: SimulatedDriver, make_worker: MakeWorker) -> None:
-    session_id = make_worker().store(user="ada")
-    for name in holders(driver, session_id):
-        driver.nodes[name].fault = "refused"
-    with pytest.raises(SessionUnavailable) as caught:
-        make_worker().load(session_id)
-    assert session_id not in str(caught.value)
-    assert set(caught.value.nodes) == holders(driver, session_id)
-
-
-def test_with_one_node_down_an_id_that_nobody_knows_is_no_session(
-    driver: SimulatedDriver, make_worker: MakeWorker
-) -> None:
-    driver.nodes["n1"].fault = "refused"
-    assert make_worker().load(str(SessionId.generate("n1"))) is None
-
-
-def test_without_backups_a_node_that_is_down_says_nothing_about_its_sessions(
-    driver: SimulatedDriver, make_worker: MakeWorker
-) -> None:
-    worker = make_worker(replicas=0)
-    driver.nodes["n1"].fault = "refused"
-    with pytest.raises(SessionUnavailable):
-        worker.load(str(SessionId.generate("n1")))
-
-
-@pytest.mark.parametrize(("n_nodes", "failover_nodes"), [(1, None), (2, "n2"), (3, "n2 n3")])
-def test_a_session_on_the_only_primary_has_no_backup_that_could_say_it_is_gone(
-    n_nodes: int, failover_nodes: str | None
-) -> None:
-    driver = SimulatedDriver([f"n{i}" for i in range(1, n_nodes + 1)], VirtualClock())
-    settings = make_settings(n_nodes, failover_nodes=failover_nodes)
-    session_id = Worker(driver, settings).store(user="ada")
-    driver.nodes["n1"].fault = "refused"
-    with pytest.raises(SessionUnavailable):
-        Worker(driver, settings).load(session_id)
-
-
-def test_a_node_that_was_away_when_a_session_was_stored_cannot_say_that_it_is_gone() -> None:
-    driver = SimulatedDriver(["n1", "n2"], VirtualClock())
-    worker = Worker(driver, make_settings(2))
-    driver.nodes["n1"].fault = "refused"
-    session_id = worker.store(user="ada")
-    driver.nodes["n1"].fault = None
-    assert worker.probe("n1")
-    driver.nodes["n2"].fault = "refused"
-    with pytest.raises(SessionUnavailable) as caught:
-        worker.load(session_id)
-    assert "n2 (127.0.0.1:11002) cannot be reached, n1 (127.0.0.1:11001) may have missed it" in str(caught.value)
-    driver.nodes["n2"].fault = None
-    assert worker.probe("n2")
-    assert worker.load(session_id) is not None
-    assert worker.load(str(SessionId.generate("n1"))) is None
-
-
-def test_a_home_that_restarted_empty_gets_its_copy_back_from_the_backup(
-    driver: SimulatedDriver, worker: Worker
-) -> None:
-    session_id = worker.store(user="ada")
-    driver.nodes[home_of(session_id)].server.restart()
-    session = worker.load(session_id)
-    assert session is not None
-    assert not session.id_changed
-    assert worker.save(session).status == "stored"
-    assert home_of(session_id) in holders(driver, session_id)
-
-
-def test_a_backup_that_was_lost_is_written_again_by_the_next_request_that_may_write(
-    driver: SimulatedDriver, worker: Worker
-) -> None:
-    session_id = worker.store(user="ada")
-    backup = backup_of(driver, session_id)
-    driver.nodes[backup].server.restart()
-    session = worker.load(session_id)
-    assert session is not None
-    worker.save(session)
-    assert holders(driver, session_id) == {home_of(session_id), backup}
-
-
-def test_a_node_that_slept_through_a_save_does_not_serve_its_old_copy(driver: SimulatedDriver, worker: Worker) -> None:
-    session_id = worker.store(step=1)
-    home = home_of(session_id)
-    driver.nodes[home].fault = "refused"
-    moved = worker.load(session_id)
-    assert moved is not None
-    moved["step"] = 2
-    worker.save(moved)
-    driver.nodes[home].fault = None
-    driver.clock.advance(60)
-    assert worker.probe(home)
-    again = worker.load(session_id)
-    assert again is not None
-    assert again["step"] == 2
-    worker.save(again)
-    assert worker.load(session_id, expect_write=False)["step"] == 2  # type: ignore[index]
-
-
-def test_a_node_that_missed_a_save_but_was_never_down_does_not_serve_its_old_copy(
-    driver: SimulatedDriver, worker: Worker
-) -> None:
-    session_id = worker.store(step=1)
-    session = worker.load(session_id)
-    assert session is not None
-    session["step"] = 2
-    driver.nodes[home_of(session_id)].fault = "timeout"  # once: not enough to give the node up
-    worker.save(session)
-    driver.nodes[home_of(session_id)].fault = None
-    assert session.id_changed
-    again = worker.load(session_id, expect_write=False)
-    assert again is not None
-    assert again["step"] == 2
-
-
 def corrupt(driver: SimulatedDriver, node: str, session_id: str) -> None:
     item = driver.nodes[node].server.peek(key_of(session_id))
     assert item is not None
@@ -460,28 +302,6 @@ def test_a_record_of_another_format_is_left_alone_and_the_session_moves_if_what_
     kept = driver.nodes[home_of(session_id)].server.peek(key_of(session_id))
     assert kept is not None
     assert kept.value == foreign
-
-
-def test_failover_nodes_are_used_only_when_no_other_is_up(driver: SimulatedDriver, make_worker: MakeWorker) -> None:
-    worker = make_worker(failover_nodes="n3")
-    assert {home_of(worker.store(user="ada")) for _ in range(40)} == {"n1", "n2"}
-    for name in ("n1", "n2"):
-        driver.nodes[name].fault = "refused"
-    session = worker.create(user="ada")
-    assert worker.save(session).status == "stored"
-    assert home_of(session.id) == "n3"
-
-
-def test_two_nodes_of_three_may_go_one_after_the_other(driver: SimulatedDriver, worker: Worker) -> None:
-    session_id = worker.store(user="ada")
-    for _ in range(2):
-        driver.nodes[home_of(session_id)].fault = "refused"
-        session = worker.load(session_id)
-        assert session is not None
-        assert session["user"] == "ada"
-        worker.save(session)
-        session_id = session.id
-    assert holders(driver, session_id) >= {home_of(session_id)}
 
 
 @pytest.mark.parametrize("expect_write", [False, True])
