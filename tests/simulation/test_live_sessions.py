@@ -14,7 +14,7 @@ from msm_fast.session import SessionState, Stored
 from tests.simulation.driver import SimulatedDriver
 from tests.simulation.sticky_worker import StickyWorker
 from tests.simulation.test_loading import holders, home_of, key_of
-from tests.simulation.test_reconnecting import when_first_kept
+from tests.simulation.test_reconnecting_under_requests import when_first_kept
 from tests.simulation.test_sticky import change, fail, heal, loaded, lose, make_worker, stored, worker
 from tests.simulation.worker import Worker
 
