@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from msm_fast import SaveResult, SessionId
+from msm_fast import DistributionState, SaveResult, SessionId
 from msm_fast.engine.effects import Flow
 from msm_fast.engine.local import find_locally
 from msm_fast.engine.sticky import StickySessions
@@ -37,3 +37,31 @@ class StickyWorker(Worker):
         session = self.create(**attributes)
         assert self.save(session).status == "queued"
         return session.id
+
+
+def stored(driver: SimulatedDriver, worker: StickyWorker, session_id: str) -> dict[str, Any]:
+    """Return what a worker that has never seen the session finds in the cluster."""
+    session = Worker(driver, worker.ctx.settings).load(session_id)
+    assert session is not None
+    return dict(session)
+
+
+def fail(driver: SimulatedDriver, fault: Any) -> None:
+    for node in driver.nodes.values():
+        node.fault = fault
+
+
+def lose(driver: SimulatedDriver, worker: StickyWorker) -> None:
+    for node in driver.nodes.values():
+        node.fault = "refused"
+    while worker.ctx.state() is not DistributionState.LOCAL:
+        worker.load(str(SessionId.generate("n1")))
+        worker.load(str(SessionId.generate("n2")))
+
+
+def heal(driver: SimulatedDriver, worker: StickyWorker) -> None:
+    for node in driver.nodes.values():
+        node.fault = None
+    for node in worker.ctx.health.down():
+        worker.probe(node)
+    assert worker.ctx.state() is DistributionState.DISTRIBUTED

@@ -12,10 +12,10 @@ from msm_fast import AttributeMap, NearCacheSettings, Reconnect, SessionId, Sess
 from msm_fast.engine.effects import Exchange
 from msm_fast.session import SessionState, Stored
 from tests.simulation.driver import SimulatedDriver
-from tests.simulation.sticky_worker import StickyWorker
+from tests.simulation.sticky_worker import StickyWorker, fail, heal, lose, stored
 from tests.simulation.test_loading import holders, home_of, key_of
 from tests.simulation.test_reconnecting_under_requests import when_first_kept
-from tests.simulation.test_sticky import change, fail, heal, loaded, lose, make_worker, stored, worker
+from tests.simulation.test_sticky import change, loaded, make_worker, worker
 from tests.simulation.worker import Worker
 
 __all__ = ["make_worker", "worker"]

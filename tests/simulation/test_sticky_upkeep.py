@@ -7,9 +7,9 @@ import pytest
 from msm_fast import Settings
 from tests.simulation.clock import VirtualClock
 from tests.simulation.driver import SimulatedDriver
-from tests.simulation.sticky_worker import StickyWorker
+from tests.simulation.sticky_worker import StickyWorker, fail, heal, lose
 from tests.simulation.test_loading import holders, home_of
-from tests.simulation.test_sticky import LOCAL, change, fail, heal, loaded, lose, make_worker, worker
+from tests.simulation.test_sticky import LOCAL, change, loaded, make_worker, worker
 
 __all__ = ["make_worker", "worker"]
 
