@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import contextvars
 import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from typing import Any
 
 import pytest
-from flask import Flask, copy_current_request_context, has_request_context, request, session, stream_with_context
+from flask import Flask, has_request_context, request, session
 from flask.testing import FlaskClient
-from werkzeug.test import EnvironBuilder
 
 from msm_fast import ApplicationStopped, SerializationError, SessionId, SessionManager
 from msm_fast.integrations.flask import MsmFast
@@ -303,87 +300,6 @@ def test_in_an_outage_nobody_is_logged_out(make: Callable[..., Flask], nodes: No
         time.sleep(0.05)
 
 
-@pytest.mark.parametrize("failure", ["down", "hanging"])
-def test_status_and_nodes_tell_of_a_node_that_does_not_answer(
-    make: Callable[..., Flask], nodes: Nodes, failure: str
-) -> None:
-    run = make(timeouts=HURRIED).test_cli_runner().invoke
-    assert run(args=["msm", "status"]).exit_code == 0
-    if failure == "down":
-        nodes["n2"].kill()
-    else:
-        nodes["n2"].pause()
-    status = run(args=["msm", "status"])
-    assert (status.exit_code, status.output) == (1, "state: degraded\nnodes: 3\nnodes_up: 2\n")
-    listed = run(args=["msm", "nodes"])
-    assert listed.exit_code == 1
-    states = [line.split("\t")[3].partition(":")[0] for line in listed.output.splitlines()]
-    assert states == ["up", "down", "up"]
-
-
-def fail(nodes: Nodes, failure: str, *names: str) -> None:
-    for name in names:
-        nodes[name].kill() if failure == "down" else nodes[name].pause()
-
-
-def test_status_finds_every_node_that_hangs(make: Callable[..., Flask], nodes: Nodes) -> None:
-    run = make(timeouts=HURRIED).test_cli_runner().invoke
-    fail(nodes, "hanging", "n1", "n2", "n3")
-    status = run(args=["msm", "status"])
-    assert (status.exit_code, status.output) == (1, "state: local\nnodes: 3\nnodes_up: 0\n")
-
-
-@pytest.mark.parametrize("failure", ["down", "hanging"])
-@pytest.mark.parametrize("command", [["inspect"], ["delete", "--yes"]])
-def test_of_a_session_that_no_node_was_there_to_be_asked_for_nobody_says_that_there_is_none(
-    make: Callable[..., Flask], nodes: Nodes, client: FlaskClient, failure: str, command: list[str]
-) -> None:
-    client.post("/in")
-    run = make(timeouts=HURRIED).test_cli_runner().invoke
-    fail(nodes, failure, "n1", "n2", "n3")
-    result = run(args=["msm", *command, cookie_of(client)])
-    assert (result.exit_code, "no such session" in result.output) == (1, False)
-    assert "no answer from n1, n2, n3" in result.output
-
-
-@pytest.mark.parametrize("failure", ["down", "hanging"])
-def test_nor_of_one_that_a_node_without_an_answer_may_have(
-    make: Callable[..., Flask], nodes: Nodes, failure: str
-) -> None:
-    unknown = str(SessionId.generate("n1"))
-    assert "no such session" in make().test_cli_runner().invoke(args=["msm", "inspect", unknown]).output
-    fail(nodes, failure, "n2")
-    result = make(timeouts=HURRIED).test_cli_runner().invoke(args=["msm", "inspect", unknown])
-    assert (result.exit_code, "no such session" in result.output) == (1, False)
-    assert "no answer from n2" in result.output
-
-
-@pytest.mark.parametrize("failure", ["down", "hanging"])
-def test_delete_says_which_nodes_it_could_not_tell(
-    make: Callable[..., Flask], nodes: Nodes, client: FlaskClient, failure: str
-) -> None:
-    client.post("/in")
-    home = cookie_of(client).partition("-")[2]
-    run = make(timeouts=HURRIED).test_cli_runner().invoke
-    fail(nodes, failure, home)
-    result = run(args=["msm", "delete", "--yes", cookie_of(client)])
-    assert (result.exit_code, "is ended" in result.output) == (1, False)
-    assert f"no answer from {home}" in result.output
-
-
-def test_delete_says_that_a_worker_may_show_a_sticky_session_for_a_while(make: Callable[..., Flask]) -> None:
-    sticky = make(sticky=True, route="w1", backup="sync")
-    client = sticky.test_client()
-    client.post("/set/before")
-    run = make(sticky=True).test_cli_runner().invoke
-    result = run(args=["msm", "delete", "--yes", cookie_of(client)])
-    assert client.get("/everything").json == {"before": True}
-    assert result.exit_code == 1
-    assert "is ended in the cluster" in result.output
-    client.post("/set/after")
-    assert client.get("/everything").json == {}
-
-
 @pytest.mark.shows("cost")
 def test_what_a_request_costs(nodes: Nodes, record_property: Record) -> None:
     proxy = CountingProxy(nodes["n1"].port)
@@ -411,121 +327,3 @@ def test_what_a_request_costs(nodes: Nodes, record_property: Record) -> None:
     finally:
         manager_of(app).close()
         proxy.close()
-
-
-def test_requests_that_lock_let_their_lock_go(make: Callable[..., Flask], client: FlaskClient) -> None:
-    locking = make(locking="all")
-    client.post("/set/before")
-    other = twin(client, locking)
-    started = time.monotonic()
-    for _ in range(3):
-        other.post("/set/after")
-        other.get("/everything")
-        with other.session_transaction() as inside:
-            inside["by"] = "test"
-    assert time.monotonic() - started < 2, "a lock that is left behind is waited for"
-
-
-LOCKED = {"locking": "all", "timeouts": replace(UNHURRIED, lock=0.1)}
-
-
-def test_a_copy_of_the_context_that_ends_leaves_its_request_the_lock(
-    make: Callable[..., Flask], client: FlaskClient
-) -> None:
-    client.post("/set/before")
-    locking = make(**LOCKED)
-    answers: list[int] = []
-
-    @locking.post("/copied")
-    def copied() -> str:
-        session.get("before")
-        copy_current_request_context(lambda: None)()
-        answers.append(twin(client, locking).post("/set/between").status_code)
-        return "done"
-
-    assert twin(client, locking).post("/copied").status_code == 200
-    assert answers == [503], "it is locked"
-    assert twin(client, locking).post("/set/after").status_code == 200
-
-
-def test_a_session_that_is_first_used_after_its_request_has_ended_is_not_locked(
-    make: Callable[..., Flask], client: FlaskClient
-) -> None:
-    client.post("/set/before")
-    locking = make(**LOCKED)
-    left: list[Callable[[], object]] = []
-
-    @locking.post("/leave")
-    def leave() -> str:
-        left.append(copy_current_request_context(lambda: session.get("before")))
-        return "left"
-
-    @locking.get("/stream")
-    @stream_with_context
-    def stream() -> Iterator[str]:
-        yield "..."
-        yield str(session.get("before"))
-        assert twin(client, locking).post("/set/between").status_code == 200, "a body may stream for hours"
-        yield "..."
-
-    twin(client, locking).post("/leave")
-    assert left[0]() is True
-    assert twin(client, locking).post("/set/after").status_code == 200
-    assert twin(client, locking).get("/stream").text == "...True..."
-
-
-def test_a_websocket_is_open_for_hours_and_locks_nobody_out(make: Callable[..., Flask], client: FlaskClient) -> None:
-    client.post("/set/before")
-    locking = make(**LOCKED)
-    upgrade = {"Connection": "Upgrade", "Upgrade": "websocket"}
-
-    @locking.route("/socket", websocket=True)
-    def talk() -> str:  # as those of Flask-Sock do, until its client goes away
-        assert session["before"] is True
-        assert twin(client, locking).post("/set/between").status_code == 200
-        session["said"] = True
-        return ""
-
-    assert twin(client, locking).get("/socket", headers=upgrade).status_code == 200
-    assert twin(client, locking).get("/everything").json == {"before": True, "between": True, "said": True}
-
-
-def test_a_lock_that_comes_after_its_request_has_ended_is_let_go(
-    make: Callable[..., Flask], client: FlaskClient
-) -> None:
-    client.post("/set/before")
-    app = make(locking="all")
-    manager = manager_of(app)
-    threads: list[threading.Thread] = []
-
-    @app.post("/leave")
-    def leave() -> str:
-        threads.append(threading.Thread(target=copy_current_request_context(lambda: session.get("before"))))
-        threads[0].start()
-        deadline = time.monotonic() + PATIENCE_S
-        while not manager.statistics().lock_waits:
-            assert time.monotonic() < deadline
-            time.sleep(0.001)
-        return "left"
-
-    with manager.request(cookie_of(client), "POST") as locked:
-        locked.get("before")
-        twin(client, app).post("/leave")
-    threads[0].join(PATIENCE_S)
-    assert twin(client, make(**LOCKED)).post("/set/after").status_code == 200
-
-
-def test_of_two_contexts_over_one_environ_each_lets_its_own_lock_go(
-    make: Callable[..., Flask], client: FlaskClient
-) -> None:
-    client.post("/set/before")
-    app = make(**LOCKED)
-    environ = EnvironBuilder(headers={"Cookie": f"session={cookie_of(client)}"}).get_environ()
-    first, second = app.request_context(environ), app.request_context(environ)
-    in_first, in_second = contextvars.copy_context(), contextvars.copy_context()
-    in_first.run(first.push)
-    assert in_first.run(lambda: session["before"]) is True
-    in_second.run(second.push)
-    in_first.run(first.pop)
-    assert in_second.run(lambda: session["before"]) is True
-    in_second.run(second.pop)
