@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
-import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
 import pytest
-from django.contrib.sessions.backends.base import UpdateError
 from django.http import HttpRequest, HttpResponse
 
 from msm_fast import SessionId, SessionManager
@@ -410,82 +406,3 @@ def test_where_it_comes_after_a_login_the_client_is_told_the_new_id(site: Site) 
     assert browser.post("enter_and_put", bad=1).status_code == 500
     site.new_worker()
     assert browser.read()["user"] == "ada"
-
-
-# -- tasks and threads of one view
-
-
-async def begun(browser: Browser) -> SessionStore:
-    """Return the session of a request in an event loop, as the middleware has it."""
-    store = SessionStore(browser.cookie)
-    store.begin_request("POST", "/", in_threads=False)
-    await store.preload()
-    return store
-
-
-@in_ways(["loop, awaiting"])
-def test_who_saves_the_session_while_another_task_of_the_view_logs_out_is_told_that_it_was_ended(site: Site) -> None:
-    browser = with_session(site)
-
-    async def view() -> None:
-        store = await begun(browser)
-        store["seen"] = 1
-        leaving = asyncio.ensure_future(store.aflush())
-        await asyncio.sleep(0)
-        with pytest.raises(UpdateError):
-            await store.asave()
-        await leaving
-        await store.aclose()
-        assert store.session_key is None
-
-    asyncio.run(view())
-    assert browser.read() == {}
-
-
-@in_ways(["Django's middleware, in a loop"])
-@pytest.mark.parametrize("act", ["cycle_key", "put", "flush"])
-def test_tasks_of_a_view_that_look_at_the_session_at_once_have_one(site: Site, act: str) -> None:
-    browser = with_session(site)
-
-    async def put(store: SessionStore, name: str) -> None:
-        (await store._aget_session())[name] = 1
-
-    async def view() -> None:
-        store = SessionStore(browser.cookie)
-        acts = {"cycle_key": store.acycle_key, "put": partial(put, store, "two"), "flush": store.aflush}
-        await asyncio.gather(put(store, "one"), acts[act]())
-        if act == "flush":
-            assert store.session_key is None
-        else:
-            await store.asave()
-            expected = {"user": "ada", "one": 1, **({"two": 1} if act == "put" else {})}
-            assert dict(SessionStore(store.session_key).items()) == expected
-        assert (store.session_key == browser.cookie) is (act == "put")
-
-    asyncio.run(view())
-    assert (browser.read() == {}) is (act != "put")
-
-
-@in_ways(["threads"])
-def test_threads_of_a_view_that_look_at_the_session_at_once_have_one(
-    site: Site, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    browser = with_session(site)
-    driver = managers.process_manager()._driver
-    asked, may_go_on, exchange = threading.Semaphore(0), threading.Event(), driver.exchange
-
-    def exchange_slowly(*args: Any) -> Any:
-        asked.release()
-        may_go_on.wait(20)
-        return exchange(*args)
-
-    monkeypatch.setattr(driver, "exchange", exchange_slowly)
-    store = SessionStore(browser.cookie)
-    with ThreadPoolExecutor(2) as threads:
-        for name in ("one", "two"):
-            threads.submit(store.__setitem__, name, 1)
-        for _ in range(2):
-            asked.acquire(timeout=0.2)  # the second asks in vain, if at all
-        may_go_on.set()
-    store.save()
-    assert browser.read() == {"user": "ada", "one": 1, "two": 1}
