@@ -1,4 +1,4 @@
-"""manage.py msm, on the embedded local store; with nodes see tests/integration/test_django.py."""
+"""manage.py msm, on the embedded local store; with nodes see tests/integration/test_django_command.py."""
 
 from __future__ import annotations
 
