@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import random
-import re
 from collections.abc import Generator
 from dataclasses import dataclass, field
 from typing import Any
 
 from msm_fast import ConflictError, LockTimeout, NearCacheSettings, SessionUnavailable
-from msm_fast._core import wire
-from msm_fast._core.replies import Reply, ReplyParser
 from msm_fast._core.session_id import SessionId
 from msm_fast.engine.behind import Job
 from msm_fast.engine.context import Context
-from msm_fast.engine.effects import Batch, Effect, Exchange, NodeFailure, Outcome, Replies
+from msm_fast.engine.effects import Batch, Effect, Exchange, Outcome
 from msm_fast.engine.exchanging import probe
 from msm_fast.engine.reconnecting import reconnect
 from msm_fast.engine.together import together
@@ -22,9 +19,10 @@ from msm_fast.local_store import MemoryStore
 from msm_fast.session import Session
 from msm_fast.settings import Settings
 from tests.simulation.clock import VirtualClock
-from tests.simulation.driver import SimulatedDriver, SimulatedNode
+from tests.simulation.driver import SimulatedDriver
 from tests.simulation.schedules.history import SET_BY_MANY, FinalRead, History, Request, WorkerAtEnd
-from tests.simulation.schedules.profiles import SEALED, Harm, Profile
+from tests.simulation.schedules.network import Network
+from tests.simulation.schedules.profiles import SEALED, Profile
 from tests.simulation.worker import Worker, make_settings
 
 Running = Generator[Effect, Any, None]
@@ -74,10 +72,9 @@ class Schedule:
         self.workers = [self._new_worker(i) for i in range(WORKERS)]
         self.are_busy: set[int] = set()
         """Workers that do what requests have left behind."""
-        self.victims = self.rng.sample(NODES, self.rng.choice(profile.victims))
+        self.network = Network(self.driver, self.rng, profile, self._note)
         self.browsers = [Browser(i, self._first_session(i)) for i in range(profile.n_browsers)]
         self.logout = self.rng.randrange(profile.n_requests) if self.rng.random() < profile.logout else None
-        self.zombies: dict[str, list[bytes]] = {name: [] for name in NODES}
         self.waiting: list[Waiting] = []
         self.drained = self.rng.choice(NODES) if profile.drains else ""
         self.probing: set[int] = set()
@@ -95,8 +92,8 @@ class Schedule:
                 self.clock.advance(self.rng.random() * LONGEST_LEAP_S)
             self._probe_where_due()
             if self.rng.random() < 0.15:
-                self._strike()
-            self._let_zombies_act()
+                self.network.strike()
+            self.network.let_zombies_act()
             self._work_behind()
             self._break_off()
             self._drain()
@@ -294,85 +291,13 @@ class Schedule:
             self._resume(run.worker, run.flow, self.rng.random() < 0.995, is_request=run.is_request)
             return
         i = self.rng.choice([i for i in range(len(run.batches)) if i not in run.outcomes])
-        run.outcomes[i] = self._deliver(run.batches[i])
+        run.outcomes[i] = self.network.deliver(run.batches[i])
         if len(run.outcomes) == len(run.batches):
             self.waiting.remove(run)
             outcomes = [run.outcomes[i] for i in range(len(run.batches))]
             self._resume(run.worker, run.flow, outcomes, is_request=run.is_request)
 
-    # -- the network
-
-    def _deliver(self, batch: Batch) -> Outcome:
-        outcome = self._answer(batch, self.driver.nodes[batch.node])
-        answer = f"{outcome.kind}" if isinstance(outcome, NodeFailure) else [summary(reply) for reply in outcome]
-        self._note(f"   {batch.node} {[summary(command) for command in batch.commands]} -> {answer}")
-        return outcome
-
-    def _answer(self, batch: Batch, node: SimulatedNode) -> Outcome:
-        data = wire.encode(batch.commands, 1)
-        is_of_another_life = batch.life not in (None, node.server.life)
-        if node.fault is None:
-            if is_of_another_life:
-                return NodeFailure("restarted", False, "simulated: restarted")
-            parser = ReplyParser(batch.commands, 1)
-            assert parser.feed(node.server.handle(data))
-            return Replies(parser.replies, node.server.life, node.server.compares)
-        is_sent = node.fault not in ("refused", "unreachable") and not is_of_another_life
-        if is_sent and node.fault == "timeout":
-            self.zombies[batch.node].append(data)
-        elif is_sent and self.rng.random() < 0.5:
-            node.server.handle(data)  # the answer was lost, not the request
-        return NodeFailure(node.fault, is_sent, f"simulated: {node.fault}")
-
-    def _let_zombies_act(self) -> None:
-        """Let a node that hung carry out what it was sent meanwhile, long after the sender has given up."""
-        for name in self.victims:
-            if self.zombies[name] and self.driver.nodes[name].fault is None and self.rng.random() < 0.3:
-                self.driver.nodes[name].server.handle(self.zombies[name].pop(0))
-
-    # -- faults
-
-    def _strike(self) -> None:
-        """Let the victims fail, all in one way, or heal.
-
-        Together, as in an outage of the network: with more nodes away than sessions have backups, but not all, what
-        is found on the others may be old, which is a known limit.
-        """
-        fault = self.rng.choice(self.profile.faults)
-        for name in self.victims:
-            self.driver.nodes[name].fault = fault
-        self._note(f"{' '.join(self.victims)} {fault or 'heals'}")
-        if self.profile.harms and self.rng.random() < 0.3:
-            harm = self.rng.choice(self.profile.harms)
-            if harm == "fill":
-                self._fill(self.rng.choice(self.victims))
-            elif harm != "restart" or fault == "refused":
-                self._harm(self.rng.choice(self.victims), harm)
-
-    def _fill(self, name: str) -> None:
-        """Let a node have no memory for more than it has, or have enough again."""
-        server = self.driver.nodes[name].server
-        server.room = 0 if server.room is None else None
-        self._note(f"{name} {'has room' if server.room is None else 'is full'}")
-
-    def _harm(self, name: str, harm: Harm) -> None:
-        server = self.driver.nodes[name].server
-        self._note(f"{name}: {harm}")
-        keys = sorted(server.keys())
-        if harm == "restart":
-            server.restart()
-            self.zombies[name].clear()
-        elif harm == "flush":
-            server.flush()
-        elif keys:
-            key = self.rng.choice(keys)
-            item = server.peek(key)
-            assert item is not None
-            if harm == "evict":
-                server.evict(key)
-            else:
-                at = self.rng.randrange(len(item.value))
-                item.value = item.value[:at] + bytes([item.value[at] ^ 0x40]) + item.value[at + 1 :]
+    # -- healing
 
     def _probe_where_due(self) -> None:
         """Do what each worker's prober does."""
@@ -394,11 +319,7 @@ class Schedule:
 
     def _heal(self) -> None:
         """Let all faults end, and wait until every worker is as it should be."""
-        for name, node in self.driver.nodes.items():
-            node.fault = None
-            node.server.room = None
-            for data in self.zombies[name]:
-                node.server.handle(data)
+        self.network.heal()
         if self.drained:
             for worker in self.workers:
                 self._tell_of_drain(worker)
@@ -431,7 +352,7 @@ class Schedule:
 
     def _read_finally(self) -> None:
         """Read each browser's session with everything up, and without each node that failed alone."""
-        lone_victim = self.victims if len(self.victims) == 1 else []
+        lone_victim = self.network.victims if len(self.network.victims) == 1 else []
         settings = self._settings(0)
         self.history.max_inactive_s = settings.max_inactive or 0
         settings = make_settings(**{name: getattr(settings, name) for name in SEALED})
@@ -453,19 +374,3 @@ class Schedule:
 
     def _note(self, what: str) -> None:
         self.history.log.append(f"{self.step}: {what}")
-
-
-def summary(message: wire.Command | Reply) -> str:
-    """Return what matters of a command or a reply: a write's conditions and record, a reply's copy."""
-    if isinstance(message, wire.Command):
-        head, _, value = wire.encode([message], 1).partition(b"\r\n")
-        words = [word for word in head.decode().split()[2:] if word[0] in "CMvF"]
-        return " ".join([message.verb, *words, _record(value)])
-    return f"{message.status} c{message.cas} f{message.client_flags} {_record(message.value or b'')}".strip()
-
-
-def _record(data: bytes) -> str:
-    """Return the generation and the attribute names in a record."""
-    if len(data) < 48:
-        return ""
-    return f"g{int.from_bytes(data[8:16], 'little')} {sorted(set(re.findall(rb'a[0-9]+', data[48:])))}"
