@@ -26,6 +26,7 @@ from msm_fast.engine.loading import Asked
 from msm_fast.engine.locking import SessionLock, release, wait_for_lock
 from msm_fast.engine.reconnecting import reconnect
 from msm_fast.engine.saving import Begun
+from msm_fast.engine.usual_saving import Writing
 from msm_fast.forks import take_each
 from msm_fast.node import Node
 from msm_fast.operations import Operations
@@ -102,7 +103,7 @@ class AsyncSessionManager(Operations):
         Raises: SessionUnavailable, SerializationError, SessionTooLarge, ConflictError, ApplicationStopped.
         """
         self._refuse_if_stopped()
-        return await self._save_of(session, session.state, self._new_budget())
+        return await self._save(session, session.state, self._new_budget())
 
     async def invalidate(self, session: Session) -> SaveResult:
         """End the session and remove its copies now. Raises: SessionUnavailable if no node could be told."""
@@ -181,25 +182,27 @@ class AsyncSessionManager(Operations):
                 return state
             await self._driver.run(wait_for_lock(self._ctx, lock), lock.wait_until)
 
-    async def _save_of(
+    async def _save(
         self, session: Session, state: SessionState, budget: Budget, lock: SessionLock | None = None
     ) -> SaveResult:
         """Save a session's state, and have what is done to the session meanwhile saved the next time."""
+        self._home.enter()
         lifetimes = (state.max_inactive_s, state.absolute_lifetime_s)
         state.is_being_saved = True
         try:
-            result = await self._save(state, budget, lock)
+            writing = self._usual_saving.begin(state) if lock is None and self._sticky is None else None
+            if isinstance(writing, SaveResult):
+                return writing
+            result = await self._store(state, budget, lock, writing)
         finally:
             state.is_being_saved = False
         self._note_saved(session, state, lifetimes, result)
         return result
 
-    async def _save(self, state: SessionState, budget: Budget, lock: SessionLock | None) -> SaveResult:
-        self._home.enter()
+    async def _store(
+        self, state: SessionState, budget: Budget, lock: SessionLock | None, writing: Writing | None
+    ) -> SaveResult:
         begun: Begun | None = None
-        writing = self._usual_saving.begin(state) if lock is None and self._sticky is None else None
-        if isinstance(writing, SaveResult):
-            return writing
         if writing is not None:
             outcomes = await self._driver.exchange(writing.batches, budget)
             saved = self._usual_saving.saved(writing, outcomes)

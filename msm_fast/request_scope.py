@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from enum import Enum
 from types import TracebackType
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from msm_fast.engine.effects import Budget
 from msm_fast.engine.locking import SessionLock, new_lock
@@ -69,6 +69,7 @@ class RequestLife(Budget):
         "_manager",
         "_method",
         "_rules",
+        "_turn",
         "_uri",
         "is_ignored",
         "is_open_ended",
@@ -76,6 +77,9 @@ class RequestLife(Budget):
         "session",
         "takes_lock",
     )
+
+    _new_turn: Callable[[], Any]
+    """Makes the lock of the thread, or task, of those of this request, that looks the session up or saves it."""
 
     def __init__(
         self, manager: SessionManager | AsyncSessionManager, cookie_value: str | None, method: str, uri: str
@@ -94,6 +98,7 @@ class RequestLife(Budget):
         self._lock: SessionLock | None = None
         self._found: _Found | None = None
         self._loaded: SessionState | Elsewhere | None = ELSEWHERE
+        self._turn = self._new_turn()
         self.takes_lock = True
         self.is_open_ended = self.is_refused = False
         self.is_ignored = rules.ignores and rules.is_ignored(self._name[1])
@@ -164,13 +169,10 @@ class RequestScope(RequestLife):
     With the first `save` the session's lock is let go: a response may stream for hours.
     """
 
-    __slots__ = ("_turn",)
+    __slots__ = ()
 
     _manager: SessionManager
-
-    def __init__(self, manager: SessionManager, cookie_value: str | None, method: str, uri: str) -> None:
-        super().__init__(manager, cookie_value, method, uri)
-        self._turn = threading.RLock()  # a listener of this thread may look, too
+    _new_turn = threading.RLock  # a listener of this thread may look, too
 
     def save(self) -> SaveResult:
         """Store what changed; a session that the request never looked at costs nothing.
@@ -187,7 +189,7 @@ class RequestScope(RequestLife):
             return _UNCHANGED
         with self._turn:
             state = session.state
-            result = self._manager._save_of(session, state, self, self._lock)
+            result = self._manager._save(session, state, self, self._lock)
             if self._lock is not None:  # it may still be held: of a session that is kept on this host by now
                 self.close()
         if self._rules.learns:
@@ -256,14 +258,14 @@ class AsyncRequestScope(RequestLife):
     used: a request that never looks at it is not harmed.
     """
 
-    __slots__ = ("_error", "_turn")
+    __slots__ = ("_error",)
 
     _manager: AsyncSessionManager
+    _new_turn = asyncio.Lock
 
     def __init__(self, manager: AsyncSessionManager, cookie_value: str | None, method: str, uri: str) -> None:
         super().__init__(manager, cookie_value, method, uri)
         self._error: MsmError | None = None
-        self._turn: asyncio.Lock | None = None
 
     async def load(self) -> Session:
         """Look the session up and return it; once: further calls return it at once."""
@@ -271,7 +273,7 @@ class AsyncRequestScope(RequestLife):
             if not self._rules.locks:
                 await self._look_up(None)
                 return self.session
-            async with self._in_turn():  # as in RequestScope
+            async with self._turn:  # as in RequestScope
                 if self._loaded is ELSEWHERE and self._error is None:
                     await self._look_up(self._want_lock())
         return self.session
@@ -290,12 +292,6 @@ class AsyncRequestScope(RequestLife):
             if self._loaded is ELSEWHERE and self._error is None:
                 self.abandon()
 
-    def _in_turn(self) -> asyncio.Lock:
-        """Return the lock of the task, of those of this request, that looks the session up or saves it."""
-        if self._turn is None:
-            self._turn = asyncio.Lock()
-        return self._turn
-
     async def save(self) -> SaveResult:
         """Store what changed; a session that the request never looked at costs nothing.
 
@@ -313,11 +309,11 @@ class AsyncRequestScope(RequestLife):
         if self.is_ignored:
             self._tell_ignored_change(session.state)
             return _UNCHANGED
-        async with self._in_turn():
+        async with self._turn:
             state = session.state
             if self.is_open_ended:
                 self.left_s = self._ctx.settings.timeouts.request
-            result = await self._manager._save_of(session, state, self, self._lock)
+            result = await self._manager._save(session, state, self, self._lock)
             if self._lock is not None:  # as in RequestScope
                 await self.close()
         if self._rules.learns:
