@@ -104,7 +104,6 @@ class MemoryStore:
             current = self.load(key)
             if (current.generation if current else 0) != expected:
                 return False
-            self._drop(key)
             self._put(key, record, ttl_s)
             return True
 
@@ -135,12 +134,15 @@ class MemoryStore:
         """Do nothing: the memory goes with the store."""
 
     def _put(self, key: bytes, record: LocalRecord, ttl_s: int) -> None:
+        """Put record in the place of what is under key, which is there until then: who only looks takes no lock."""
         size = len(record.data) + len(record.base)
         if record.kind == "ended":
             self.ended.put(key, record, size=size, ttl=ttl_s or None)
+            self.records.pop(key)
             return
         self._n_too_large += size > self._max_bytes  # the cache keeps none of these
         self.records.put(key, record, size=size, ttl=ttl_s or None)
+        self.ended.pop(key)
 
     def _drop(self, key: bytes) -> None:
         self.records.pop(key)

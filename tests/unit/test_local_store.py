@@ -122,6 +122,27 @@ def test_what_says_that_a_session_has_ended_gives_way_to_none_that_lives(
     assert store.load(b"ended") is None
 
 
+def test_a_record_in_memory_is_found_while_it_is_replaced_by_those_who_do_not_wait_for_that() -> None:
+    seen: list[LocalRecord | None] = []
+
+    def look() -> float:
+        """Look as another thread may wherever the store asks what time it is."""
+        if is_replacing:
+            is_replacing.pop()
+            seen.append(store.load(b"key"))
+            is_replacing.append(True)
+        return 0.0
+
+    is_replacing: list[bool] = []
+    store = MemoryStore(NearCacheSettings(), look)
+    assert store.swap(b"key", 0, record(1, b"data", 0), ttl_s=60)
+    is_replacing.append(True)
+    assert store.swap(b"key", 1, record(2, b"data", 0), ttl_s=60)
+    assert store.swap(b"key", 2, record(3, b"data", 0, "ended"), ttl_s=60)
+    assert seen
+    assert None not in seen
+
+
 def test_a_value_that_cannot_be_encoded_is_kept_beside_its_record(store: LocalStore) -> None:
     attributes = AttributeMap({"lock": object()})
     store.swap(b"key", 0, record(1, b"", 0, "tagged", live=attributes), ttl_s=60)
