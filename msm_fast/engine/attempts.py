@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from msm_fast._core.record import Record
@@ -21,7 +21,8 @@ BEATS_THE_OLD_HOME = 1 << 16
 generations more from writers that do not know of the move yet; of two copies the higher generation counts."""
 
 _NO_NODES: frozenset[str] = frozenset()
-"""Most writes meet no trouble, and need no sets to note it in."""
+_NO_LIVES: Mapping[str, int] = {}
+"""Most writes meet no trouble, and need nothing to note it in."""
 
 
 class Write:
@@ -42,7 +43,7 @@ class Write:
     caller to merge with. strange: copies that are not the base. tombstone: what says that it was ended. fresh: nodes
     written or looked at since the last write. refused: of the nodes that failed, those that answered that they cannot
     store it. is_out_of_time: the request's time was over, which is no node's fault. unreadable: nodes whose copy is of
-    another format, and was just met.
+    another format, and was just met, each with what was left of its item's life before that.
     """
 
     __slots__ = (
@@ -116,7 +117,7 @@ class Write:
         self.newer: dict[str, Copy] = {}
         self.strange: dict[str, Copy] = {}
         self.tombstone: Record | None = None
-        self.unreadable = _NO_NODES
+        self.unreadable = _NO_LIVES
         self.is_out_of_time = False
         self.fresh = _NO_NODES
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import compress
 
 from msm_fast._core import wire
@@ -10,7 +10,20 @@ from msm_fast.engine.as_usual import all_answered
 from msm_fast.engine.context import Context
 from msm_fast.engine.effects import Batch, Exchange, Flow, NodeFailure, Outcome, Sleep
 
-__all__ = ["ask", "exchange", "jittered_wait", "probe", "settle", "wait_after_conflict", "wait_before_retry"]
+__all__ = [
+    "NO_END",
+    "ask",
+    "exchange",
+    "jittered_wait",
+    "let_live",
+    "probe",
+    "settle",
+    "wait_after_conflict",
+    "wait_before_retry",
+]
+
+NO_END = -1
+"""What a reply says of the life of an item that never expires."""
 
 _MISSED_AT_ONCE = 200
 _LOSSES_THAT_COUNT = 2
@@ -111,6 +124,12 @@ def ask(ctx: Context) -> Flow[bool]:
     """Ask every node that is not down for an answer, all at once; return whether all gave one."""
     outcomes = yield from exchange(ctx, [Batch(node, [wire.noop()]) for node in ctx.topology.nodes])
     return not any(isinstance(outcome, NodeFailure) for outcome in outcomes)
+
+
+def let_live(ctx: Context, key: bytes, lives: Mapping[str, int]) -> Flow[None]:
+    """Give a session's items the life back that they had before they were asked for: by node, in seconds, or NO_END."""
+    commands = {node: wire.get(key, ctx.exptime(max(life_s, 0)), value=False) for node, life_s in lives.items()}
+    yield from exchange(ctx, [Batch(node, [command]) for node, command in commands.items()])
 
 
 def probe(ctx: Context, node: str) -> Flow[bool]:

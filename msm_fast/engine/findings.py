@@ -31,13 +31,9 @@ _CLOCK_SKEW_S = 1.0
 
 
 class Unreadable(NamedTuple):
-    """A copy of another format, and why it cannot be read.
-
-    ttl_s: what was left of the item's life before this request; -1: it has no end.
-    """
+    """A copy of another format, and why it cannot be read."""
 
     nonce: int
-    ttl_s: int
     error: UnknownFormat
 
 
@@ -47,8 +43,9 @@ class Findings:
     near: what was seen before, which stands in for copies that are still the same; None once one is not.
     seen_generation: of what was seen before; 0: nothing was. is_calm: no node was away lately. wanted: the nodes that
     should have a copy. leaving: those that drain. copies: readable ones. peeked: (version, nonce) where no value was
-    asked for. corrupt: (version, error). unreadable: of another format, to be left alone. failed: no answer. away:
-    down, and not asked, even if they came back meanwhile.
+    asked for. corrupt: (version, error). unreadable: of another format, to be left alone. lives: what was left of an
+    item's life before this request, in seconds, or NO_END. failed: no answer. away: down, and not asked, even if they
+    came back meanwhile.
     """
 
     __slots__ = (
@@ -59,6 +56,7 @@ class Findings:
         "failed",
         "is_calm",
         "leaving",
+        "lives",
         "near",
         "peeked",
         "seen_generation",
@@ -77,6 +75,7 @@ class Findings:
         self.absent: set[str] = set()
         self.corrupt: dict[str, tuple[int, CorruptRecord]] = {}
         self.unreadable: dict[str, Unreadable] = {}
+        self.lives: dict[str, int] = {}
         self.failed: set[str] = set()
         self.away: set[str] = set()
 

@@ -9,14 +9,21 @@ from msm_fast._core.attributes import AttributeMap
 from msm_fast.engine.changes import carry_over
 from msm_fast.engine.context import Context, digest
 from msm_fast.engine.effects import Batch, Flow, NodeFailure, Sleep
-from msm_fast.engine.exchanging import exchange
+from msm_fast.engine.exchanging import exchange, let_live
 from msm_fast.engine.live_sessions import LiveSessions
 from msm_fast.engine.loading import load
 from msm_fast.engine.local import keep_unless_back
 from msm_fast.engine.saving import save
 from msm_fast.engine.serialization import StaysLocal
 from msm_fast.engine.serving import stay_local
-from msm_fast.errors import ConflictError, CorruptRecord, SerializationError, SessionTooLarge, SessionUnavailable
+from msm_fast.errors import (
+    ConflictError,
+    CorruptRecord,
+    SerializationError,
+    SessionTooLarge,
+    SessionUnavailable,
+    UnknownFormat,
+)
 from msm_fast.policies import SaveResult
 from msm_fast.session import ABSENT, SessionState, Stored
 
@@ -215,11 +222,14 @@ class LiveWriter:
         nodes = [node for node, found in stored.copies.items() if found != ABSENT and ctx.health.is_up(node)]
         batches = [Batch(node, [wire.get(key, exptime, value=False)]) for node in nodes]
         outcomes = (yield from exchange(ctx, batches)) if batches else []
-        found = [outcome[0] for outcome in outcomes if not isinstance(outcome, NodeFailure)]
-        if any(reply.status == "HD" and reply.client_flags not in stored.lineage for reply in found):
-            return (yield from self._take_over_again(key, state))
+        answers = zip(nodes, outcomes, strict=True)
+        answered = {node: outcome[0] for node, outcome in answers if not isinstance(outcome, NodeFailure)}
+        has_copy = {node: reply for node, reply in answered.items() if reply.status == "HD"}
+        lives = {n: reply.ttl_s for n, reply in has_copy.items() if reply.client_flags not in stored.lineage}
+        if lives:
+            return (yield from self._take_over_again(key, state, lives))
         n_wanted = min(1 + ctx.settings.replicas, len(ctx.topology.ranked(state.session_id.plain, ctx.health.is_up)))
-        current = [reply for reply in found if reply.status == "HD" and reply.client_flags == stored.nonce]
+        current = [reply for reply in has_copy.values() if reply.client_flags == stored.nonce]
         if len(current) >= max(n_wanted, len(nodes)):
             return True
         state.stored = Stored(stored.generation, stored.lineage, {}, stored.body)
@@ -230,9 +240,13 @@ class LiveWriter:
             state.revision += 1
         return (yield from self._write_behind(state))
 
-    def _take_over_again(self, key: bytes, state: SessionState) -> Flow[bool]:
+    def _take_over_again(self, key: bytes, state: SessionState, lives: dict[str, int]) -> Flow[bool]:
+        """Take over what another worker has stored. lives: of those copies, before this worker has touched them."""
         try:
             found = yield from load(self._ctx, state.session_id, True)
+        except UnknownFormat:
+            yield from let_live(self._ctx, key, lives)
+            return False
         except (SessionUnavailable, CorruptRecord):
             return False
         if found is None:

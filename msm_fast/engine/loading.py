@@ -11,7 +11,7 @@ from msm_fast._core.state import NearCopy
 from msm_fast.engine.context import Context
 from msm_fast.engine.copies import Copy, is_over, last_access_ms, question, read_copy, tell_corrupt, tell_unreadable
 from msm_fast.engine.effects import Batch, Exchange, Flow, NodeFailure, Outcome, Replies
-from msm_fast.engine.exchanging import exchange, settle
+from msm_fast.engine.exchanging import NO_END, exchange, let_live, settle
 from msm_fast.engine.findings import (
     Findings,
     Unreadable,
@@ -34,10 +34,7 @@ from msm_fast.session import ABSENT, SessionState, Stored
 
 __all__ = ["Asked", "load", "was_ended"]
 
-
-_FOR_EVER = 0
-_NO_END = -1
-"""What a reply says of the life of an item that never expires."""
+_HAS_ITEM = ("HD", "VA")
 
 
 class Asked(NamedTuple):
@@ -207,6 +204,8 @@ def _take(
     near = findings.near
     changed = []
     for i, (batch, outcome) in enumerate(zip(batches, outcomes, strict=True)):
+        if not isinstance(outcome, NodeFailure) and outcome[0].status in _HAS_ITEM:
+            findings.lives.setdefault(batch.node, outcome[0].ttl_s)  # if it is asked again, this was what it had
         if near is None or i >= n_values or isinstance(outcome, NodeFailure) or outcome[0].status != "HD":
             _note(ctx, findings, key, batch.node, outcome, is_peek=i >= n_values)
         elif not _note_unchanged(ctx, findings, key, batch.node, outcome, near):
@@ -249,7 +248,7 @@ def _note(ctx: Context, findings: Findings, key: bytes, node: str, outcome: Outc
         try:
             findings.copies[node] = read_copy(ctx, outcome, key)
         except UnknownFormat as error:
-            findings.unreadable[node] = Unreadable(reply.client_flags, reply.ttl_s, error)
+            findings.unreadable[node] = Unreadable(reply.client_flags, error)
             tell_unreadable(ctx, node, error)
         except CorruptRecord as error:
             findings.corrupt[node] = (found, error)
@@ -319,14 +318,12 @@ def _let_tombstones_live(ctx: Context, key: bytes, findings: Findings, ttl_s: in
 def _let_unreadable_live(ctx: Context, key: bytes, findings: Findings, ttl_s: int) -> Flow[None]:
     """Give copies that cannot be read their life back, if asking with ttl_s has made it shorter.
 
-    Their session may have a longer lifetime of its own: nobody here can tell. The longest holds for all: one that was
-    peeked at before has lost its own by now.
+    Their session may have a longer lifetime of its own: nobody here can tell.
     """
-    lives = [copy.ttl_s for copy in findings.unreadable.values()]
-    life_s = _FOR_EVER if _NO_END in lives else max(lives)
-    if ttl_s and (life_s == _FOR_EVER or life_s > ttl_s):
-        command = wire.get(key, ctx.exptime(life_s), value=False)
-        yield from exchange(ctx, [Batch(node, [command]) for node in findings.unreadable])
+    lives = {node: findings.lives[node] for node in findings.unreadable}
+    shortened = {node: life_s for node, life_s in lives.items() if life_s == NO_END or life_s > ttl_s}
+    if ttl_s and shortened:
+        yield from let_live(ctx, key, shortened)
 
 
 def _remember(

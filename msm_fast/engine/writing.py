@@ -19,7 +19,7 @@ from msm_fast.engine.attempts import Write
 from msm_fast.engine.context import Context
 from msm_fast.engine.copies import Copy, put, read_copy, tell_corrupt, tell_unreadable
 from msm_fast.engine.effects import Batch, Flow, NodeFailure, Outcome, Replies
-from msm_fast.engine.exchanging import exchange
+from msm_fast.engine.exchanging import exchange, let_live
 from msm_fast.engine.topology import home_digest
 from msm_fast.engine.versions import version
 from msm_fast.errors import CorruptRecord, UnknownFormat
@@ -65,6 +65,7 @@ def write_copies(ctx: Context, write: Write, begun: tuple[list[Batch], list[Outc
         for batch, outcome in zip(batches, outcomes, strict=True):
             _take(ctx, write, batch, outcome)
         if write.unreadable:
+            yield from let_live(ctx, write.key, write.unreadable)  # their session may have a lifetime of its own
             if write.decider() in write.unreadable:
                 return "unreadable"
             _do_without_unreadable(write)
@@ -206,7 +207,7 @@ def _take_copy(ctx: Context, write: Write, node: str, replies: Replies) -> None:
     try:
         copy = read_copy(ctx, replies, write.key)
     except UnknownFormat as error:
-        write.unreadable |= {node}
+        write.unreadable = {**write.unreadable, node: reply.ttl_s}
         tell_unreadable(ctx, node, error)
         return
     except CorruptRecord as error:
@@ -271,7 +272,7 @@ def _judge_strangers(write: Write) -> None:
 def _do_without_unreadable(write: Write) -> None:
     for node in write.unreadable:
         _give_up(write, node)
-    write.unreadable = frozenset()
+    write.unreadable = {}
 
 
 def _give_up(write: Write, node: str) -> None:

@@ -5,12 +5,13 @@ from typing import Any
 
 import pytest
 
-from msm_fast import Event, SessionUnavailable, UnknownFormat
+from msm_fast import Event, NearCacheSettings, SessionUnavailable, UnknownFormat
 from tests.simulation.driver import SimulatedDriver
+from tests.simulation.sticky_worker import StickyWorker
 from tests.simulation.test_falling_back import LOCAL, REPLAY, change, heal, lose
-from tests.simulation.test_loading import backup_of, holders, key_of
+from tests.simulation.test_loading import backup_of, holders, home_of, key_of
 from tests.simulation.test_saving import loaded, read
-from tests.simulation.worker import Worker
+from tests.simulation.worker import Worker, make_settings
 
 MakeWorker = Callable[..., Worker]
 
@@ -35,6 +36,30 @@ def leave_one_behind(driver: SimulatedDriver, session_id: str, worker: Worker) -
 def values_of(driver: SimulatedDriver, session_id: str) -> dict[str, bytes]:
     items = {name: node.server.peek(key_of(session_id)) for name, node in driver.nodes.items()}
     return {name: item.value for name, item in items.items() if item is not None}
+
+
+def store_for_a_fortnight(worker: Worker, lifetime_s: int | None = FORTNIGHT_S) -> str:
+    session = worker.create(user="ada")
+    session.max_inactive = lifetime_s
+    worker.save(session)
+    return session.id
+
+
+def live_for_a_fortnight(worker: Worker, session_id: str) -> None:
+    session = loaded(worker, session_id)
+    session.max_inactive = FORTNIGHT_S
+    worker.save(session)
+
+
+@pytest.fixture
+def make_sticky_worker(driver: SimulatedDriver) -> Callable[..., StickyWorker]:
+    """Return a function that makes workers that serve sessions from their memory."""
+    seeds = iter(range(1, 1000))
+
+    def make(**settings: Any) -> StickyWorker:
+        return StickyWorker(driver, make_settings(sticky=True, backup="async", **settings), seed=next(seeds))
+
+    return make
 
 
 def test_what_was_left_behind_on_a_third_node_does_not_stand_in_for_it(
@@ -96,14 +121,72 @@ def test_a_save_does_not_move_the_session_away_from_it(driver: SimulatedDriver, 
 def test_it_keeps_a_lifetime_of_its_own(
     driver: SimulatedDriver, make_worker: MakeWorker, lifetime_s: int | None
 ) -> None:
-    ahead = make_worker(**AHEAD)
-    session = ahead.create(user="ada")
-    session.max_inactive = lifetime_s
-    ahead.save(session)
+    session_id = store_for_a_fortnight(make_worker(**AHEAD), lifetime_s)
     with pytest.raises(UnknownFormat):
-        make_worker(**BEHIND).load(session.id)
+        make_worker(**BEHIND).load(session_id)
     driver.clock.advance(FORTNIGHT_S - 60)
-    assert len(holders(driver, session.id)) == 2
+    assert len(holders(driver, session_id)) == 2
+
+
+@pytest.mark.parametrize("is_lost", [False, True], ids=["refused", "lost"])
+def test_so_it_does_where_its_backup_was_only_peeked_at_before_its_home_had_no_answer(
+    driver: SimulatedDriver, make_worker: MakeWorker, is_lost: bool
+) -> None:
+    session_id = store_for_a_fortnight(make_worker(**AHEAD))
+    home, backup = driver.nodes[home_of(session_id)], backup_of(driver, session_id)
+    if is_lost:
+        home.server.evict(key_of(session_id))
+    else:
+        home.fault = "refused"
+    with pytest.raises(UnknownFormat):
+        make_worker(**BEHIND).load(session_id)
+    driver.clock.advance(FORTNIGHT_S - 60)
+    assert backup in holders(driver, session_id)
+
+
+def test_so_it_does_where_it_is_too_large_to_be_transferred_unseen(
+    driver: SimulatedDriver, make_worker: MakeWorker
+) -> None:
+    behind, ahead = make_worker(**BEHIND, near_cache=NearCacheSettings(validate_over=1000)), make_worker(**AHEAD)
+    session_id = behind.store(photo="x" * 2000)
+    live_for_a_fortnight(ahead, session_id)
+    with pytest.raises(UnknownFormat):
+        behind.load(session_id)
+    driver.clock.advance(FORTNIGHT_S - 60)
+    assert len(holders(driver, session_id)) == 2
+
+
+def test_so_it_does_where_a_save_meets_it(driver: SimulatedDriver, make_worker: MakeWorker) -> None:
+    behind, ahead = make_worker(**BEHIND), make_worker(**AHEAD)
+    session_id = behind.store(user="ada")
+    mine = loaded(behind, session_id)
+    mine["seen"] = True
+    live_for_a_fortnight(ahead, session_id)
+    with pytest.raises(SessionUnavailable):
+        behind.save(mine)
+    driver.clock.advance(FORTNIGHT_S - 60)
+    assert len(holders(driver, session_id)) == 2
+
+
+@pytest.mark.parametrize("changes", [{}, {"seen": True}], ids=["touched", "changed"])
+def test_so_it_does_where_a_sticky_worker_still_has_it_in_memory(
+    driver: SimulatedDriver, make_sticky_worker: Callable[..., StickyWorker], changes: dict[str, bool]
+) -> None:
+    """Its attempts to write, of which there is no end, let it live no longer and no shorter."""
+    behind, ahead = make_sticky_worker(**BEHIND, route="a"), make_sticky_worker(**AHEAD, route="b")
+    session_id = behind.store(user="ada")
+    behind.catch_up()
+    live_for_a_fortnight(ahead, session_id)
+    ahead.catch_up()
+    driver.clock.advance(200)
+    change(behind, session_id, **changes)
+    for _ in range(60):
+        job = behind.next_job()
+        assert job is not None
+        assert not behind.do(job)
+        driver.clock.advance(60)
+    driver.clock.advance(FORTNIGHT_S - 2 * 3600)
+    assert len(holders(driver, session_id)) == 2
 
 
 def test_what_this_worker_has_seen_before_does_not_stand_in_for_it(
