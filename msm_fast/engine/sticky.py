@@ -18,7 +18,7 @@ from msm_fast.engine.relocation import move_home
 from msm_fast.engine.rotating import bring_along
 from msm_fast.engine.serialization import StaysLocal, encode_attributes
 from msm_fast.engine.serving import find, store
-from msm_fast.errors import CorruptRecord, MsmError, SessionUnavailable
+from msm_fast.errors import CorruptRecord, MsmError, SessionUnavailable, UnknownFormat
 from msm_fast.policies import SaveResult
 from msm_fast.session import SessionState
 
@@ -223,6 +223,9 @@ class StickySessions:
             if found is None and live.revision != live.written_revision:
                 result = yield from self._writer.write(live)  # it was ended, or its copies are lost: this tells
                 return None if result.status == "invalidated" else self._use(live, ctx.clock.monotonic())
+        except UnknownFormat:  # what lives here is older: it may have been ended since
+            self._live.forget(ctx.storage_key(session_id))
+            return (yield from self.find(session_id, True))
         except (SessionUnavailable, CorruptRecord) as error:
             name = digest(session_id)
             ctx.counters.add("fallbacks")

@@ -205,6 +205,27 @@ def test_what_this_worker_has_seen_before_does_not_stand_in_for_it(
     assert read(behind, session_id) == {"page": 2}
 
 
+@pytest.mark.parametrize("settings", [{}, LOCAL], ids=["error", "local"])
+def test_nor_does_what_a_sticky_worker_has_in_memory_where_others_have_served_it_since(
+    make_sticky_worker: Callable[..., StickyWorker], settings: dict[str, Any]
+) -> None:
+    behind, ahead = make_sticky_worker(**BEHIND, **settings, route="a"), make_sticky_worker(**AHEAD, route="b")
+    session_id = behind.store(user="ada")
+    behind.catch_up()
+    session = loaded(ahead, session_id)
+    session["seen"] = True
+    ahead.save(session)
+    ahead.catch_up()
+    session_id = session.id
+    session.invalidate()
+    ahead.save(session)
+    if settings:
+        assert read(behind, session_id) == {}
+    else:
+        with pytest.raises(UnknownFormat):
+            behind.load(session_id)
+
+
 # -- kept on a host that both share
 
 
