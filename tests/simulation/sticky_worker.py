@@ -6,7 +6,7 @@ from typing import Any
 
 from msm_fast import DistributionState, SaveResult, SessionId
 from msm_fast.engine.effects import Flow
-from msm_fast.engine.local import find_locally
+from msm_fast.engine.local import find_locally, is_only_in_cluster
 from msm_fast.engine.sticky import StickySessions
 from msm_fast.local_store import LocalStore
 from msm_fast.session import SessionState
@@ -25,8 +25,10 @@ class StickyWorker(Worker):
 
     def find(self, session_id: SessionId, expect_write: bool) -> Flow[SessionState | None]:
         live = self.sticky.find_at_once(session_id)
-        if live is not None or not self.ctx.distribution.is_on:
-            return live or find_locally(self.ctx, session_id)
+        if live is not None:
+            return live
+        if not self.ctx.distribution.is_on and not is_only_in_cluster(self.ctx, session_id):
+            return find_locally(self.ctx, session_id)
         return (yield from self.sticky.find(session_id, expect_write))
 
     def keep(self, state: SessionState) -> Flow[SaveResult]:
