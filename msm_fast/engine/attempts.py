@@ -14,7 +14,7 @@ from msm_fast.engine.usual_saving import LINEAGE, Writing
 from msm_fast.errors import SessionUnavailable
 from msm_fast.session import ABSENT, UNKNOWN, SessionState, Stored
 
-__all__ = ["BEATS_THE_OLD_HOME", "Progress", "Write", "next_write", "outrun", "unavailable", "write_of"]
+__all__ = ["BEATS_THE_OLD_HOME", "Progress", "Write", "next_write", "outrun", "unavailable", "unreadable", "write_of"]
 
 BEATS_THE_OLD_HOME = 1 << 16
 """How far the generation of a session that moves is advanced. Its old home, if others still reach it, may accept some

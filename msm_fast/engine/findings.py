@@ -79,6 +79,10 @@ class Findings:
         self.failed: set[str] = set()
         self.away: set[str] = set()
 
+    def node_of(self, found: Copy) -> str:
+        """Return the node that a copy was found on."""
+        return next(node for node, copy in self.copies.items() if copy is found)
+
 
 def doubtful(ctx: Context, findings: Findings, home: str, found: Copy) -> list[str]:
     """Return the nodes that were peeked at and may have something newer than what was found at home."""
@@ -169,7 +173,7 @@ def check_that_it_is_current(ctx: Context, session_id: SessionId, home: str, fin
     out_of_reach = findings.away | findings.failed
     if len(out_of_reach) <= _n_backups(ctx, session_id):
         return
-    node = next(node for node, copy in findings.copies.items() if copy is best)
+    node = findings.node_of(best)
     if is_doubted(ctx, findings, node) or not _is_in_place(ctx, session_id, node, best):
         raise _unavailable(ctx, session_id, home, out_of_reach)
 

@@ -261,7 +261,7 @@ def _build_state(ctx: Context, session_id: SessionId, home: str, findings: Findi
         session_id=session_id,
         attributes=decode_attributes(ctx, session_id, record.body),
         created_ms=record.created_ms,
-        accessed_ms=last_access_ms(ctx.essentials, record, best.ttl_s),
+        accessed_ms=last_access_ms(ctx.essentials, record, findings.lives[findings.node_of(best)]),
         max_inactive_s=record.max_inactive_s,
         absolute_lifetime_s=record.absolute_lifetime_s,
         stored=Stored(

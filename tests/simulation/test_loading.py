@@ -203,6 +203,19 @@ def test_accessed_at_is_when_it_was_last_used(driver: SimulatedDriver, worker: W
     assert session.created_at == pytest.approx(last_use - 100, abs=2)
 
 
+@pytest.mark.parametrize("expect_write", [True, False], ids=["to write", "to read"])
+def test_also_where_its_backup_was_peeked_at_before_its_home_had_no_answer(
+    driver: SimulatedDriver, make_worker: MakeWorker, expect_write: bool
+) -> None:
+    session_id = make_worker().store(user="ada")
+    stored_ms = driver.clock.wall() * 1000
+    driver.clock.advance(600)
+    driver.nodes[home_of(session_id)].fault = "refused"
+    session = make_worker().load(session_id, expect_write)
+    assert session is not None
+    assert session.state.accessed_ms == pytest.approx(stored_ms, abs=1000)
+
+
 def test_accessed_at_is_not_in_the_future_where_another_host_has_stored_the_session(
     driver: SimulatedDriver, worker: Worker
 ) -> None:
