@@ -244,9 +244,10 @@ class LiveWriter:
         """Take over what another worker has stored. lives: of those copies, before this worker has touched them."""
         try:
             found = yield from load(self._ctx, state.session_id, True)
-        except UnknownFormat:
+        except UnknownFormat:  # what lives here is older: it may have been ended since
             yield from let_live(self._ctx, key, lives)
-            return False
+            self._live.forget(key)
+            return True
         except (SessionUnavailable, CorruptRecord):
             return False
         if found is None:
