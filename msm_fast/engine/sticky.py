@@ -84,13 +84,14 @@ class StickySessions:
         if live is not None and live.local_kind is None and not self._live.has_expired(live, ctx.clock.monotonic()):
             return (yield from self._find_newer(session_id, live))
         found = yield from find(ctx, session_id, expect_write or is_foreign)
-        if found is None:
-            return None
-        if found.local_kind in ("local", "provisional"):  # another request may have been given the session meanwhile
-            live = self._live.get(key)
-            if live is not None and live.local_kind is None:  # what was kept beside that would stay here unseen
-                return self._use(live, ctx.clock.monotonic())
-        return found if found.local_kind is not None else self._adopt(found)
+        if found is None or found.local_kind == "tagged":
+            return found
+        if found.local_kind is None:
+            return self._adopt(found)
+        live = self._live.get(key)  # another request may have been given the session meanwhile
+        if live is None or live.local_kind is not None:
+            return found
+        return self._use(live, ctx.clock.monotonic())  # what was kept beside that would stay here unseen
 
     def store_at_once(self, state: SessionState) -> SaveResult | None:
         """Store what a request changed here, to be written behind it; None: `store` must write it now.
