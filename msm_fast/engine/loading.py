@@ -76,10 +76,14 @@ def load(
     findings = _start(ctx, near, is_calm=asked is not None)
     yield from _find(ctx, findings, key, session_id.plain, home, ttl_s, ask_backups, asked)
     best = best_of(ctx, findings)
-    if best is None:
-        check_that_there_is_none(ctx, session_id, home, findings)
-    else:
-        check_that_none_is_newer(ctx, home, findings, best)
+    try:
+        if best is None:
+            check_that_there_is_none(ctx, session_id, home, findings)
+        else:
+            check_that_none_is_newer(ctx, home, findings, best)
+    except UnknownFormat:
+        ctx.forget(key)  # what was seen here is older: it may have been ended since
+        raise
     if best is None or best.record.is_tombstone or is_over(ctx.essentials, best.record):
         yield from _let_tombstones_live(ctx, key, findings, ttl_s)
         ctx.counters.add("not_found")

@@ -54,10 +54,7 @@ def find(
     except CorruptRecord as error:
         if ctx.settings.on_corrupt == "error":
             raise
-        is_unreadable = isinstance(error, UnknownFormat)
-        if is_unreadable:
-            ctx.forget(ctx.storage_key(session_id))  # what was seen here is older: it may have been ended since
-        return _fall_back(ctx, session_id, error, may_be_in_cluster=is_unreadable)
+        return _fall_back(ctx, session_id, error, may_be_in_cluster=isinstance(error, UnknownFormat))
     if kept is None:
         return state
     try:

@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from msm_fast import Event, NearCacheSettings, SessionUnavailable, UnknownFormat
+from msm_fast import DistributionState, Event, NearCacheSettings, SessionUnavailable, UnknownFormat
+from msm_fast.engine.exchanging import probe
 from tests.simulation.driver import SimulatedDriver
 from tests.simulation.sticky_worker import StickyWorker
 from tests.simulation.test_falling_back import LOCAL, REPLAY, change, heal, lose
@@ -201,6 +202,21 @@ def test_what_this_worker_has_seen_before_does_not_stand_in_for_it(
     session["page"] = 2
     assert behind.save(session).status == "local"
     assert read(behind, session_id) == {"page": 2}
+
+
+def test_nor_does_it_on_the_way_back_from_an_outage(driver: SimulatedDriver, make_worker: MakeWorker) -> None:
+    behind, ahead = make_worker(**BEHIND, **LOCAL), make_worker(**AHEAD)
+    session_id = behind.store(user="ada")
+    lose(driver, behind)
+    for node in driver.nodes.values():
+        node.fault = None
+    session = loaded(ahead, session_id)
+    session.invalidate()
+    ahead.save(session)
+    for name in behind.ctx.health.down():
+        driver.run(probe(behind.ctx, name))
+    assert behind.ctx.state() is DistributionState.LOCAL
+    assert read(behind, session_id) == {}
 
 
 @pytest.mark.parametrize("settings", [{}, LOCAL], ids=["error", "local"])
