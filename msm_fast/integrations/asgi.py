@@ -155,10 +155,11 @@ class SessionMiddleware:
             try:
                 await self._run(scope, receive, response)
             except Exception as error:
-                reason = _reason_to_refuse(error)
-                if reason is None:
+                raised = _raised(error)
+                if not all(isinstance(each, UNREACHABLE) for each in raised):
                     raise
-                await response.refuse(reason)
+                if raised:
+                    await response.refuse(raised[0])
             await request.close()
         finally:
             request.abandon()
@@ -167,11 +168,9 @@ class SessionMiddleware:
         """Run the application, and store what it wrote; a websocket whose client has gone ends by an exception."""
         try:
             await self._app(scope, receive, response.send)
-        except Exception as error:
+        except Exception:
             if response.has_client_gone:
                 await response.end()
-            if isinstance(error, _RefusedError) or isinstance(error.__context__, _RefusedError):
-                return  # it has heard of the refusal, which is in the log, as it is, or as its framework says it
             raise
         await response.end()
 
@@ -335,18 +334,16 @@ def _manager_of(settings: dict[str, Any], max_age: int | None) -> AsyncSessionMa
     return AsyncSessionManager(**settings)
 
 
-def _reason_to_refuse(error: Exception) -> Exception | None:
-    """Return why the session is not available if error says that and nothing else, or None.
+def _raised(error: Exception) -> list[Exception]:
+    """Return what app has raised, but for what only says that it has heard of a refusal, which is in the log.
 
     What tasks raise comes in an ExceptionGroup, from asyncio.TaskGroup as from anyio's.
     """
-    if isinstance(error, UNREACHABLE):
-        return error
     grouped = getattr(error, "exceptions", None)  # ExceptionGroup came with Python 3.11
-    if not isinstance(grouped, tuple):
-        return None
-    reasons = [_reason_to_refuse(each) for each in grouped]
-    return None if None in reasons else next(iter(reasons), None)
+    if isinstance(grouped, tuple) and grouped:
+        return [raised for each in grouped for raised in _raised(each)]
+    has_heard = isinstance(error, _RefusedError) or isinstance(error.__context__, _RefusedError)  # so frameworks say it
+    return [] if has_heard else [error]
 
 
 def _cookie_header(scope: Scope) -> str:

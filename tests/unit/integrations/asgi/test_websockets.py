@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
+import anyio
 import pytest
 
 from msm_fast import AsyncSessionManager, SessionId, SessionUnavailable
@@ -153,6 +154,31 @@ def test_an_application_that_only_sends_hears_that_its_websocket_was_refused(
 
     browse(app).connect({"type": "websocket", "path": "/", "scheme": "ws", "extensions": extensions})
     assert len(heard) == 1
+
+
+@pytest.mark.parametrize("failing", ["save"], indirect=True)
+def test_so_do_tasks_of_a_group_which_is_no_error_of_the_application(
+    browse: Callable[..., Browser], failing: type[Failing]
+) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        async def tick() -> None:
+            await send({"type": "websocket.send", "text": "tick"})
+
+        async def tick_by_framework() -> None:
+            try:
+                await tick()
+            except OSError as error:
+                raise ClosedWebsocketError from error
+
+        count(scope["session"], scope)
+        await send({"type": "websocket.accept"})
+        async with anyio.create_task_group() as group:
+            for task in (tick, tick_by_framework, scope["session"].save):
+                group.start_soon(task)
+
+    browser = browse(app)
+    browser.connect({"type": "websocket", "path": "/", "scheme": "ws"})
+    assert [m["type"] for m in browser.sent] == ["websocket.close"]
 
 
 @pytest.mark.parametrize("failing", ["nothing"], indirect=True)
