@@ -11,6 +11,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterator
 from typing import TypeAlias
+from urllib.parse import quote
 
 from msm_fast.forks import take_each
 from msm_fast.logs import Log
@@ -95,6 +96,8 @@ class SqliteFile:
     def close(self) -> None:
         """Close the file for good."""
         self._is_closed = True
+        with contextlib.suppress(sqlite3.Error):
+            self._leave_replaced()
         for connection in (self._writer, self._reader):
             with contextlib.suppress(sqlite3.OperationalError), connection.turn():  # unless a thread hangs in it
                 connection.close()
@@ -110,8 +113,23 @@ class SqliteFile:
         with self._writer.turn(), self._reader.turn():
             if not self._are_to_what_is_there():  # another thread may have made them anew
                 keeps_wal = _identity(self._wal_path) is None
-                self._writer.close(keeps_wal=keeps_wal)
-                self._reader.close(keeps_wal=keeps_wal)
+                with self._other_connection() if _has_content(self._wal_path) else contextlib.nullcontext():
+                    self._writer.close(keeps_wal=keeps_wal)
+                    self._reader.close(keeps_wal=keeps_wal)
+
+    @contextlib.contextmanager
+    def _other_connection(self) -> Iterator[None]:
+        """Have a connection that only reads beside those that are closed.
+
+        The last of all processes' connections writes what it knows of its -wal into the file, and deletes what is under
+        that name: what others have stored there, who have ended by now. One that only reads does neither.
+        """
+        with contextlib.ExitStack() as until_closed:
+            with contextlib.suppress(sqlite3.Error):  # there may be no file any more
+                db = sqlite3.connect(f"file:{quote(self._path)}?mode=ro", timeout=0, uri=True)
+                until_closed.enter_context(contextlib.closing(db))
+                db.execute("PRAGMA schema_version").fetchone()  # only now it is opened
+            yield
 
     def _are_to_what_is_there(self) -> bool:
         now = self._identify()
@@ -289,6 +307,12 @@ def _identity(path: str) -> _Identity:
     except OSError:
         return None
     return found.st_dev, found.st_ino
+
+
+def _has_content(path: str) -> bool:
+    with contextlib.suppress(OSError):
+        return os.stat(path).st_size > 0
+    return False
 
 
 _files: weakref.WeakSet[SqliteFile] = weakref.WeakSet()

@@ -368,3 +368,24 @@ def test_processes_lose_nothing_of_each_others_when_what_is_beside_the_file_is_d
             assert two("other") == 150
             assert one("again") == 200
             assert two("last") == 250
+
+
+def test_they_lose_nothing_when_one_notices_only_after_another_has_ended(path: Path) -> None:
+    with another_process(path) as one:
+        one("before")
+        path.with_name(path.name + "-shm").unlink()
+        with another_process(path) as two:
+            assert two("other") == 100
+        assert one("again") == 150
+    with another_process(path) as three:
+        assert three("last") == 200
+
+
+def test_they_lose_nothing_when_one_notices_only_at_its_own_end(path: Path, store: SqliteStore) -> None:
+    assert store.swap(b"before", 0, record(1, b"data", 0), ttl_s=0)
+    path.with_name(path.name + "-shm").unlink()
+    with another_process(path) as other:
+        assert other("other") == 51
+    store.close()
+    with another_process(path) as last:
+        assert last("last") == 101
