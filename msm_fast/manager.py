@@ -5,10 +5,9 @@ from __future__ import annotations
 import atexit
 import math
 import os
-import time
 import weakref
 from collections.abc import Iterable
-from typing import Any, TypeVar
+from typing import Any
 
 from msm_fast._core.session_id import SessionId
 from msm_fast.drivers.blocking import BlockingDriver
@@ -32,8 +31,6 @@ from msm_fast.settings import Settings
 from msm_fast.statistics import NodeStatus
 
 __all__ = ["Distribution", "RequestScope", "SessionManager"]
-
-T = TypeVar("T")
 
 _AT_EXIT_S = 5.0
 """How long the end of the interpreter may wait for writes that requests left behind."""
@@ -163,7 +160,7 @@ class SessionManager(Operations):
             if found is not ELSEWHERE:
                 return found
         while True:
-            state = self._run(self._finding(session_id, expect_write, lock, asked), budget)
+            state = self._driver.run_within(self._finding(session_id, expect_write, lock, asked), budget)
             if lock is not None and lock.is_held:
                 self._lock_keeper.keep(lock)
             if lock is None or not lock.is_wanted:
@@ -200,13 +197,13 @@ class SessionManager(Operations):
             result = self._store_here(state)
             if result is not ELSEWHERE:
                 return result
-        return self._run(self._storing(state, lock, begun), budget)
+        return self._driver.run_within(self._storing(state, lock, begun), budget)
 
     def _release(self, lock: SessionLock, budget: Budget) -> None:
         """Let a lock go, in the background what takes longer than the request may."""
         try:
             if lock.items:
-                self._run(release(self._ctx, lock), budget)
+                self._driver.run_within(release(self._ctx, lock), budget)
         finally:
             self._leave(lock)
 
@@ -216,13 +213,6 @@ class SessionManager(Operations):
             self._lock_keeper.release(lock)
 
     # -- inside
-
-    def _run(self, flow: Flow[T], budget: Budget) -> T:
-        started = time.monotonic()
-        try:
-            return self._driver.run(flow, started + budget.left_s)
-        finally:
-            budget.left_s -= time.monotonic() - started
 
     def _probe(self, node: str) -> None:
         self._driver.look_up(node)

@@ -70,6 +70,14 @@ class BlockingDriver:
         """Carry out flow's effects until it returns. deadline: of time.monotonic(), for everything together."""
         return carry_out(flow, self._carry_out, _sleep, deadline)
 
+    def run_within(self, flow: Flow[T], budget: Budget) -> T:
+        """As run, in what is left of a request's time; for one turn if nothing is left, as in `exchange`."""
+        started = time.monotonic()
+        try:
+            return self.run(flow, started + max(budget.left_s, self._least_turn_s))
+        finally:
+            budget.left_s -= time.monotonic() - started
+
     def change_nodes(self, nodes: Mapping[str, Node]) -> None:
         """Talk to these nodes from now on; connections to others, or to other addresses, are closed."""
         with self._lock:

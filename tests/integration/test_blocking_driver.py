@@ -9,10 +9,11 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from msm_fast import Node, Timeouts
+from msm_fast import Node, SessionManager, Timeouts
 from msm_fast._core import wire
 from msm_fast._core.wire import Command
 from msm_fast.drivers.blocking import BlockingDriver
@@ -91,12 +92,15 @@ def test_a_thread_that_waits_long_for_the_gil_is_connected_and_answered_all_the_
     assert budget.left_s < -10
 
 
-def test_an_answer_has_a_turn_though_the_time_of_its_request_is_over(nodes: Nodes) -> None:
-    class Late(Proxy):
-        def carry(self, data: bytes, link: Link, *, is_reply: bool) -> None:
-            time.sleep(0.02)
-            super().carry(data, link, is_reply=is_reply)
+class Late(Proxy):
+    """A node that is 20 ms away."""
 
+    def carry(self, data: bytes, link: Link, *, is_reply: bool) -> None:
+        time.sleep(0.02)
+        super().carry(data, link, is_reply=is_reply)
+
+
+def test_an_answer_has_a_turn_though_the_time_of_its_request_is_over(nodes: Nodes) -> None:
     with closing(Late(nodes["n1"].port)) as proxy:
         timeouts = Timeouts(connect=5, operation=5, request=5, busy_poll=0)
         with closing(
@@ -106,6 +110,25 @@ def test_an_answer_has_a_turn_though_the_time_of_its_request_is_over(nodes: Node
             for left_s in (5, -5):
                 (outcome,) = driver.exchange([Batch("n1", [wire.noop()])], Budget(left_s))
                 assert statuses(outcome) == ["MN"]
+
+
+@pytest.mark.parametrize("settings", [{}, {"locking": "all"}, {"backup": "async"}])
+def test_a_request_whose_time_is_over_stores_its_session_whatever_the_settings(
+    nodes: Nodes, settings: dict[str, Any]
+) -> None:
+    timeouts = Timeouts(connect=5, operation=5, request=5, busy_poll=0)
+    with (
+        closing(Late(nodes["n1"].port)) as proxy,
+        SessionManager(f"n1:{proxy.address}", timeouts=timeouts, **settings) as manager,
+    ):
+        manager._driver._least_turn_s = 5
+        with manager.request(None) as session:
+            session["seen"] = 1
+        request = manager.request(session.id, "POST")
+        request.session["seen"] = 2
+        request.left_s = -5
+        assert request.save().status == "stored"
+        request.close()
 
 
 @pytest.fixture

@@ -205,7 +205,7 @@ def test_a_lock_whose_release_is_broken_off_is_let_go_in_the_background(
         scope = manager.request(session_id)
         assert scope.session["n"] == 0
         with monkeypatch.context() as patch:
-            patch.setattr(manager, "_run", broken_off)
+            patch.setattr(manager._driver, "run", broken_off)
             with pytest.raises(KeyboardInterrupt):
                 scope.close()
         _count_in(manager, session_id)
