@@ -187,7 +187,6 @@ class AsyncSessionManager(Operations):
     ) -> SaveResult:
         """Save a session's state, and have what is done to the session meanwhile saved the next time."""
         self._home.enter()
-        lifetimes = (state.max_inactive_s, state.absolute_lifetime_s)
         state.is_being_saved = True
         try:
             writing = self._usual_saving.begin(state) if lock is None and self._sticky is None else None
@@ -196,7 +195,7 @@ class AsyncSessionManager(Operations):
             result = await self._store(state, budget, lock, writing)
         finally:
             state.is_being_saved = False
-        self._note_saved(session, state, lifetimes, result)
+        self._note_saved(session, state, result)
         return result
 
     async def _store(

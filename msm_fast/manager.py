@@ -171,7 +171,6 @@ class SessionManager(Operations):
         self, session: Session, state: SessionState, budget: Budget, lock: SessionLock | None = None
     ) -> SaveResult:
         """Save a session's state, and have what is done to the session meanwhile saved the next time."""
-        lifetimes = (state.max_inactive_s, state.absolute_lifetime_s)
         state.is_being_saved = True
         try:
             writing = self._usual_saving.begin(state) if lock is None and self._sticky is None else None
@@ -180,7 +179,7 @@ class SessionManager(Operations):
             result = self._store(state, budget, lock, writing)
         finally:
             state.is_being_saved = False
-        self._note_saved(session, state, lifetimes, result)
+        self._note_saved(session, state, result)
         return result
 
     def _store(

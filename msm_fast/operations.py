@@ -242,16 +242,15 @@ class Operations:
             return self._sticky.store(state)
         return store(self._ctx, state, begun) if lock is None else store_locked(self._ctx, state, lock)
 
-    def _note_saved(
-        self, session: Session, state: SessionState, lifetimes: tuple[int, int], result: SaveResult
-    ) -> None:
-        """Have the lifetimes that were set while a session's state was being saved saved the next time.
+    def _note_saved(self, session: Session, state: SessionState, result: SaveResult) -> None:
+        """Have what was done to a session while its state was being saved saved the next time.
 
-        The session may have got a new id meanwhile, and go on in another state. lifetimes: those that were saved.
+        It may have got a new id meanwhile, and go on in another state.
         """
+        has_more, state.must_store_again = state.must_store_again, False
         if state.is_live:  # then its requests may have stored more of it meanwhile
             return
-        if (state.max_inactive_s, state.absolute_lifetime_s) != lifetimes:
+        if has_more:
             state.must_store |= state.is_kept
         now, stored = session.state, state.stored
         if stored is None or now.rotated_from is None or result.status != "stored":

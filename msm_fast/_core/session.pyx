@@ -101,8 +101,8 @@ cdef class Session:
         cdef long whole = _whole_seconds("max_inactive", seconds)
         cdef SessionState state = self._now()
         if whole != state.max_inactive_s:
-            state.must_store |= state.is_kept
             state.max_inactive_s = whole
+            _have_stored(state)
 
     @property
     def absolute_lifetime(self):
@@ -114,8 +114,8 @@ cdef class Session:
         cdef long whole = _whole_seconds("absolute_lifetime", seconds)
         cdef SessionState state = self._now()
         if whole != state.absolute_lifetime_s:
-            state.must_store |= state.is_kept
             state.absolute_lifetime_s = whole
+            _have_stored(state)
 
     def has_lifetimes(self, max_inactive, absolute_lifetime):
         """Whether it has these two already, in seconds, in which case they need not be set."""
@@ -209,6 +209,12 @@ cdef class Session:
 
 
 MutableMapping.register(Session)
+
+
+cdef void _have_stored(SessionState state) noexcept:
+    """Have a lifetime stored that was set, by the save after the one that is on its way, if one is."""
+    state.must_store |= state.kept()
+    state.must_store_again |= state.is_being_saved
 
 
 cdef tuple _retire(SessionState state):

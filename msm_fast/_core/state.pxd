@@ -53,6 +53,7 @@ cdef class SessionState:
     cdef public bint must_store
     cdef public bint has_moved
     cdef public bint is_being_saved
+    cdef public bint must_store_again
     cdef public str moved_from
     cdef public tuple retired
     cdef public long retired_max_inactive_s

@@ -74,6 +74,7 @@ class SessionState:
     must_store: bool
     has_moved: bool
     is_being_saved: bool
+    must_store_again: bool
     moved_from: str | None
     retired: tuple[SessionId, ...]
     retired_max_inactive_s: int

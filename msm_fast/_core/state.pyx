@@ -106,13 +106,13 @@ cdef class SessionState:
     none. unencodable: what of its attributes cannot be encoded, by name, as it was found or last kept in this process;
     None where all can. must_store: save even if no attribute changed: the session moved, a copy is missing, a lifetime
     was set. has_moved: its node could not be used: the next generation must beat any that the old node may still
-    accept. is_being_saved: a save of it is on its way, so that its id must stay as it is. moved_from: the node that it
-    was moved from last. retired: ids this session had before it was invalidated or got a new one; their copies go when
-    it is saved. retired_max_inactive_s: how long those may live unused; 0: for ever. is_new: made in this request, not
-    loaded. is_ended: invalidated, here or by another request, and nothing written since. rotated_from: what was stored
-    under the id before the new one, as far as it is known. merge_base: the encoded attributes that its own changes go
-    back to, where the attributes themselves do not know. epoch: how often the distribution had been taken up again when
-    it was found.
+    accept. is_being_saved: a save of it is on its way, so that its id must stay as it is. must_store_again: what was
+    set meanwhile is for the next save. moved_from: the node that it was moved from last. retired: ids this session had
+    before it was invalidated or got a new one; their copies go when it is saved. retired_max_inactive_s: how long those
+    may live unused; 0: for ever. is_new: made in this request, not loaded. is_ended: invalidated, here or by another
+    request, and nothing written since. rotated_from: what was stored under the id before the new one, as far as it is
+    known. merge_base: the encoded attributes that its own changes go back to, where the attributes themselves do not
+    know. epoch: how often the distribution had been taken up again when it was found.
 
     Of a sticky session there is one in a worker, which all its requests share. is_live: it lives in this worker, which
     has the last word on whether it exists. was_ended: another request that shares it has ended it; nothing of it is

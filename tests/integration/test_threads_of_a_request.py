@@ -91,3 +91,15 @@ def test_a_session_without_a_request_may_get_a_new_id_while_a_save_is_on_its_way
     assert manager.save(session).status == "stored"
     assert dict(manager.load(session.id) or {}) == {"seen": 1, "user": "ann"}
     assert manager.load(given) is None
+
+
+def test_a_lifetime_that_another_request_has_set_is_no_reason_to_save_once_more(manager: SessionManager) -> None:
+    with manager.request(None) as session:
+        session["user"] = "ann"
+    scope = manager.request(session.id, "POST")
+    scope.session["seen"] = 1
+    with manager.request(session.id, "POST") as other:
+        other.max_inactive = 600
+    assert scope.save().status == "merged"
+    assert scope.session.max_inactive == 600
+    assert scope.save().status == "unchanged"
