@@ -53,7 +53,7 @@ def test_inspect_says_why_a_value_cannot_be_shown_and_shows_the_others(
     client.post("/set")
     result = run(app, "inspect", "--values", *options, cookie_of(client))
     assert result.exit_code == 0
-    assert "list, which cannot be shown: Exceeds the limit (4300 digits)" in result.output
+    assert "list, which cannot be shown: Exceeds the limit (4300" in result.output
     assert "str 'ada'" in result.output
 
 
