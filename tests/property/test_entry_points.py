@@ -47,7 +47,7 @@ class Slippery(bytes):
     """Bytes of a subclass, which the core must not take for bytes."""
 
     def __len__(self):
-        return 10**9
+        return 10**6  # no more: tuple() makes and clears room for as many before it takes the first
 
 
 def state():
