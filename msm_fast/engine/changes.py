@@ -12,7 +12,18 @@ from msm_fast.engine.context import Context, digest
 from msm_fast.errors import ConflictError
 from msm_fast.session import SessionState, Stored
 
-__all__ = ["Base", "carry_over", "differing", "follow", "join", "lay_over", "merge", "needs_storing", "note_conflict"]
+__all__ = [
+    "Base",
+    "carry_over",
+    "differing",
+    "follow",
+    "join",
+    "lay_over",
+    "merge",
+    "needs_storing",
+    "note_conflict",
+    "take_up",
+]
 
 
 def needs_storing(state: SessionState, body: bytes) -> bool:
@@ -93,6 +104,23 @@ def carry_over(ctx: Context, base: bytes, mine: bytes, theirs: bytes) -> bytes:
     )
     attributes.rebase(theirs)
     return attributes.encode()[0]
+
+
+def take_up(ctx: Context, state: SessionState, base: Stored, found: SessionState) -> bool:
+    """Lay what a session has over what others have stored since base, if anything; return whether they have.
+
+    For one that will not meet it in the cluster, since it is stored elsewhere.
+    Raises: ConflictError if settings.on_conflict is "error".
+    """
+    if found.stored is None or found.stored.nonce in base.lineage:
+        return False
+    if not ctx.settings.sticky:  # there it is most likely what this worker has written behind the requests before
+        note_conflict(ctx, found.session_id)
+    body = carry_over(ctx, base.body, state.body, found.body)
+    state.attributes.rebase(body)
+    state.take_lifetimes(found.max_inactive_s, found.absolute_lifetime_s)
+    state.body = body
+    return True
 
 
 def follow(state: SessionState, body: bytes, winner: Record) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from msm_fast.engine.changes import carry_over, note_conflict
+from msm_fast.engine.changes import take_up
 from msm_fast.engine.context import Context
 from msm_fast.engine.effects import Flow
 from msm_fast.engine.loading import load
@@ -29,13 +29,7 @@ def bring_along(ctx: Context, state: SessionState) -> Flow[bool]:
     except (SessionUnavailable, CorruptRecord):
         state.rotated_from = None
         return True
-    if found is not None and found.stored is not None and found.stored.nonce not in base.lineage:
-        if not ctx.settings.sticky:  # there it is most likely what this worker has written behind the requests before
-            note_conflict(ctx, state.retired[-1])
-        body = carry_over(ctx, base.body, state.body, found.body)
-        state.attributes.rebase(body)
-        state.take_lifetimes(found.max_inactive_s, found.absolute_lifetime_s)
+    if found is not None and take_up(ctx, state, base, found):
         state.retired_max_inactive_s = state.longest_max_inactive_s()
-        state.body = body
     state.rotated_from = None
     return found is not None

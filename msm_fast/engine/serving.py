@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 
 from msm_fast._core.session_id import SessionId
+from msm_fast.engine.changes import take_up
 from msm_fast.engine.context import Context, digest
 from msm_fast.engine.effects import Flow
 from msm_fast.engine.loading import Asked, load, was_ended
@@ -174,9 +175,18 @@ def _was_tagged(ctx: Context, state: SessionState) -> bool:
 
 
 def _tag(ctx: Context, state: SessionState, stays: StaysLocal) -> Flow[SaveResult]:
-    """Let a session stay on this host from now on, unless it was ended meanwhile; its former ids end everywhere."""
-    if state.stored is not None and (yield from _was_ended(ctx, state.session_id)):
-        return SaveResult("invalidated")
+    """Let a session stay on this host from now on, unless it was ended meanwhile; its former ids end everywhere.
+
+    What others have stored of it since it was found stays here with it: nobody here would look for that in the cluster.
+    Raises: ConflictError if settings.on_conflict is "error" and there is such.
+    """
+    if state.stored is not None:
+        if (yield from _was_ended(ctx, state.session_id)):
+            return SaveResult("invalidated")
+        with contextlib.suppress(SessionUnavailable, CorruptRecord):
+            found = yield from load(ctx, state.session_id, True)
+            if found is not None and take_up(ctx, state, state.stored, found):
+                state.stored = found.stored
     for session_id in state.retired:
         _end_tagged(ctx, session_id, state.retired_max_inactive_s)
     with contextlib.suppress(SessionUnavailable):  # then it is ended here, and the nodes are told when they are back

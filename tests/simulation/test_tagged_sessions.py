@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from msm_fast import NearCacheSettings, Session
+from msm_fast import ConflictError, NearCacheSettings, Session
 from msm_fast.drivers.sqlite_store import SqliteStore
 from tests.simulation.driver import SimulatedDriver
 from tests.simulation.test_falling_back import heal, lose
@@ -162,6 +162,38 @@ def test_a_request_that_is_slower_than_the_one_with_the_unstorable_value_loses_n
     two.update(second=2)
     assert [worker.save(session).status for session in (one, two)] == ["local", "local"]
     assert set(read(worker, session_id)) == {"user", "first", "handle", "second"}
+
+
+@pytest.mark.parametrize("policy", ["local_session", "stop_distribution"])
+def test_what_others_have_stored_since_it_was_found_stays_here_with_it(
+    make_worker: MakeWorker, other: Worker, policy: str
+) -> None:
+    worker = make_worker(on_unserializable=policy)
+    session_id = worker.store(user="ada", cart=[1])
+    slow = loaded(worker, session_id)
+    rival = loaded(other, session_id)
+    rival["staff"], rival.max_inactive = True, 60
+    del rival["cart"]
+    assert other.save(rival).status == "stored"
+    slow["handle"] = Unstorable()
+    assert worker.save(slow).status == "local"
+    assert set(slow) == set(read(worker, session_id)) == {"user", "handle", "staff"}
+    assert loaded(worker, session_id).max_inactive == 60
+
+
+def test_with_on_conflict_error_it_does_not_become_one_over_what_others_have_stored(
+    make_worker: MakeWorker, other: Worker
+) -> None:
+    worker = make_worker(on_unserializable="local_session", on_conflict="error")
+    session_id = worker.store(user="ada")
+    slow = loaded(worker, session_id)
+    rival = loaded(other, session_id)
+    rival["staff"] = True
+    other.save(rival)
+    slow["handle"] = Unstorable()
+    with pytest.raises(ConflictError):
+        worker.save(slow)
+    assert read(worker, session_id) == {"user": "ada", "staff": True}
 
 
 def test_requests_of_a_tagged_session_see_of_each_other_only_what_was_saved(worker: Worker) -> None:
