@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 
+from msm_fast._core.attributes import AttributeMap
 from msm_fast._core.session_id import SessionId
-from msm_fast.engine.changes import take_up
+from msm_fast.engine.changes import lay_over, take_up
 from msm_fast.engine.context import Context, digest
 from msm_fast.engine.effects import Flow
 from msm_fast.engine.loading import Asked, load, was_ended
@@ -18,6 +19,7 @@ from msm_fast.engine.local import (
     keep_locally,
     keep_unless_back,
     kept_record,
+    state_of_record,
 )
 from msm_fast.engine.reconnecting import catch_up, told_by
 from msm_fast.engine.saving import Begun, end_retired, save
@@ -153,7 +155,8 @@ def _store_in_cluster(ctx: Context, state: SessionState, epoch: int, begun: Begu
     if state.local_generation:
         drop_kept(ctx, state.session_id, state.local_generation)
         state.local_generation = 0
-    return result
+    is_stored = result.status in ("stored", "merged")
+    return _keep_too(ctx, state, result) if is_stored and _was_tagged(ctx, state) else result
 
 
 def _end_tagged(ctx: Context, session_id: SessionId, max_inactive_s: int) -> None:
@@ -172,6 +175,23 @@ def _was_tagged(ctx: Context, state: SessionState) -> bool:
         return False
     kept = kept_record(ctx, state.session_id)
     return kept is not None and kept.kind == "tagged"
+
+
+def _keep_too(ctx: Context, state: SessionState, result: SaveResult) -> SaveResult:
+    """Lay what was just stored in the cluster over what another request has tagged while that was on its way."""
+    with contextlib.suppress(SessionUnavailable, UnknownFormat):  # then it is in the cluster only
+        record = kept_record(ctx, state.session_id)
+        kept = state_of_record(ctx, state.session_id, record) if record is not None else None
+        theirs, ours = kept and kept.stored, state.stored
+        if kept is not None and theirs and ours and theirs.generation < ours.generation:  # else it has that already
+            base, now = (AttributeMap.decode(stored.body, serializer=ctx.serializers) for stored in (theirs, ours))
+            lay_over(kept.attributes, base, now)
+            if theirs.lifetimes is not None:
+                kept.stored_max_inactive_s, kept.stored_absolute_lifetime_s = theirs.lifetimes
+            kept.take_lifetimes(state.max_inactive_s, state.absolute_lifetime_s)
+            kept.stored, kept.must_store = ours, True
+            return keep_locally(ctx, kept)
+    return result
 
 
 def _tag(ctx: Context, state: SessionState, stays: StaysLocal) -> Flow[SaveResult]:

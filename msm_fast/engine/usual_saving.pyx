@@ -166,8 +166,10 @@ cdef class UsualSaving(UsualWay):
         return self._result("stored", node, tuple([node for node in copies if node != writing.home]))
 
     def saved(self, Writing writing not None, list outcomes not None):
-        """Do as `stored`, and count it: nothing else is to be done."""
+        """Do as `stored`, and count it: nothing else is to be done. None: there may be more."""
         cdef bint was_new = writing.state.stored is None
+        if self._tags_sessions and self._may_be_kept_here():
+            return None  # perhaps this session is by now, and has to have there what was stored
         result = self.stored(writing, outcomes)
         if result is not None:
             self._counts.count("created" if was_new else "stored")

@@ -8,6 +8,7 @@ import pytest
 
 from msm_fast import ConflictError, NearCacheSettings, Session
 from msm_fast.drivers.sqlite_store import SqliteStore
+from msm_fast.engine.effects import Exchange
 from tests.simulation.driver import SimulatedDriver
 from tests.simulation.test_falling_back import heal, lose
 from tests.simulation.test_saving import loaded, read
@@ -178,6 +179,25 @@ def test_what_others_have_stored_since_it_was_found_stays_here_with_it(
     slow["handle"] = Unstorable()
     assert worker.save(slow).status == "local"
     assert set(slow) == set(read(worker, session_id)) == {"user", "handle", "staff"}
+    assert loaded(worker, session_id).max_inactive == 60
+
+
+def test_what_is_on_its_way_to_the_cluster_when_it_becomes_one_stays_here_with_it_too(
+    driver: SimulatedDriver, worker: Worker
+) -> None:
+    session_id = worker.store(user="ada", page=1)
+    shopping, odd = both_loaded(worker, session_id)
+    shopping["cart"], shopping.max_inactive = [1], 60
+    del shopping["page"]
+    odd["handle"] = Unstorable()
+
+    def save_meanwhile(exchange: Exchange) -> None:
+        driver.before_exchange = None
+        assert worker.save(odd).status == "local"
+
+    driver.before_exchange = save_meanwhile
+    assert worker.save(shopping).status == "local"
+    assert set(read(worker, session_id)) == {"user", "handle", "cart"}
     assert loaded(worker, session_id).max_inactive == 60
 
 
