@@ -91,6 +91,18 @@ class LiveSessions:
             live.is_new = False
             return live
 
+    def share(self, found: SessionState) -> SessionState | None:
+        """Make a session live that stays on this host; return the object to serve, or None: it was ended here.
+
+        That is the one that lives already, unless another worker of this host has kept more of it since.
+        """
+        key = self._ctx.storage_key(found.session_id)
+        with self.lock(key):
+            if key in self._ended:
+                return None
+            live = self._alive.get(key) or self.put(key, found)
+            return live if live.local_generation >= found.local_generation else found
+
     def take_in(self, live: SessionState, found: SessionState) -> None:
         """Let a live session have what was found in the cluster, under what is still to be written from here.
 

@@ -84,8 +84,10 @@ class StickySessions:
         if live is not None and live.local_kind is None and not self._live.has_expired(live, ctx.clock.monotonic()):
             return (yield from self._find_newer(session_id, live))
         found = yield from find(ctx, session_id, expect_write or is_foreign)
-        if found is None or found.local_kind == "tagged":
-            return found
+        if found is None:
+            return None
+        if found.local_kind == "tagged":
+            return self._live.share(found)
         if found.local_kind is None:
             return self._adopt(found)
         live = self._live.get(key)  # another request may have been given the session meanwhile

@@ -48,6 +48,45 @@ def test_a_session_that_was_evicted_while_requests_have_it_is_still_one(make_wor
     assert loaded(worker, session_id).state is slow.state
 
 
+def test_requests_that_find_a_session_which_stays_on_this_host_after_it_was_dropped_share_it(
+    driver: SimulatedDriver, make_worker: MakeWorker
+) -> None:
+    worker = make_worker(on_unserializable="local_session", on_cluster_lost="local")
+    session = worker.create(user="ada", handle=object())
+    assert worker.save(session).status == "local"
+    lose(driver, worker)
+    heal(driver, worker)  # which drops what lives here
+    one, two = loaded(worker, session.id), loaded(worker, session.id)
+    one["first"], two["second"] = 1, 2
+    assert [worker.save(each).status for each in (one, two)] == ["local", "local"]
+    assert set(loaded(worker, session.id)) == {"user", "handle", "first", "second"}
+
+
+def test_a_session_that_stays_on_this_host_is_still_one_when_it_could_not_get_a_new_id(
+    driver: SimulatedDriver, make_worker: MakeWorker
+) -> None:
+    worker = make_worker(on_unserializable="local_session")
+    session_id = worker.store(user="ada")
+    worker.catch_up()
+    change(worker, session_id, handle=object())
+    page, login = loaded(worker, session_id), loaded(worker, session_id)
+    login.rotate_id()
+    met = []
+
+    def break_off(exchange: Exchange) -> None:
+        driver.before_exchange = None
+        met.append(worker.load(session_id))
+        raise KeyboardInterrupt
+
+    driver.before_exchange = break_off
+    with pytest.raises(KeyboardInterrupt):
+        worker.save(login)
+    assert met == [None], "as one that lives in the cluster, while it gets a new id"
+    page["late"] = True
+    assert worker.save(page).status == "local"
+    assert set(loaded(worker, session_id)) == {"user", "handle", "late"}
+
+
 def test_what_a_request_saves_of_a_dropped_session_is_laid_over_the_one_that_came_since(
     driver: SimulatedDriver, worker: StickyWorker
 ) -> None:
