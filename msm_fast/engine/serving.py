@@ -151,7 +151,7 @@ def _store_in_cluster(ctx: Context, state: SessionState, epoch: int, begun: Begu
     except StaysLocal as stays:
         return (yield from _tag(ctx, state, stays))
     for session_id in ended:
-        _end_tagged(ctx, session_id, state.retired_max_inactive_s)
+        _end_kept(ctx, session_id, state.retired_max_inactive_s)
     if state.local_generation:
         drop_kept(ctx, state.session_id, state.local_generation)
         state.local_generation = 0
@@ -159,10 +159,10 @@ def _store_in_cluster(ctx: Context, state: SessionState, epoch: int, begun: Begu
     return _keep_too(ctx, state, result) if is_stored and _was_tagged(ctx, state) else result
 
 
-def _end_tagged(ctx: Context, session_id: SessionId, max_inactive_s: int) -> None:
-    """End a session here, too, that was ended in the cluster: slower requests may still have it."""
+def _end_kept(ctx: Context, session_id: SessionId, max_inactive_s: int) -> None:
+    """End a session here, too, that was ended in the cluster, if it is kept here: slower requests may still have it."""
     kept = kept_record(ctx, session_id)
-    if kept is not None and kept.kind == "tagged":
+    if kept is not None and kept.kind != "ended":
         end_locally(ctx, session_id, max_inactive_s)
 
 
@@ -208,7 +208,7 @@ def _tag(ctx: Context, state: SessionState, stays: StaysLocal) -> Flow[SaveResul
             if found is not None and take_up(ctx, state, state.stored, found):
                 state.stored = found.stored
     for session_id in state.retired:
-        _end_tagged(ctx, session_id, state.retired_max_inactive_s)
+        _end_kept(ctx, session_id, state.retired_max_inactive_s)
     with contextlib.suppress(SessionUnavailable):  # then it is ended here, and the nodes are told when they are back
         yield from end_retired(ctx, state)
     return stay_local(ctx, state, stays)

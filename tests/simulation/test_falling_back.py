@@ -300,6 +300,30 @@ def test_a_login_that_could_not_be_stored_for_a_moment_is_stored_by_the_next_req
     assert read(make_worker(**LOCAL), session.id) == {"user": "ada"}
 
 
+@pytest.mark.parametrize("gets_new_id", [False, True], ids=["logout", "new id"])
+def test_a_session_that_could_not_be_stored_for_a_moment_ends_here_too(
+    driver: SimulatedDriver, make_worker: MakeWorker, gets_new_id: bool
+) -> None:
+    worker = make_worker(on_cluster_lost="local")
+    for node in driver.nodes.values():
+        node.fault = "timeout"
+    session = worker.create(user="ada")
+    assert worker.save(session).status == "local"
+    for node in driver.nodes.values():
+        node.fault = None
+    former_id = session.id
+    slow, session = loaded(worker, former_id), loaded(worker, former_id)
+    if gets_new_id:
+        session.rotate_id()
+    else:
+        session.invalidate()
+    assert worker.save(session).status == ("stored" if gets_new_id else "invalidated")
+    assert worker.load(former_id) is None
+    slow["late"] = True
+    assert worker.save(slow).status == "invalidated"
+    assert worker.load(former_id) is None
+
+
 # -- corrupt data
 
 
