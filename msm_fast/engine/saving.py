@@ -146,7 +146,8 @@ def _write_on(
             continue  # evicted, or lost in a restart: it lives here
         if verdict in ("ended", "gone"):
             return SaveResult("invalidated")
-        if verdict == "conflict" and progress.base_nonce is None and not state.is_live:
+        was_kept = state.is_live or (state.body and not state.retired)  # under this id, here or there
+        if verdict == "conflict" and progress.base_nonce is None and not was_kept:
             state.session_id = ctx.new_state().session_id  # somebody has the same 128 random bits: take others
             progress = Progress.over(None)
         elif verdict == "conflict":

@@ -145,6 +145,24 @@ def test_a_request_that_began_before_the_reconnection_is_not_lost(
     assert read(other, made_meanwhile.id) == {"n": 5}
 
 
+@pytest.mark.parametrize("settings", [LOCAL, REPLAY], ids=["discard", "replay"])
+def test_requests_of_a_session_made_in_the_outage_that_end_after_it_store_one_session(
+    driver: SimulatedDriver, make_worker: MakeWorker, settings: dict[str, Any]
+) -> None:
+    worker = make_worker(**settings)
+    lose(driver, worker)
+    session = worker.create(user="ada")
+    worker.save(session)
+    session_id = session.id
+    one, two, reading = (loaded(worker, session_id) for _ in range(3))
+    heal(driver, worker)
+    one["first"], two["second"] = 1, 2
+    for session in (one, two, reading):
+        assert worker.save(session).status in ("stored", "merged")
+        assert session.id.startswith(session_id)
+    assert read(make_worker(**LOCAL), one.id) == {"user": "ada", "first": 1, "second": 2}
+
+
 def when_first_kept(worker: Worker, act: Callable[[], object]) -> None:
     """Act when a request is about to keep something on this host: it has seen that the cluster is not used."""
     swap = worker.ctx.local.swap
