@@ -139,7 +139,9 @@ class StickySessions:
         if state.local_kind in (None, "tagged") and state.is_kept and result.status != "invalidated":
             key = self._ctx.storage_key(state.session_id)
             with self._live.lock(key):
-                self._live.put(key, state)
+                live = self._live.put(key, state)
+                if live is not state and state.local_kind is None:  # it came since, from the cluster
+                    self._live.take_in(live, state)
         return result
 
     def _was_ended_elsewhere(self, state: SessionState) -> Flow[bool]:

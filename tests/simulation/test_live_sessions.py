@@ -62,6 +62,21 @@ def test_requests_that_find_a_session_which_stays_on_this_host_after_it_was_drop
     assert set(loaded(worker, session.id)) == {"user", "handle", "first", "second"}
 
 
+def test_what_a_request_from_before_the_reconnection_stores_is_in_the_session_that_came_since(
+    driver: SimulatedDriver, make_worker: MakeWorker
+) -> None:
+    worker = make_worker(on_cluster_lost="local", reconnect=Reconnect(on_reconnect="replay"))
+    lose(driver, worker)
+    session = worker.create(user="ada")
+    worker.save(session)
+    slow = loaded(worker, session.id)
+    heal(driver, worker)
+    session_id = loaded(worker, session.id).id
+    slow["late"] = True
+    worker.save(slow)
+    assert dict(loaded(worker, session_id)) == {"user": "ada", "late": True}
+
+
 def test_a_session_that_stays_on_this_host_is_still_one_when_it_could_not_get_a_new_id(
     driver: SimulatedDriver, make_worker: MakeWorker
 ) -> None:
