@@ -23,10 +23,10 @@ def follow_home(ctx: Context, state: SessionState, home: str, record: Record) ->
 
 def move_home(ctx: Context, state: SessionState, new_home: str) -> None:
     """Give the session's id the node new_home; it is stored there at the next save, changed or not."""
-    old_home = state.session_id.node or ""
+    old_home = ctx.topology.home(state.session_id.node)
     state.session_id = state.session_id.with_node(new_home or None)
     state.must_store = True
-    if state.stored is None:
+    if state.stored is None or old_home is None:  # the id may be from an outage, before the session had a node
         return
     state.has_moved, state.moved_from = True, old_home
     name = digest(state.session_id)

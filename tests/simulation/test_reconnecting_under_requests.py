@@ -163,6 +163,24 @@ def test_requests_of_a_session_made_in_the_outage_that_end_after_it_store_one_se
     assert read(make_worker(**LOCAL), one.id) == {"user": "ada", "first": 1, "second": 2}
 
 
+def test_a_client_that_still_has_the_id_from_one_outage_is_served_across_the_next(
+    driver: SimulatedDriver, make_worker: MakeWorker
+) -> None:
+    worker = make_worker(**REPLAY)
+    lose(driver, worker)
+    session = worker.create(user="ada")
+    worker.save(session)
+    session_id = session.id
+    heal(driver, worker)
+    assert read(worker, session_id) == {"user": "ada"}
+    lose(driver, worker)
+    slow = loaded(worker, session_id)
+    heal(driver, worker)
+    slow["late"] = True
+    assert worker.save(slow).status == "stored"
+    assert read(make_worker(**LOCAL), session_id) == {"user": "ada", "late": True}
+
+
 def when_first_kept(worker: Worker, act: Callable[[], object]) -> None:
     """Act when a request is about to keep something on this host: it has seen that the cluster is not used."""
     swap = worker.ctx.local.swap
