@@ -9,6 +9,7 @@ from msm_fast._core.session_id import SessionId
 from msm_fast.engine.changes import lay_over, take_up
 from msm_fast.engine.context import Context, digest
 from msm_fast.engine.effects import Flow
+from msm_fast.engine.ending import end_copies
 from msm_fast.engine.loading import Asked, load, was_ended
 from msm_fast.engine.local import (
     bring_kept_along,
@@ -147,6 +148,9 @@ def _store_in_cluster(ctx: Context, state: SessionState, epoch: int, begun: Begu
         name = digest(state.session_id)
         ctx.counters.add("fallbacks")
         ctx.tell("fallback", f"session {name} is kept on this host: {error}", session=name)
+        if state.retired and ctx.distribution.is_on:  # else the reconnection tells the nodes
+            with contextlib.suppress(SessionUnavailable):  # then each is told before it is used again
+                yield from end_copies(ctx, state.retired, state.retired_max_inactive_s)
         return keep_unless_back(ctx, state, epoch)
     except StaysLocal as stays:
         return (yield from _tag(ctx, state, stays))

@@ -300,6 +300,22 @@ def test_a_login_that_could_not_be_stored_for_a_moment_is_stored_by_the_next_req
     assert read(make_worker(**LOCAL), session.id) == {"user": "ada"}
 
 
+def test_the_former_id_of_a_login_that_could_not_be_stored_for_a_moment_ends_in_the_cluster(
+    driver: SimulatedDriver, make_worker: MakeWorker
+) -> None:
+    worker, other = make_worker(**LOCAL), make_worker(**LOCAL)
+    session_id = worker.store(cart=[1])
+    session = loaded(worker, session_id)
+    session.rotate_id()
+    session["user"] = "ada"
+    for node in driver.nodes.values():
+        node.fault = "timeout"
+    assert worker.save(session).status == "local"
+    heal(driver, worker)
+    assert other.load(session_id) is None
+    assert worker.load(session_id) is None
+
+
 @pytest.mark.parametrize("gets_new_id", [False, True], ids=["logout", "new id"])
 def test_a_session_that_could_not_be_stored_for_a_moment_ends_here_too(
     driver: SimulatedDriver, make_worker: MakeWorker, gets_new_id: bool
