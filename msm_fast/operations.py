@@ -20,8 +20,9 @@ from msm_fast.drivers.sqlite_store import SqliteStore
 from msm_fast.engine.context import Clock, Context
 from msm_fast.engine.effects import Budget, Flow
 from msm_fast.engine.events import Event
+from msm_fast.engine.keeping import keep_unless_back
 from msm_fast.engine.loading import Asked
-from msm_fast.engine.local import find_locally, is_only_in_cluster, keep_unless_back
+from msm_fast.engine.local import find_locally, is_only_in_cluster
 from msm_fast.engine.locking import SessionLock, find_locked, store_locked
 from msm_fast.engine.request_rules import RequestRules
 from msm_fast.engine.saving import Begun

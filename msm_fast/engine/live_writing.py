@@ -10,12 +10,12 @@ from msm_fast.engine.changes import carry_over
 from msm_fast.engine.context import Context, digest
 from msm_fast.engine.effects import Batch, Flow, NodeFailure, Sleep
 from msm_fast.engine.exchanging import exchange, let_live
+from msm_fast.engine.keeping import keep_unless_back
 from msm_fast.engine.live_sessions import LiveSessions
 from msm_fast.engine.loading import load
-from msm_fast.engine.local import keep_unless_back
 from msm_fast.engine.saving import save
 from msm_fast.engine.serialization import StaysLocal
-from msm_fast.engine.serving import stay_local
+from msm_fast.engine.tagged import stay_local
 from msm_fast.errors import (
     ConflictError,
     CorruptRecord,

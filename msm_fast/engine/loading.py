@@ -29,10 +29,10 @@ from msm_fast.engine.relocation import follow_home, move_home
 from msm_fast.engine.serialization import decode_attributes
 from msm_fast.engine.usual_loading import Question
 from msm_fast.engine.versions import version
-from msm_fast.errors import CorruptRecord, UnknownFormat
+from msm_fast.errors import CorruptRecord, SessionUnavailable, UnknownFormat
 from msm_fast.session import ABSENT, SessionState, Stored
 
-__all__ = ["Asked", "load", "was_ended"]
+__all__ = ["Asked", "is_known_to_be_ended", "load", "was_ended"]
 
 _HAS_ITEM = ("HD", "VA")
 
@@ -119,6 +119,14 @@ def was_ended(ctx: Context, session_id: SessionId) -> Flow[bool]:
     yield from _find(ctx, findings, key, session_id.plain, home, ttl_s, False)
     yield from _let_tombstones_live(ctx, key, findings, ttl_s)
     return any(copy.record.is_tombstone for copy in findings.copies.values())
+
+
+def is_known_to_be_ended(ctx: Context, session_id: SessionId) -> Flow[bool]:
+    """Whether a session was ended, as was_ended; False also where nobody can tell."""
+    try:
+        return (yield from was_ended(ctx, session_id))
+    except (SessionUnavailable, CorruptRecord):
+        return False
 
 
 def _start(ctx: Context, near: NearCopy | None, *, is_calm: bool) -> Findings:

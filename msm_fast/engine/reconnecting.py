@@ -11,8 +11,9 @@ from msm_fast.engine.context import TELL_AGAIN_S, Context, digest
 from msm_fast.engine.effects import Flow, Sleep
 from msm_fast.engine.ending import end_copies
 from msm_fast.engine.exchanging import probe
+from msm_fast.engine.keeping import move_base
 from msm_fast.engine.loading import load
-from msm_fast.engine.local import drop_kept, move_base, state_of_record
+from msm_fast.engine.local import drop_kept, state_of_record
 from msm_fast.engine.saving import save
 from msm_fast.engine.serialization import StaysLocal
 from msm_fast.errors import CorruptRecord, MsmError, SessionUnavailable, UnknownFormat

@@ -4,33 +4,23 @@ from __future__ import annotations
 
 import contextlib
 
-from msm_fast._core.attributes import AttributeMap
 from msm_fast._core.session_id import SessionId
-from msm_fast.engine.changes import lay_over, take_up
 from msm_fast.engine.context import Context, digest
 from msm_fast.engine.effects import Flow
 from msm_fast.engine.ending import end_copies
-from msm_fast.engine.loading import Asked, load, was_ended
-from msm_fast.engine.local import (
-    bring_kept_along,
-    drop_kept,
-    end_locally,
-    find_locally,
-    is_only_in_cluster,
-    keep_locally,
-    keep_unless_back,
-    kept_record,
-    state_of_record,
-)
-from msm_fast.engine.reconnecting import catch_up, told_by
-from msm_fast.engine.saving import Begun, end_retired, save
+from msm_fast.engine.keeping import bring_kept_along, keep_unless_back
+from msm_fast.engine.loading import Asked, is_known_to_be_ended, load
+from msm_fast.engine.local import drop_kept, find_locally, is_only_in_cluster, kept_record
+from msm_fast.engine.reconnecting import catch_up
+from msm_fast.engine.saving import Begun, save
 from msm_fast.engine.serialization import StaysLocal
+from msm_fast.engine.tagged import end_kept, find_tagged, keep_too, tag, was_tagged
 from msm_fast.errors import CorruptRecord, SessionUnavailable, UnknownFormat
 from msm_fast.local_store import LocalRecord
 from msm_fast.policies import SaveResult
 from msm_fast.session import SessionState
 
-__all__ = ["find", "stay_local", "store"]
+__all__ = ["find", "store"]
 
 
 def find(
@@ -48,7 +38,7 @@ def find(
         yield from _forget_ended(ctx, session_id, kept)
         return None
     if kept is not None and kept.kind == "tagged":
-        return (yield from _find_tagged(ctx, session_id, kept))
+        return (yield from find_tagged(ctx, session_id, kept))
     try:
         state = yield from load(ctx, session_id, expect_write, asked)
     except SessionUnavailable as error:
@@ -80,23 +70,8 @@ def _find_without_cluster(ctx: Context, session_id: SessionId) -> Flow[SessionSt
 def _forget_ended(ctx: Context, session_id: SessionId, kept: LocalRecord) -> Flow[None]:
     """Drop what says here that a session has ended, if the cluster says so too."""
     ctx.counters.add("not_found")
-    if (yield from _was_ended(ctx, session_id)):
+    if (yield from is_known_to_be_ended(ctx, session_id)):
         drop_kept(ctx, session_id, kept.generation)
-
-
-def _find_tagged(ctx: Context, session_id: SessionId, kept: LocalRecord) -> Flow[SessionState | None]:
-    """Return a session that cannot be stored, unless others have ended what the cluster has of it from before."""
-    if kept.base and (yield from _was_ended(ctx, session_id)):
-        _, max_inactive_s = told_by(ctx, ctx.storage_key(session_id), kept)
-        end_locally(ctx, session_id, max_inactive_s)
-    return find_locally(ctx, session_id)
-
-
-def _was_ended(ctx: Context, session_id: SessionId) -> Flow[bool]:
-    try:
-        return (yield from was_ended(ctx, session_id))
-    except (SessionUnavailable, CorruptRecord):
-        return False
 
 
 def _fall_back(
@@ -121,7 +96,7 @@ def store(ctx: Context, state: SessionState, begun: Begun | None = None) -> Flow
     result = None
     while result is None:  # until the cluster is not taken up again just while it is kept here
         epoch = ctx.distribution.epoch if begun is None else begun.writing.epoch
-        if begun is None and _was_tagged(ctx, state):
+        if begun is None and was_tagged(ctx, state):
             state.local_kind = "tagged"
         if state.local_kind is not None and ctx.distribution.is_on and state.epoch != epoch:
             if state.local_kind == "provisional":
@@ -153,79 +128,14 @@ def _store_in_cluster(ctx: Context, state: SessionState, epoch: int, begun: Begu
                 yield from end_copies(ctx, state.retired, state.retired_max_inactive_s)
         return keep_unless_back(ctx, state, epoch)
     except StaysLocal as stays:
-        return (yield from _tag(ctx, state, stays))
+        return (yield from tag(ctx, state, stays))
     for session_id in ended:
-        _end_kept(ctx, session_id, state.retired_max_inactive_s)
+        end_kept(ctx, session_id, state.retired_max_inactive_s)
     if state.local_generation:
         drop_kept(ctx, state.session_id, state.local_generation)
         state.local_generation = 0
     is_stored = result.status in ("stored", "merged")
-    return _keep_too(ctx, state, result) if is_stored and _was_tagged(ctx, state) else result
-
-
-def _end_kept(ctx: Context, session_id: SessionId, max_inactive_s: int) -> None:
-    """End a session here, too, that was ended in the cluster, if it is kept here: slower requests may still have it."""
-    kept = kept_record(ctx, session_id)
-    if kept is not None and kept.kind != "ended":
-        end_locally(ctx, session_id, max_inactive_s)
-
-
-def _was_tagged(ctx: Context, state: SessionState) -> bool:
-    """Whether another request, since this one has found the session in the cluster, has stored what cannot go there.
-
-    In the cluster nobody here would find what this one stores.
-    """
-    if ctx.settings.on_unserializable != "local_session" or state.local_kind is not None or not state.is_kept:
-        return False
-    kept = kept_record(ctx, state.session_id)
-    return kept is not None and kept.kind == "tagged"
-
-
-def _keep_too(ctx: Context, state: SessionState, result: SaveResult) -> SaveResult:
-    """Lay what was just stored in the cluster over what another request has tagged while that was on its way."""
-    with contextlib.suppress(SessionUnavailable, UnknownFormat):  # then it is in the cluster only
-        record = kept_record(ctx, state.session_id)
-        kept = state_of_record(ctx, state.session_id, record) if record is not None else None
-        theirs, ours = kept and kept.stored, state.stored
-        if kept is not None and theirs and ours and theirs.generation < ours.generation:  # else it has that already
-            base, now = (AttributeMap.decode(stored.body, serializer=ctx.serializers) for stored in (theirs, ours))
-            lay_over(kept.attributes, base, now)
-            if theirs.lifetimes is not None:
-                kept.stored_max_inactive_s, kept.stored_absolute_lifetime_s = theirs.lifetimes
-            kept.take_lifetimes(state.max_inactive_s, state.absolute_lifetime_s)
-            kept.stored, kept.must_store = ours, True
-            return keep_locally(ctx, kept)
-    return result
-
-
-def _tag(ctx: Context, state: SessionState, stays: StaysLocal) -> Flow[SaveResult]:
-    """Let a session stay on this host from now on, unless it was ended meanwhile; its former ids end everywhere.
-
-    What others have stored of it since it was found stays here with it: nobody here would look for that in the cluster.
-    Raises: ConflictError if settings.on_conflict is "error" and there is such.
-    """
-    if state.stored is not None:
-        if (yield from _was_ended(ctx, state.session_id)):
-            return SaveResult("invalidated")
-        with contextlib.suppress(SessionUnavailable, CorruptRecord):
-            found = yield from load(ctx, state.session_id, True)
-            if found is not None and take_up(ctx, state, state.stored, found):
-                state.stored = found.stored
-    for session_id in state.retired:
-        _end_kept(ctx, session_id, state.retired_max_inactive_s)
-    with contextlib.suppress(SessionUnavailable):  # then it is ended here, and the nodes are told when they are back
-        yield from end_retired(ctx, state)
-    return stay_local(ctx, state, stays)
-
-
-def stay_local(ctx: Context, state: SessionState, stays: StaysLocal) -> SaveResult:
-    """Keep a session on this host that cannot be stored in the cluster, or all of them, as the policy says."""
-    if stays.tags_session:
-        state.local_kind = "tagged"
-    else:
-        ctx.distribution.stop(stays.reason)
-    state.must_store = True
-    return keep_locally(ctx, state)
+    return keep_too(ctx, state, result) if is_stored and was_tagged(ctx, state) else result
 
 
 def _drop(ctx: Context, state: SessionState) -> SaveResult:

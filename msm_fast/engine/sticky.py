@@ -10,10 +10,11 @@ from msm_fast._core.session_id import SessionId
 from msm_fast.engine.changes import carry_over, needs_storing
 from msm_fast.engine.context import Context, digest
 from msm_fast.engine.effects import Flow
+from msm_fast.engine.keeping import move_base
 from msm_fast.engine.live_sessions import LiveSessions
 from msm_fast.engine.live_writing import LiveWriter
 from msm_fast.engine.loading import load, was_ended
-from msm_fast.engine.local import kept_record, move_base
+from msm_fast.engine.local import kept_record
 from msm_fast.engine.relocation import move_home
 from msm_fast.engine.rotating import bring_along
 from msm_fast.engine.serialization import StaysLocal, encode_attributes

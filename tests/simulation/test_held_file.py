@@ -10,7 +10,7 @@ import pytest
 from msm_fast import DistributionState, NearCacheSettings, Reconnect, SessionId, SessionUnavailable
 from msm_fast.drivers.sqlite_store import SqliteStore
 from msm_fast.engine.events import Event
-from msm_fast.engine.local import end_locally
+from msm_fast.engine.keeping import end_locally
 from msm_fast.local_store import LocalRecord
 from msm_fast.session import LocalKind
 from tests.simulation.driver import SimulatedDriver
