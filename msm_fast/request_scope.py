@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from enum import Enum
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -78,9 +78,6 @@ class RequestLife(Budget):
         "takes_lock",
     )
 
-    _new_turn: Callable[[], Any]
-    """Makes the lock of the thread, or task, of those of this request, that looks the session up or saves it."""
-
     def __init__(
         self, manager: SessionManager | AsyncSessionManager, cookie_value: str | None, method: str, uri: str
     ) -> None:
@@ -117,6 +114,10 @@ class RequestLife(Budget):
     def is_learned_of(self) -> bool:
         """Whether a save tells something even if it stores nothing: locking="auto" learns what requests do."""
         return self._rules.learns
+
+    def _new_turn(self) -> Any:
+        """Return the lock of the thread, or task, of those of this request, that looks the session up or saves it."""
+        raise NotImplementedError
 
     def _find(self) -> SessionState | None:
         """Look the session up, when it is first used."""
@@ -172,7 +173,6 @@ class RequestScope(RequestLife):
     __slots__ = ()
 
     _manager: SessionManager
-    _new_turn = threading.RLock  # a listener of this thread may look, too
 
     def save(self) -> SaveResult:
         """Store what changed; a session that the request never looked at costs nothing.
@@ -212,6 +212,9 @@ class RequestScope(RequestLife):
         lock = self._give_lock()
         if lock is not None:
             self._manager._leave(lock)
+
+    def _new_turn(self) -> threading.RLock:
+        return threading.RLock()  # a listener of this thread may look, too
 
     def _find(self) -> SessionState | None:
         if not self._rules.locks:
@@ -261,7 +264,6 @@ class AsyncRequestScope(RequestLife):
     __slots__ = ("_error",)
 
     _manager: AsyncSessionManager
-    _new_turn = asyncio.Lock
 
     def __init__(self, manager: AsyncSessionManager, cookie_value: str | None, method: str, uri: str) -> None:
         super().__init__(manager, cookie_value, method, uri)
@@ -327,6 +329,9 @@ class AsyncRequestScope(RequestLife):
         lock = self._give_lock()
         if lock is not None:
             await self._manager._release(lock, self)
+
+    def _new_turn(self) -> asyncio.Lock:
+        return asyncio.Lock()
 
     def _find(self) -> SessionState | None:
         if self._error is not None:
