@@ -97,6 +97,8 @@ class Context:
         self.local: LocalStore = (
             MemoryStore(settings.near_cache, clock=clock.monotonic) if local_store is None else local_store
         )
+        self.is_local_shared = local_store is not None
+        """Whether other workers of this host may have the same."""
         self.local_failing_since: float | None = None
         """Since when a reconnection has found that the local store, or part of it, cannot be read; None: it can."""
         self.distribution = DistributionSwitch(

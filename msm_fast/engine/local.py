@@ -45,10 +45,10 @@ def is_only_in_cluster(ctx: Context, session_id: SessionId) -> bool:
     """Whether nodes answer again, though sessions do not go there yet, and this one is not kept here.
 
     Another worker of this host may have stored it there already, and have dropped what was kept here of it: what this
-    one last saw in the cluster is from before that.
+    one last saw in the cluster is from before that. Where nobody shares the local store, it is what this one stored.
     Raises: as `kept_record`.
     """
-    return ctx.distribution.can_reconnect and kept_record(ctx, session_id) is None
+    return ctx.is_local_shared and ctx.distribution.can_reconnect and kept_record(ctx, session_id) is None
 
 
 def drop_kept(ctx: Context, session_id: SessionId, generation: int) -> None:

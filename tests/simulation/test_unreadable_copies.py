@@ -7,6 +7,7 @@ import pytest
 
 from msm_fast import DistributionState, Event, NearCacheSettings, SessionUnavailable, UnknownFormat
 from msm_fast.engine.exchanging import probe
+from msm_fast.local_store import MemoryStore
 from tests.simulation.driver import SimulatedDriver
 from tests.simulation.sticky_worker import StickyWorker
 from tests.simulation.test_falling_back import LOCAL, REPLAY, change, heal, lose
@@ -205,7 +206,8 @@ def test_what_this_worker_has_seen_before_does_not_stand_in_for_it(
 
 
 def test_nor_does_it_on_the_way_back_from_an_outage(driver: SimulatedDriver, make_worker: MakeWorker) -> None:
-    behind, ahead = make_worker(**BEHIND, **LOCAL), make_worker(**AHEAD)
+    shared = MemoryStore(NearCacheSettings(), clock=driver.clock.monotonic)
+    behind, ahead = Worker(driver, make_settings(**BEHIND, **LOCAL), 1, shared), make_worker(**AHEAD)
     session_id = behind.store(user="ada")
     lose(driver, behind)
     for node in driver.nodes.values():
