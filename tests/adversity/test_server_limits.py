@@ -285,7 +285,7 @@ def test_a_server_without_cas_values_is_told_once_and_left_alone(cluster: Cluste
         mode = {"sticky": is_sticky, "backup": "sync"}
         worker = cluster.worker_on(nodes_with(cluster, n1=unable), reconnect=Reconnect(first=60), **mode)
         worker.subscribe(events.append)
-        visitors = [cluster.visitor(worker) for _ in range(6)]
+        visitors = [cluster.visitor(worker) for _ in range(20)]
         for n, visitor in enumerate(visitors):
             assert visitor.post(n=n).status == "stored"
             assert visitor.post(changed=True).status == "stored"
