@@ -28,17 +28,18 @@ def test_when_the_store_fails_the_answer_is_503_and_the_cookie_stays(
     assert browser.cookie == kept
 
 
+async def look(scope: Any) -> None:
+    scope["session"]["seen"] = True
+    await scope["session"].save()
+
+
 def test_so_is_the_answer_when_tasks_of_a_group_look_at_it(
     browse: Callable[..., Browser], failing: type[Failing]
 ) -> None:
     async def app(scope: Any, receive: Any, send: Any) -> None:
-        async def look() -> None:
-            scope["session"]["seen"] = True
-            await scope["session"].save()
-
         async with anyio.create_task_group() as outer, anyio.create_task_group() as inner:
-            outer.start_soon(look)
-            inner.start_soon(look)
+            outer.start_soon(look, scope)
+            inner.start_soon(look, scope)
 
     browser = browse(app)
     browser.cookie = str(SessionId.generate())
@@ -50,15 +51,11 @@ def test_but_not_when_another_of_them_fails_for_another_reason(
     browse: Callable[..., Browser], failing: type[Failing]
 ) -> None:
     async def app(scope: Any, receive: Any, send: Any) -> None:
-        async def look() -> None:
-            scope["session"]["seen"] = True
-            await scope["session"].save()
-
         async def fail() -> None:
             raise RuntimeError("broken")
 
         async with anyio.create_task_group() as group:
-            group.start_soon(look)
+            group.start_soon(look, scope)
             group.start_soon(fail)
 
     with pytest.raises(Exception, match="unhandled errors in a TaskGroup") as raised:
