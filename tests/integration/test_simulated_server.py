@@ -85,7 +85,7 @@ def told(reply: Reply, first_cas: int) -> tuple[Any, ...]:
     return reply.status, reply.value, reply.client_flags, reply.cas and reply.cas - first_cas
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(batches=st.lists(st.lists(commands(), min_size=1, max_size=5), max_size=6))
 def test_it_answers_as_memcached_does(exchange: Exchange, batches: list[list[MakeCommand]]) -> None:
     *_, begin, version = exchange([wire.delete(b"a"), wire.delete(b"b"), wire.store(b"c", b"", 0, 0), wire.version()])

@@ -172,7 +172,7 @@ DOCUMENTED = (MsmError, TypeError, ValueError, KeyError, IndexError, AttributeEr
 
 @pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: getattr(entry, "__qualname__", "?"))
 @given(arguments=arguments)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_any_arguments_give_a_result_or_a_documented_error(entry, arguments):
     try:
         entry(*arguments)
@@ -214,7 +214,7 @@ class Meddler:
 
 
 @given(actions, actions, st.integers(1, 4), st.integers(1, 60))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_keys_and_values_that_meddle_leave_a_cache_that_keeps_its_budgets(outer, inner, max_entries, max_bytes):
     cache = NearCache(max_entries, max_bytes)
     todo = list(inner)

@@ -21,7 +21,7 @@ attributes = st.dictionaries(texts, values, max_size=5)
 bodies = attributes.map(lambda values: AttributeMap(values).encode()[0])
 records = bodies.map(lambda body: encode_record(b"k", body, generation=1, created_ms=2, accessed_ms=3, lineage=(4, 5)))
 ids = st.from_regex(slow_session_id.GRAMMAR, fullmatch=True).map(str.encode)
-more_examples = settings(max_examples=300, deadline=None)
+more_examples = settings(max_examples=300)
 
 
 def outcome(call, *arguments):

@@ -289,4 +289,4 @@ class MapLikeTheSlowOne(RuleBasedStateMachine):
 
 
 TestMapLikeTheSlowOne = MapLikeTheSlowOne.TestCase
-TestMapLikeTheSlowOne.settings = settings(max_examples=25, stateful_step_count=25, deadline=None)
+TestMapLikeTheSlowOne.settings = settings(max_examples=25, stateful_step_count=25)
