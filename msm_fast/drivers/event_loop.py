@@ -66,7 +66,8 @@ class LoopHome:
     def _move(self, loop: asyncio.AbstractEventLoop) -> None:
         if self._loop is not None and not self._loop.is_closed():
             raise WrongEventLoop(
-                "this manager serves another event loop, which is not closed yet; make one manager for each loop"
+                "this manager serves another event loop, which is not closed yet; make one manager for each loop, or "
+                "one application whose middleware makes it"
             )
         self._loop = loop
         self._on_move()

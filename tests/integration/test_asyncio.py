@@ -200,7 +200,7 @@ def test_a_second_loop_is_refused_while_the_first_lives_and_served_when_that_is_
     manager = AsyncSessionManager(text_of(nodes), timeouts=UNHURRIED)
     first, second = asyncio.new_event_loop(), asyncio.new_event_loop()
     cookie = first.run_until_complete(put(manager, n=1))
-    with pytest.raises(WrongEventLoop, match="one manager for each loop"):
+    with pytest.raises(WrongEventLoop, match="one manager for each loop, or one application whose middleware"):
         second.run_until_complete(seen(manager, cookie))
     first.run_until_complete(manager._driver.close(5))
     first.close()
