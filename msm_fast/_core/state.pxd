@@ -51,7 +51,6 @@ cdef class SessionState:
     cdef public object local_generation
     cdef public dict unencodable
     cdef public bint must_store
-    cdef public bint has_moved
     cdef public bint is_being_saved
     cdef public bint must_store_again
     cdef public str moved_from

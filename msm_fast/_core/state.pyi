@@ -72,7 +72,6 @@ class SessionState:
     local_generation: int
     unencodable: dict[str, object] | None
     must_store: bool
-    has_moved: bool
     is_being_saved: bool
     must_store_again: bool
     moved_from: str | None
@@ -106,7 +105,7 @@ class SessionState:
         local_kind: _LocalKind | None = None,
         local_generation: int = 0,
         must_store: bool = False,
-        has_moved: bool = False,
+        moved_from: str | None = None,
         is_new: bool = True,
         is_live: bool = False,
         merge_base: bytes | None = None,

@@ -105,14 +105,14 @@ cdef class SessionState:
     it is kept locally; None for a distributed session. local_generation: of its record in the local store; 0: there is
     none. unencodable: what of its attributes cannot be encoded, by name, as it was found or last kept in this process;
     None where all can. must_store: save even if no attribute changed: the session moved, a copy is missing, a lifetime
-    was set. has_moved: its node could not be used: the next generation must beat any that the old node may still
-    accept. is_being_saved: a save of it is on its way, so that its id must stay as it is. must_store_again: what was
-    set meanwhile is for the next save. moved_from: the node that it was moved from last. retired: ids this session had
-    before it was invalidated or got a new one; their copies go when it is saved. retired_max_inactive_s: how long those
-    may live unused; 0: for ever. is_new: made in this request, not loaded. is_ended: invalidated, here or by another
-    request, and nothing written since. rotated_from: what was stored under the id before the new one, as far as it is
-    known. merge_base: the encoded attributes that its own changes go back to, where the attributes themselves do not
-    know. epoch: how often the distribution had been taken up again when it was found.
+    was set. moved_from: the node that it leaves with its next save, since that could not be used, or drains: its next
+    generation must beat any that the old node may still accept; None: none. is_being_saved: a save of it is on its way,
+    so that its id must stay as it is. must_store_again: what was set meanwhile is for the next save. retired: ids this
+    session had before it was invalidated or got a new one; their copies go when it is saved. retired_max_inactive_s:
+    how long those may live unused; 0: for ever. is_new: made in this request, not loaded. is_ended: invalidated, here
+    or by another request, and nothing written since. rotated_from: what was stored under the id before the new one, as
+    far as it is known. merge_base: the encoded attributes that its own changes go back to, where the attributes
+    themselves do not know. epoch: how often the distribution had been taken up again when it was found.
 
     Of a sticky session there is one in a worker, which all its requests share. is_live: it lives in this worker, which
     has the last word on whether it exists. was_ended: another request that shares it has ended it; nothing of it is
@@ -144,7 +144,7 @@ cdef class SessionState:
         str local_kind=None,
         local_generation=0,
         bint must_store=False,
-        bint has_moved=False,
+        str moved_from=None,
         bint is_new=True,
         bint is_live=False,
         bytes merge_base=None,
@@ -164,7 +164,7 @@ cdef class SessionState:
         self.local_kind = local_kind
         self.local_generation = local_generation
         self.must_store = must_store
-        self.has_moved = has_moved
+        self.moved_from = moved_from
         self.is_new = is_new
         self.is_live = is_live
         self.merge_base = merge_base
@@ -224,7 +224,7 @@ cdef class SessionState:
         twin.stored, twin.body, twin.epoch = self.stored, self.body, self.epoch
         twin.local_kind, twin.local_generation = self.local_kind, self.local_generation
         twin.unencodable = self.unencodable
-        twin.must_store, twin.has_moved, twin.moved_from = self.must_store, self.has_moved, self.moved_from
+        twin.must_store, twin.moved_from = self.must_store, self.moved_from
         twin.retired, twin.retired_max_inactive_s = self.retired, self.retired_max_inactive_s
         twin.is_new, twin.is_ended, twin.rotated_from = self.is_new, self.is_ended, self.rotated_from
         twin.is_live, twin.was_ended, twin.touch_at = self.is_live, self.was_ended, self.touch_at

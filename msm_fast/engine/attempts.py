@@ -287,7 +287,7 @@ def next_write(ctx: Context, state: SessionState, body: bytes, progress: Progres
     unseen = ABSENT if progress.expected is None else UNKNOWN
     known = progress.expected or {}
     generation = next_generation(progress.generation)
-    if state.has_moved:
+    if state.moved_from is not None:
         generation = max(generation, next_generation(progress.base_generation, BEATS_THE_OLD_HOME))
     key = ctx.storage_key(state.session_id)
     lineage = (ctx.nonce(), *progress.lineage)[:LINEAGE]

@@ -128,7 +128,8 @@ class LiveSessions:
             live.take_lifetimes(found.max_inactive_s, found.absolute_lifetime_s)
             live.stored, live.local_generation = found.stored, found.local_generation
             live.must_store |= found.must_store
-            live.has_moved |= found.has_moved
+            if found.moved_from is not None:
+                live.moved_from = found.moved_from
 
     def _knows(self, live: SessionState, found: SessionState) -> bool:
         """Whether what was found is what the live session stands on, or something older."""

@@ -194,7 +194,7 @@ class LiveWriter:
         assert view.stored is not None
         if state.stored is None or view.stored.nonce not in state.stored.lineage:
             state.stored = view.stored
-        state.has_moved = False
+        state.moved_from = None
         state.take_lifetimes(view.max_inactive_s, view.absolute_lifetime_s)
         state.session_id = state.session_id.with_node(view.session_id.node)
         self._live.note_touched(state)
@@ -276,7 +276,7 @@ def _snapshot(ctx: Context, state: SessionState) -> SessionState:
         stored=state.stored,
         body=state.body,
         must_store=True,
-        has_moved=state.has_moved,
+        moved_from=state.moved_from,
         is_live=True,
         merge_base=state.stored.body if state.stored else b"",
         local_generation=state.local_generation,

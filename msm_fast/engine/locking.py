@@ -166,8 +166,8 @@ def _is_leaving(ctx: Context, state: SessionState) -> bool:
 
     Until then its lock is there: other workers may not have been told yet that the node drains.
     """
-    node = state.moved_from or ""
-    return state.has_moved and node in ctx.topology.draining and ctx.health.is_steady(node)
+    node = state.moved_from
+    return node is not None and node in ctx.topology.draining and ctx.health.is_steady(node)
 
 
 def _add(ctx: Context, lock: SessionLock) -> wire.Command:

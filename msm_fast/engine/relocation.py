@@ -28,7 +28,7 @@ def move_home(ctx: Context, state: SessionState, new_home: str) -> None:
     state.must_store = True
     if state.stored is None or old_home is None:  # the id may be from an outage, before the session had a node
         return
-    state.has_moved, state.moved_from = True, old_home
+    state.moved_from = old_home
     name = digest(state.session_id)
     ctx.counters.add("relocated")
     ctx.tell(

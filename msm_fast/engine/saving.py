@@ -213,7 +213,7 @@ def _commit_superseded(ctx: Context, state: SessionState, write: Write, body: by
     state.note_lifetimes_stored()
     state.stored = Stored(write.generation, write.lineage, {}, body)
     state.body = body
-    state.must_store = state.has_moved = False
+    state.must_store, state.moved_from = False, None
     state.own_nonces = frozenset()
     ctx.forget(write.key)
     return SaveResult(status, home or None)

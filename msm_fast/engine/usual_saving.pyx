@@ -110,7 +110,7 @@ cdef class UsualSaving(UsualWay):
             or not self._health.is_quiet
             or self._is_draining
             or self._defers_backups
-            or state.has_moved
+            or state.moved_from is not None
             or state.own_nonces
             or (stored is not None and stored.corrupt)
         ):
@@ -195,7 +195,7 @@ cdef class UsualSaving(UsualWay):
         state.note_lifetimes_stored()
         state.stored = Stored(generation, lineage, copies, body)
         state.body = body
-        state.must_store = state.has_moved = False
+        state.must_store, state.moved_from = False, None
         state.own_nonces = NONE
         near = NearCopy(
             record,
