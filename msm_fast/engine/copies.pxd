@@ -13,7 +13,6 @@ cdef class Copy:
     cdef readonly Record record
     cdef readonly object version
     cdef readonly object nonce
-    cdef readonly long long ttl_s
 
 
 cpdef bint is_over(Essentials own, Record record) except -1

@@ -38,23 +38,21 @@ cdef unsigned long long LAST_GENERATION = GENERATION_MAX
 cdef class Copy:
     """One node's copy of a session, as a reply brought it.
 
-    size: of the record as it came. version: with the node's life. ttl_s: what was left of the item's life before this
-    request.
+    size: of the record as it came. version: with the node's life.
     """
 
-    def __init__(self, size, Record record not None, version, nonce, ttl_s):
+    def __init__(self, size, Record record not None, version, nonce):
         self.size = size
         self.record = record
         self.version = version
         self.nonce = nonce
-        self.ttl_s = ttl_s
 
 
 def read_copy(ctx, Replies replies not None, bytes key not None):
     """Return the copy in the first reply, which has a value. Raises: CorruptRecord, UnknownFormat."""
     cdef Reply reply = replies[0]
     record = ctx.records.decode(reply.value, key)
-    return Copy(len(reply.value), record, version_of(replies.life, reply.cas), reply.client_flags, reply.ttl_s)
+    return Copy(len(reply.value), record, version_of(replies.life, reply.cas), reply.client_flags)
 
 
 cpdef bint is_over(Essentials own, Record record) except -1:

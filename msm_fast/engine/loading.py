@@ -236,7 +236,7 @@ def _note_unchanged(ctx: Context, findings: Findings, key: bytes, node: str, rep
     found = version(replies.life, reply.cas)
     if not near.is_copy(node, found, reply.client_flags):
         return False
-    findings.copies[node] = Copy(near.size, near.record(ctx.records, key), found, reply.client_flags, reply.ttl_s)
+    findings.copies[node] = Copy(near.size, near.record(ctx.records, key), found, reply.client_flags)
     findings.failed.discard(node)
     ctx.counters.add("validated")
     return True
@@ -314,16 +314,15 @@ def _let_tombstones_live(ctx: Context, key: bytes, findings: Findings, ttl_s: in
 
     Each has to outlive any copy that is left, which may live for longer than ttl_s, or was just touched as well.
     """
-    ended = [copy for copy in findings.copies.values() if copy.record.is_tombstone]
+    ended = {node: copy for node, copy in findings.copies.items() if copy.record.is_tombstone}
     if not ended:
         return
-    nonces = {copy.nonce for copy in ended}
+    nonces = {copy.nonce for copy in ended.values()}
     has_left_any = len(ended) < len(findings.copies) or any(n not in nonces for _, n in findings.peeked.values())
-    if not ttl_s or (not has_left_any and all(copy.ttl_s <= ttl_s for copy in ended)):
+    if not ttl_s or (not has_left_any and all(findings.lives[node] <= ttl_s for node in ended)):
         return
-    exptime = ctx.exptime(max(ctx.tombstone_ttl_s(copy.record.max_inactive_s) for copy in ended))
-    nodes = [node for node, copy in findings.copies.items() if copy.record.is_tombstone]
-    nodes += [node for node, (_, nonce) in findings.peeked.items() if nonce in nonces]
+    exptime = ctx.exptime(max(ctx.tombstone_ttl_s(copy.record.max_inactive_s) for copy in ended.values()))
+    nodes = [*ended, *(node for node, (_, nonce) in findings.peeked.items() if nonce in nonces)]
     yield from exchange(ctx, [Batch(node, [wire.get(key, exptime, value=False)]) for node in nodes])
 
 

@@ -235,6 +235,30 @@ def test_it_does_so_also_when_only_the_version_of_that_copy_is_asked_for(
     assert make_worker().load(session_id) is None
 
 
+def test_it_does_so_also_when_its_version_was_asked_for_before_the_rest_of_it(
+    driver: SimulatedDriver, make_worker: MakeWorker
+) -> None:
+    one = make_worker()
+    session = one.create(user="ada")
+    session.max_inactive = 29 * 24 * 3600
+    one.save(session)
+    session_id = session.id
+    backup = backup_of(driver, session_id)
+    away = driver.nodes[backup]
+    logout = loaded(one, session_id)
+    logout.invalidate()
+    away.fault = "refused"
+    one.save(logout)
+    driver.nodes[home_of(session_id)].server.restart()
+    two = make_worker()
+    two.ctx.health.failed(backup, "refused", "refused", driver.clock.monotonic())
+    assert two.load(session_id) is None
+    away.fault = None
+    driver.clock.advance(24 * 3600)
+    assert away.server.peek(key_of(session_id)) is not None
+    assert make_worker().load(session_id) is None
+
+
 def test_asking_for_it_does_not_keep_it_for_ever(driver: SimulatedDriver, make_worker: MakeWorker) -> None:
     worker = make_worker(max_inactive=None)
     session_id = worker.store(user="ada")
