@@ -160,6 +160,12 @@ class Write:
         is_at_home = copy.record.home == home_digest(self.home)
         return life == self.won_in and is_at_home and LINEAGE <= n_since < BEATS_THE_OLD_HOME // 2
 
+    def expect(self, node: str, copy: int) -> None:
+        """Expect this of a node from now on, whatever it was found to have before. copy: as in `expected`."""
+        self.expected[node] = copy
+        self.strange.pop(node, None)
+        self.corrupt -= {node}
+
     def forget_looks(self) -> None:
         """Count no node as looked at since the last write."""
         self.fresh = _NO_NODES

@@ -141,9 +141,7 @@ def _take(ctx: Context, write: Write, batch: Batch, outcome: Outcome) -> None:
     """Note one node's answer."""
     node = batch.node
     if isinstance(outcome, NodeFailure) and outcome.kind == "restarted":
-        write.expected[node] = UNKNOWN
-        write.strange.pop(node, None)
-        write.corrupt -= {node}
+        write.expect(node, UNKNOWN)
     elif isinstance(outcome, NodeFailure) or outcome[0].status == "SERVER_ERROR":
         # After a failed store the server may have dropped the old value as well: its copy counts as gone.
         if not isinstance(outcome, NodeFailure):
@@ -175,14 +173,8 @@ def _take_written(write: Write, node: str, replies: Replies) -> None:
         write.fresh |= {node}
         if node == write.home:
             write.won_in = replies.life
-    elif reply.status == "NF":
-        write.expected[node] = ABSENT
-        write.strange.pop(node, None)
-        write.corrupt -= {node}
-    else:  # EX, NS: not what was expected
-        write.expected[node] = UNKNOWN
-        write.strange.pop(node, None)
-        write.corrupt -= {node}
+    else:  # EX, NS: it has something else than was expected
+        write.expect(node, ABSENT if reply.status == "NF" else UNKNOWN)
 
 
 def _take_second_look(write: Write, node: str, reply: Reply) -> None:
@@ -194,7 +186,7 @@ def _take_second_look(write: Write, node: str, reply: Reply) -> None:
         doubtful.update(other for other, written in write.done.items() if written == UNKNOWN)
     for other in doubtful:
         del write.done[other]
-        write.expected[other] = UNKNOWN
+        write.expect(other, UNKNOWN)
 
 
 def _take_copy(ctx: Context, write: Write, node: str, replies: Replies) -> None:
@@ -228,8 +220,7 @@ def _take_copy(ctx: Context, write: Write, node: str, replies: Replies) -> None:
         write.superseded_by = copy
         write.done[node] = UNKNOWN
         for other in write.expected.keys() - write.done.keys():
-            write.expected[other] = UNKNOWN  # has it gone another way?
-            write.strange.pop(other, None)
+            write.expect(other, UNKNOWN)  # has it gone another way?
     elif write.home in write.done and (
         write.nonce in copy.record.lineage or copy.record.home == home_digest(write.home)
     ):
