@@ -94,20 +94,21 @@ def store(ctx: Context, state: SessionState, begun: Begun | None = None) -> Flow
     Raises: SerializationError, SessionTooLarge, ConflictError and SessionUnavailable where the settings say so.
     """
     result = None
+    if begun is not None:
+        result = yield from _store_in_cluster(ctx, state, begun.writing.epoch, begun)
     while result is None:  # until the cluster is not taken up again just while it is kept here
-        epoch = ctx.distribution.epoch if begun is None else begun.writing.epoch
-        if begun is None and was_tagged(ctx, state):
+        epoch = ctx.distribution.epoch
+        if was_tagged(ctx, state):
             state.local_kind = "tagged"
         if state.local_kind is not None and ctx.distribution.is_on and state.epoch != epoch:
             if state.local_kind == "provisional":
                 return _drop(ctx, state)
             if state.local_kind == "local":  # what was kept here was dumped; this request's own changes are not lost
                 state.local_kind, state.local_generation = None, 0
-        if begun is None and (state.local_kind is not None or not ctx.distribution.is_on):
+        if state.local_kind is not None or not ctx.distribution.is_on:
             result = keep_unless_back(ctx, state, epoch)
         else:
-            result = yield from _store_in_cluster(ctx, state, epoch, begun)
-        begun = None
+            result = yield from _store_in_cluster(ctx, state, epoch, None)
     return result
 
 
