@@ -141,9 +141,9 @@ def note_conflict(ctx: Context, session_id: SessionId, *, is_lost: bool = True) 
     Raises: ConflictError if settings.on_conflict says so, and is_lost: this one has come too late with its changes.
     """
     ctx.counters.add("conflicts")
-    name = digest(session_id)
-    ctx.tell("conflict", f"session {name} was changed by another request first", session=name)
+    ctx.tell_session("conflict", session_id, "was changed by another request first")
     if is_lost and ctx.settings.on_conflict == "error":
+        name = digest(session_id)
         raise ConflictError(
             f"session {name} was changed by another request first; nothing was saved. Load it and try again",
             session=name,

@@ -162,6 +162,11 @@ class Context:
         """Tell an event."""
         self.events.tell(Event(kind, detail, node=node, session=session))
 
+    def tell_session(self, kind: EventKind, session_id: SessionId, what: str, *, node: str | None = None) -> None:
+        """Tell an event of a session. what: what its sentence says after the session's name."""
+        name = digest(session_id)
+        self.tell(kind, f"session {name} {what}", node=node, session=name)
+
     def tell_seldom(self, kind: EventKind, detail: str, *, node: str | None) -> None:
         """Tell an event of a node (None: this host), unless one of that kind was told of it within the last minute."""
         if self.is_first_time((kind, node), TELL_AGAIN_S):

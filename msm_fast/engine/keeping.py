@@ -151,9 +151,8 @@ def _swap(
 
 def _drop_beside(ctx: Context, state: SessionState, error: UnknownFormat) -> SaveResult:
     """Do not store what would take the place of what another worker of this host has kept of the session."""
-    name = digest(state.session_id)
     ctx.counters.add("dropped")
-    ctx.tell("dropped", f"session {name} is not kept here, since others have kept it here: {error}", session=name)
+    ctx.tell_session("dropped", state.session_id, f"is not kept here, since others have kept it here: {error}")
     return SaveResult("failed")
 
 

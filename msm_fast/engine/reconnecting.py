@@ -7,7 +7,7 @@ from dataclasses import replace
 from msm_fast._core.attributes import AttributeMap
 from msm_fast._core.session_id import SessionId
 from msm_fast.engine.changes import differing, lay_over
-from msm_fast.engine.context import TELL_AGAIN_S, Context, digest
+from msm_fast.engine.context import TELL_AGAIN_S, Context
 from msm_fast.engine.effects import Flow, Sleep
 from msm_fast.engine.ending import end_copies
 from msm_fast.engine.exchanging import probe
@@ -129,15 +129,13 @@ def _replay_one(ctx: Context, key: bytes, record: LocalRecord) -> Flow[bool]:
             move_base(ctx, key, ctx.records.decode(record.data, key).body, state)
         ctx.counters.add("replayed")
         if record.live is not None:
-            name = digest(session_id)
-            ctx.tell("dropped", f"session {name} is stored without what of it cannot be encoded", session=name)
+            ctx.tell_session("dropped", session_id, "is stored without what of it cannot be encoded")
     except (SessionUnavailable, UnknownFormat):
         raise
     except (MsmError, StaysLocal) as error:
         ctx.local.delete(key, record.generation)
         ctx.counters.add("dropped")
-        name = digest(session_id)
-        ctx.tell("dropped", f"session {name} cannot be stored in the cluster: {error}", session=name)
+        ctx.tell_session("dropped", session_id, f"cannot be stored in the cluster: {error}")
     return False
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from msm_fast._core.record import Record
-from msm_fast.engine.context import Context, digest
+from msm_fast.engine.context import Context
 from msm_fast.session import SessionState
 
 __all__ = ["follow_home", "move_home"]
@@ -29,11 +29,6 @@ def move_home(ctx: Context, state: SessionState, new_home: str) -> None:
     if state.stored is None or old_home is None:  # the id may be from an outage, before the session had a node
         return
     state.moved_from = old_home
-    name = digest(state.session_id)
     ctx.counters.add("relocated")
-    ctx.tell(
-        "relocated",
-        f"session {name} moves from node {ctx.label(old_home)} to {ctx.label(new_home)}",
-        node=new_home,
-        session=name,
-    )
+    what = f"moves from node {ctx.label(old_home)} to {ctx.label(new_home)}"
+    ctx.tell_session("relocated", state.session_id, what, node=new_home)

@@ -81,9 +81,8 @@ def _fall_back(
 
     may_be_in_cluster: a later request, or a later version of this library, may still be given it.
     """
-    name = digest(session_id)
     ctx.counters.add("fallbacks")
-    ctx.tell("fallback", f"session {name} is served from this host: {error}", session=name)
+    ctx.tell_session("fallback", session_id, f"is served from this host: {error}")
     return find_locally(ctx, session_id, may_be_in_cluster=may_be_in_cluster)
 
 
@@ -121,9 +120,8 @@ def _store_in_cluster(ctx: Context, state: SessionState, epoch: int, begun: Begu
     except SessionUnavailable as error:
         if ctx.settings.on_cluster_lost == "error":
             raise
-        name = digest(state.session_id)
         ctx.counters.add("fallbacks")
-        ctx.tell("fallback", f"session {name} is kept on this host: {error}", session=name)
+        ctx.tell_session("fallback", state.session_id, f"is kept on this host: {error}")
         if state.retired and ctx.distribution.is_on:  # else the reconnection tells the nodes
             with contextlib.suppress(SessionUnavailable):  # then each is told before it is used again
                 yield from end_copies(ctx, state.retired, state.retired_max_inactive_s)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from msm_fast._core.session_id import SessionId
 from msm_fast.engine.changes import carry_over, needs_storing
-from msm_fast.engine.context import Context, digest
+from msm_fast.engine.context import Context
 from msm_fast.engine.effects import Flow
 from msm_fast.engine.keeping import move_base
 from msm_fast.engine.live_sessions import LiveSessions
@@ -233,9 +233,8 @@ class StickySessions:
             self._live.forget(ctx.storage_key(session_id))
             return (yield from self.find(session_id, True))
         except (SessionUnavailable, CorruptRecord) as error:
-            name = digest(session_id)
             ctx.counters.add("fallbacks")
-            ctx.tell("fallback", f"session {name} is served from memory: {error}", session=name)
+            ctx.tell_session("fallback", session_id, f"is served from memory: {error}")
             return self._use(live, ctx.clock.monotonic())
         if found is None:
             self._live.end(session_id)
