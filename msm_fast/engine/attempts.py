@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from msm_fast._core.record import Record
-from msm_fast.engine.context import Context, digest
+from msm_fast.engine.context import Context
 from msm_fast.engine.copies import Copy, encode_state, next_generation
 from msm_fast.engine.relocation import move_home
 from msm_fast.engine.topology import home_digest
@@ -361,7 +361,6 @@ def _copies_elsewhere(ctx: Context, known: dict[str, int], home: str, backups: C
 
 def unavailable(ctx: Context, state: SessionState, progress: Progress) -> SessionUnavailable:
     """Return the error of a session for which no node is left, to be raised; count it."""
-    ctx.counters.add("unavailable")
     down = ctx.health.down()
     nodes = {*down, *progress.lost}
     refused = progress.refused.difference(down)
@@ -370,33 +369,27 @@ def unavailable(ctx: Context, state: SessionState, progress: Progress) -> Sessio
         (nodes - refused, "cannot be reached in the request's time"),
     )
     why = " and ".join(f"{', '.join(map(ctx.label, sorted(group)))} {reason}" for group, reason in reasons if group)
-    return SessionUnavailable(
-        f"session {digest(state.session_id)} could not be saved: {why}; what is stored may be as it was, or as it is "
-        "now",
-        session=digest(state.session_id),
-        nodes=tuple(sorted(nodes)),
-    )
+    what = f"could not be saved: {why}; what is stored may be as it was, or as it is now"
+    return ctx.unavailable(state.session_id, what, nodes)
 
 
 def unreadable(ctx: Context, state: SessionState, nodes: Collection[str]) -> SessionUnavailable:
     """Return the error of a session that others have stored in another format meanwhile, to be raised; count it."""
-    ctx.counters.add("unavailable")
     where = ", ".join(ctx.label(node) for node in sorted(nodes))
-    return SessionUnavailable(
-        f"session {digest(state.session_id)} could not be saved: others have stored it on {where} in a form that this "
-        "process cannot read; that is left as it is",
-        session=digest(state.session_id),
-        nodes=tuple(sorted(nodes)),
+    return ctx.unavailable(
+        state.session_id,
+        f"could not be saved: others have stored it on {where} in a form that this process cannot read; that is left "
+        "as it is",
+        nodes,
     )
 
 
 def outrun(ctx: Context, state: SessionState, progress: Progress) -> SessionUnavailable:
     """Return the error of a request that lost to others until its time was over, to be raised; count it."""
-    ctx.counters.add("unavailable")
-    return SessionUnavailable(
-        f"session {digest(state.session_id)} could not be saved in the request's time (timeouts.request): others had "
-        f"changed it {progress.n_conflicts} times meanwhile; what is stored may be as it was, or as it is now. Let "
-        "fewer requests of one session write at once, or set locking",
-        session=digest(state.session_id),
-        nodes=tuple(sorted(progress.lost)),
+    return ctx.unavailable(
+        state.session_id,
+        f"could not be saved in the request's time (timeouts.request): others had changed it {progress.n_conflicts} "
+        "times meanwhile; what is stored may be as it was, or as it is now. Let fewer requests of one session write at "
+        "once, or set locking",
+        progress.lost,
     )

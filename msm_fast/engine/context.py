@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import random
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 
 from msm_fast._core.attributes import AttributeMap
@@ -26,6 +26,7 @@ from msm_fast.engine.retries import RetryBudget
 from msm_fast.engine.topology import Topology
 from msm_fast.engine.usual_loading import UsualLoading
 from msm_fast.engine.usual_saving import UsualSaving
+from msm_fast.errors import SessionUnavailable
 from msm_fast.forks import take_each
 from msm_fast.local_store import LocalStore, MemoryStore
 from msm_fast.policies import DistributionState
@@ -166,6 +167,15 @@ class Context:
         """Tell an event of a session. what: what its sentence says after the session's name."""
         name = digest(session_id)
         self.tell(kind, f"session {name} {what}", node=node, session=name)
+
+    def unavailable(self, session_id: SessionId, what: str, nodes: Iterable[str]) -> SessionUnavailable:
+        """Return the error of a session that cannot be found, stored or ended now, to be raised; count it.
+
+        what: as for `tell_session`. nodes: those at fault.
+        """
+        self.counters.add("unavailable")
+        name = digest(session_id)
+        return SessionUnavailable(f"session {name} {what}", session=name, nodes=tuple(sorted(nodes)))
 
     def tell_seldom(self, kind: EventKind, detail: str, *, node: str | None) -> None:
         """Tell an event of a node (None: this host), unless one of that kind was told of it within the last minute."""

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from msm_fast._core import wire
 from msm_fast._core.session_id import SessionId
-from msm_fast.engine.context import Context, digest
+from msm_fast.engine.context import Context
 from msm_fast.engine.copies import encode_tombstone
 from msm_fast.engine.effects import Batch, Flow, NodeFailure
 from msm_fast.engine.exchanging import exchange
@@ -64,15 +64,10 @@ def _tell(ctx: Context, batches: list[Batch]) -> Flow[dict[str, NodeFailure]]:
 
 
 def _unavailable(ctx: Context, session_id: SessionId, tried: Iterable[str]) -> SessionUnavailable:
-    ctx.counters.add("unavailable")
-    name = digest(session_id)
-    nodes = tuple(sorted({*ctx.health.down(), *tried}))
-    return SessionUnavailable(
-        f"session {name} is not ended yet: {', '.join(ctx.label(n) for n in nodes)} cannot be reached; they are told "
-        "when they are back, if this process lives until then",
-        session=name,
-        nodes=nodes,
-    )
+    nodes = sorted({*ctx.health.down(), *tried})
+    where = ", ".join(ctx.label(node) for node in nodes)
+    what = f"is not ended yet: {where} cannot be reached; they are told when they are back, if this process lives until"
+    return ctx.unavailable(session_id, f"{what} then", nodes)
 
 
 def _sites(ctx: Context, session_id: SessionId) -> list[str]:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from msm_fast._core.session_id import SessionId
 from msm_fast._core.state import NearCopy
-from msm_fast.engine.context import Context, digest
+from msm_fast.engine.context import Context
 from msm_fast.engine.copies import Copy
 from msm_fast.errors import CorruptRecord, SessionUnavailable, UnknownFormat
 from msm_fast.session import ABSENT, UNKNOWN
@@ -202,15 +202,10 @@ def _n_backups(ctx: Context, session_id: SessionId) -> int:
 def _unavailable(
     ctx: Context, session_id: SessionId, home: str, out_of_reach: set[str], doubted: Collection[str] = ()
 ) -> SessionUnavailable:
-    ctx.counters.add("unavailable")
     silent, old = (", ".join(ctx.label(node) for node in sorted(nodes)) for nodes in (out_of_reach, doubted))
     why = f"{silent} cannot be reached" + (f", {old} may have missed it while away lately" if old else "")
-    return SessionUnavailable(
-        f"session {digest(session_id)} may be on node {ctx.label(home)} or its backups, and {why}; keep the cookie and "
-        "try again",
-        session=digest(session_id),
-        nodes=tuple(sorted(out_of_reach.union(doubted))),
-    )
+    what = f"may be on node {ctx.label(home)} or its backups, and {why}; keep the cookie and try again"
+    return ctx.unavailable(session_id, what, out_of_reach.union(doubted))
 
 
 def is_out_of_step(findings: Findings, best: Copy) -> bool:
