@@ -145,6 +145,24 @@ def test_a_request_that_began_before_the_reconnection_is_not_lost(
     assert read(other, made_meanwhile.id) == {"n": 5}
 
 
+@pytest.mark.parametrize("policy", [LOCAL, REPLAY], ids=["discard", "replay"])
+def test_a_request_that_logged_in_during_the_outage_and_goes_on_after_it_stores_its_session(
+    driver: SimulatedDriver, make_worker: MakeWorker, policy: dict[str, Any]
+) -> None:
+    worker, other = make_worker(**policy), make_worker(**LOCAL)
+    former = worker.store(n=0)
+    session = loaded(worker, former)
+    lose(driver, worker)
+    session.rotate_id()
+    session["user"] = "ada"
+    assert worker.save(session).status == "local"
+    heal(driver, worker)
+    session["page"] = 2
+    assert worker.save(session).status in ("stored", "merged")
+    assert read(other, session.id) == {"n": 0, "user": "ada", "page": 2}
+    assert other.load(former) is None
+
+
 @pytest.mark.parametrize("settings", [LOCAL, REPLAY], ids=["discard", "replay"])
 def test_requests_of_a_session_made_in_the_outage_that_end_after_it_store_one_session(
     driver: SimulatedDriver, make_worker: MakeWorker, settings: dict[str, Any]
