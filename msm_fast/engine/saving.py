@@ -142,8 +142,6 @@ def _write_on(
             raise outrun(ctx, state, progress)  # no node is at fault
         if verdict == "gone" and (progress.lost or progress.away):
             raise unavailable(ctx, state, progress)  # those that cannot be asked may have it
-        if verdict == "gone" and state.is_live:
-            continue  # evicted, or lost in a restart: it lives here
         if verdict in ("ended", "gone"):
             return SaveResult("invalidated")
         was_kept = state.is_live or (state.body and not state.retired)  # under this id, here or there
