@@ -224,14 +224,11 @@ def catch_up(ctx: Context, session_id: SessionId, state: SessionState | None, ke
     They are stored when the request ends. An attribute that was changed there too stays: that was acknowledged. A
     provisional session goes now that the one it stood for can be asked for; one that was changed here and is gone
     from the cluster has ended there.
+    kept: of any other session than one that was ended here.
     Raises: UnknownFormat if what was kept cannot be read here.
     """
-    if kept.kind == "ended":
-        return None
-    if kept.kind == "provisional" or (state is None and kept.base):
-        drop_kept(ctx, session_id, kept.generation)
-        return state
-    mine = state_of_record(ctx, session_id, kept)
+    is_void = kept.kind == "provisional" or (state is None and kept.base)
+    mine = None if is_void else state_of_record(ctx, session_id, kept)
     if mine is None:
         drop_kept(ctx, session_id, kept.generation)
         return state
