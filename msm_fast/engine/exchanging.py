@@ -99,8 +99,7 @@ def wait_after_conflict(ctx: Context, n_lost: int) -> float:
 
     Who won needs a round trip or two. Whoever waited longer with each loss would be overtaken by all that came later.
     """
-    retry = ctx.settings.retry
-    return ctx.rng.random() * _grown(retry.base, 2, min(n_lost, _LOSSES_THAT_COUNT), retry.cap)
+    return jittered_wait(ctx, min(n_lost, _LOSSES_THAT_COUNT))
 
 
 def wait_before_retry(ctx: Context, attempt: int) -> float:

@@ -1,10 +1,12 @@
 """Finding a session while nodes fail, and when they are back."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import pairwise
 
 import pytest
 
-from msm_fast import SessionId, SessionUnavailable
+from msm_fast import Retry, SessionId, SessionUnavailable
+from msm_fast.engine.effects import Exchange, FailureKind
 from tests.simulation.clock import VirtualClock
 from tests.simulation.driver import SimulatedDriver
 from tests.simulation.test_loading import backup_of, holders, home_of, key_of
@@ -190,3 +192,25 @@ def test_two_nodes_of_three_may_go_one_after_the_other(driver: SimulatedDriver, 
         worker.save(session)
         session_id = session.id
     assert holders(driver, session_id) >= {home_of(session_id)}
+
+
+def test_a_connection_that_is_lost_again_and_again_is_tried_at_once_and_then_after_a_wait(
+    driver: SimulatedDriver, make_worker: MakeWorker
+) -> None:
+    worker = make_worker(retry=Retry(attempts=3, base=0.02))
+    session_id = worker.store(user="ada")
+    home = driver.nodes[home_of(session_id)]
+    faults: Iterator[FailureKind] = iter(["reset"] * 3)
+    asked_at = []
+
+    def lose_connection(_: Exchange) -> None:
+        asked_at.append(driver.clock.monotonic())
+        home.fault = next(faults, None)
+
+    driver.before_exchange = lose_connection
+    assert worker.load(session_id) is not None
+    at_once, *later = [after - before for before, after in pairwise(asked_at)]
+    assert len(later) == 2
+    assert min(later) > at_once + 0.001
+    assert worker.ctx.counters.snapshot().retries == 3
+    assert not worker.ctx.health.down()
