@@ -167,7 +167,17 @@ ENTRIES = [
     lambda *arguments: UsualSaving.__new__(UsualSaving).begin(state()),
 ]
 TIMES = ("generation", "created_ms", "accessed_ms")
-DOCUMENTED = (MsmError, TypeError, ValueError, KeyError, IndexError, AttributeError, OverflowError, Boom, ProtocolError)
+DOCUMENTED = (
+    MsmError,
+    TypeError,
+    ValueError,
+    KeyError,
+    IndexError,
+    AttributeError,
+    ArithmeticError,
+    Boom,
+    ProtocolError,
+)
 
 
 @pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: getattr(entry, "__qualname__", "?"))
