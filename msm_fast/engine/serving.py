@@ -113,13 +113,15 @@ def store(ctx: Context, state: SessionState, begun: Begun | None = None) -> Flow
 
 def _store_in_cluster(ctx: Context, state: SessionState, epoch: int, begun: Begun | None) -> Flow[SaveResult | None]:
     """Store what a request changed in the cluster, or here if that fails; None: it has been away and is back."""
-    ended = state.retired
+    ended, node = state.retired, state.moved_from or state.session_id.node
     bring_kept_along(ctx, state)
     try:
         result = yield from save(ctx, state, begun)
     except SessionUnavailable as error:
         if ctx.settings.on_cluster_lost == "error":
             raise
+        if state.stored is not None:  # it is found where it was: it has not moved
+            state.session_id = state.session_id.with_node(node or None)
         ctx.counters.add("fallbacks")
         ctx.tell_session("fallback", state.session_id, f"is kept on this host: {error}")
         if state.retired and ctx.distribution.is_on:  # else the reconnection tells the nodes

@@ -284,6 +284,41 @@ def test_what_was_kept_here_for_a_moment_undoes_nothing_that_was_stored_meanwhil
     assert read(worker, session_id) == {"a": 2, "b": 1, "c": 2, "d": 2}
 
 
+def test_a_session_that_is_kept_here_for_a_moment_is_found_by_its_id_where_the_cluster_has_it(
+    driver: SimulatedDriver, make_worker: MakeWorker
+) -> None:
+    worker, other = make_worker(replicas=0, **LOCAL), make_worker(replicas=0, **LOCAL)
+    driver.nodes["n1"].fault = "refused"
+    session_ids = [worker.store(n=n) for n in range(10)]  # some of them would be on n1
+    heal(driver, worker)
+    for n, session_id in enumerate(session_ids):
+        session = loaded(worker, session_id)
+        for node in driver.nodes.values():
+            node.fault = "timeout"
+        session["late"] = True
+        assert worker.save(session).status == "local"
+        heal(driver, worker)
+        assert session.id == session_id
+        assert read(other, session.id) == {"n": n}
+
+
+def test_so_is_one_that_was_to_leave_a_node_that_drains(driver: SimulatedDriver, make_worker: MakeWorker) -> None:
+    worker, other = make_worker(replicas=0, **LOCAL), make_worker(replicas=0, **LOCAL)
+    session_ids = [worker.store(n=n) for n in range(10)]
+    for drained in (worker, other):
+        drained.ctx.change_topology(drained.ctx.settings, {"n1"})
+    for n, session_id in enumerate(session_ids):
+        if home_of(session_id) == "n1":
+            session = loaded(worker, session_id)
+            for node in driver.nodes.values():
+                node.fault = "timeout"
+            session["late"] = True
+            assert worker.save(session).status == "local"
+            heal(driver, worker)
+            assert session.id == session_id
+            assert read(other, session.id) == {"n": n}
+
+
 def test_a_login_that_could_not_be_stored_for_a_moment_is_stored_by_the_next_request(
     driver: SimulatedDriver, make_worker: MakeWorker
 ) -> None:

@@ -164,6 +164,25 @@ def test_a_request_that_logged_in_during_the_outage_and_goes_on_after_it_stores_
 
 
 @pytest.mark.parametrize("settings", [LOCAL, REPLAY], ids=["discard", "replay"])
+@pytest.mark.parametrize("replicas", [0, 1])
+def test_nor_is_one_of_a_session_that_was_to_be_moved_as_the_cluster_was_lost(
+    driver: SimulatedDriver, make_worker: MakeWorker, replicas: int, settings: dict[str, Any]
+) -> None:
+    worker, other = (make_worker(replicas=replicas, **settings) for _ in range(2))
+    session = loaded(worker, worker.store(n=0))
+    for node in driver.nodes.values():
+        node.fault = "timeout"
+    session["early"] = True
+    assert worker.save(session).status == "local"  # when no node had taken it
+    lose(driver, worker, how="timeout")
+    slow = loaded(worker, session.id)
+    heal(driver, worker)
+    slow["late"] = True
+    assert worker.save(slow).status in ("stored", "merged")
+    assert read(other, session.id)["late"] is True
+
+
+@pytest.mark.parametrize("settings", [LOCAL, REPLAY], ids=["discard", "replay"])
 def test_requests_of_a_session_made_in_the_outage_that_end_after_it_store_one_session(
     driver: SimulatedDriver, make_worker: MakeWorker, settings: dict[str, Any]
 ) -> None:
