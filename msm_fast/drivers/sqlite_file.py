@@ -137,15 +137,7 @@ class SqliteFile:
 
     def _begin(self, db: sqlite3.Connection) -> None:
         """Begin to write. SQLite's own way to wait has ever longer pauses, in which others are quicker every time."""
-        n_tries = 1 if self._writer.is_left_alone else round(_PATIENCE_S / _PAUSE_S)
-        for n_left in reversed(range(n_tries)):
-            try:
-                db.execute("BEGIN IMMEDIATE")
-                return
-            except sqlite3.OperationalError:
-                if not n_left:
-                    raise
-                time.sleep(_PAUSE_S)
+        _execute_in_turn(db, "BEGIN IMMEDIATE", 0.0 if self._writer.is_left_alone else _PATIENCE_S)
 
     def _identify(self) -> _Identities:
         return _identity(self._path), *self._beside()
@@ -158,9 +150,10 @@ class SqliteFile:
             raise sqlite3.ProgrammingError("it is closed")
         self._make()
         identity = _identity(self._path)  # before it is opened: if it is replaced just then, the next use notices
-        db = sqlite3.connect(self._path, timeout=patience_s, isolation_level=None, check_same_thread=False)
+        db = sqlite3.connect(self._path, timeout=0, isolation_level=None, check_same_thread=False)
         try:
-            db.execute("PRAGMA journal_mode = WAL")
+            _execute_in_turn(db, "PRAGMA journal_mode = WAL", patience_s)  # in which SQLite would not wait for others
+            db.execute(f"PRAGMA busy_timeout = {round(1000 * patience_s)}")
             db.execute("PRAGMA synchronous = OFF")  # an outage store: it need not outlive the host's own crash
             db.executescript(self._layout)
         except sqlite3.Error:
@@ -196,6 +189,18 @@ class SqliteFile:
         if self._last_opened not in (None, identity):
             _log.warning("the local store %s was deleted or replaced: what this process kept there is lost", self._path)
         self._was_opened, self._last_opened = True, identity
+
+
+def _execute_in_turn(db: sqlite3.Connection, statement: str, patience_s: float) -> None:
+    """Execute what other processes may hold up, for about so many seconds."""
+    for n_left in reversed(range(max(round(patience_s / _PAUSE_S), 1))):
+        try:
+            db.execute(statement)
+            return
+        except sqlite3.OperationalError:
+            if not n_left:
+                raise
+            time.sleep(_PAUSE_S)
 
 
 class _Connection:

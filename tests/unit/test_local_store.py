@@ -5,6 +5,7 @@ import sqlite3
 import stat
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 
@@ -223,6 +224,24 @@ def test_a_file_is_ours_or_that_of_root_or_we_are_root(
     else:
         with pytest.raises(ConfigurationError, match=r"belongs to this user"):
             SqliteStore(path, NearCacheSettings())
+
+
+def test_a_new_file_is_waited_for_while_another_process_that_starts_at_once_lays_it_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "sessions.db"
+    path.touch()
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        pauses = iter(range(20))
+
+        def pause(_: float) -> None:
+            if next(pauses) == 10:
+                other.execute("COMMIT")
+
+        monkeypatch.setattr("msm_fast.drivers.sqlite_file.time.sleep", pause)
+        with closing(SqliteStore(str(path), NearCacheSettings())) as store:
+            assert len(store) == 0
 
 
 def test_a_file_that_is_held_by_another_too_long_is_said_to_be_unavailable(tmp_path: Path) -> None:
