@@ -133,8 +133,8 @@ cdef class Session:
 
         What is written afterwards starts a new session with a new id.
         """
-        cdef SessionState state = self._now()
         cdef SessionState fresh = self._mint()
+        cdef SessionState state = self._now()
         fresh.retired_max_inactive_s = state.longest_max_inactive_s()
         fresh.retired = _retire(state)
         fresh.is_ended = True
@@ -142,8 +142,8 @@ cdef class Session:
 
     def rotate_id(self):
         """Give the session a new id and let the old one die; call it at login and at every change of privilege."""
-        cdef SessionState state = self._now()
         cdef SessionState fresh = self._mint()
+        cdef SessionState state = self._now()
         cdef tuple retired = _retire(state)
         # Requests that share it must not be given the new id: they came with the old one. Nor must a save on its way.
         if state.is_live or state.is_being_saved:

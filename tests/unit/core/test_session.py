@@ -93,6 +93,40 @@ def test_of_two_threads_that_look_it_up_at_once_both_have_what_the_first_one_fou
     assert session == {"first": 1, "second": 2}
 
 
+def log_in(session):
+    session.rotate_id()
+    session["user"] = "ann"
+
+
+@pytest.mark.parametrize("is_shared", [True, False])
+@pytest.mark.parametrize(
+    ("first", "second", "left"),
+    [
+        (log_in, Session.rotate_id, {"cart": 1, "user": "ann"}),
+        (log_in, Session.invalidate, {}),
+        (Session.invalidate, Session.rotate_id, {}),
+    ],
+    ids=["both give it a new id", "one ends it", "one has ended it"],
+)
+def test_of_two_threads_that_give_it_a_new_id_or_end_it_at_once_none_undoes_what_the_other_does(
+    is_shared, first, second, left
+):
+    minted = []
+
+    def mint():
+        minted.append(1)
+        if len(minted) == 1:
+            first(session)  # as another thread does while this one is here
+        return SessionState(SessionId.generate(), AttributeMap(), 1, 1, 60, 0)
+
+    state = SessionState(SessionId("abc"), AttributeMap({"cart": 1}), 1, 1, 60, 0, local_generation=1)
+    state.is_live = is_shared
+    session = Session(None, mint, state=state)
+    second(session)
+    assert dict(session) == left
+    assert SessionId("abc") in session.state.retired
+
+
 def test_what_a_look_up_raises_is_raised_at_each_use():
     def fail():
         raise LookupError
