@@ -76,7 +76,13 @@ def tag(ctx: Context, state: SessionState, stays: StaysLocal) -> Flow[SaveResult
         end_kept(ctx, session_id, state.retired_max_inactive_s)
     with contextlib.suppress(SessionUnavailable):  # then it is ended here, and the nodes are told when they are back
         yield from end_retired(ctx, state)
-    return stay_local(ctx, state, stays)
+    result = stay_local(ctx, state, stays)
+    if state.stored is not None and result.status == "local":
+        with contextlib.suppress(SessionUnavailable, CorruptRecord):
+            found = yield from load(ctx, state.session_id, True)  # a save that ended just before did not see this here
+            if found is not None:
+                return keep_too(ctx, found, result)
+    return result
 
 
 def stay_local(ctx: Context, state: SessionState, stays: StaysLocal) -> SaveResult:

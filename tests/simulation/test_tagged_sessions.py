@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -197,6 +198,27 @@ def test_what_is_on_its_way_to_the_cluster_when_it_becomes_one_stays_here_with_i
 
     driver.before_exchange = save_meanwhile
     assert worker.save(shopping).status == "local"
+    assert set(read(worker, session_id)) == {"user", "handle", "cart"}
+    assert loaded(worker, session_id).max_inactive == 60
+
+
+def test_what_reaches_the_cluster_just_before_it_is_kept_here_stays_here_with_it_too(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session_id = worker.store(user="ada", page=1)
+    shopping, odd = both_loaded(worker, session_id)
+    shopping["cart"], shopping.max_inactive = [1], 60
+    del shopping["page"]
+    odd["handle"] = Unstorable()
+    swap = worker.ctx.local.swap
+
+    def swap_after_a_save(*swapped: Any) -> bool:
+        monkeypatch.undo()
+        assert worker.save(shopping).status == "stored"
+        return swap(*swapped)
+
+    monkeypatch.setattr(worker.ctx.local, "swap", swap_after_a_save)
+    assert worker.save(odd).status == "local"
     assert set(read(worker, session_id)) == {"user", "handle", "cart"}
     assert loaded(worker, session_id).max_inactive == 60
 
