@@ -286,9 +286,8 @@ class StickySessions:
             if state.body is not before:  # another request that shares it was first
                 body = encode_attributes(ctx, state)
             live = self._live.put(key, state)
-            before = state.body
+            before, state.body = state.body, body  # first: a thread that gives the session a new id may take both along
             state.attributes.mark_saved(body)
-            state.body = body
             state.must_store = False
             if live is not state:  # it was dropped while this request had it
                 self._live.rebase(live, carry_over(ctx, before, body, live.body))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -278,6 +280,47 @@ def test_a_new_id_at_login_ends_the_old_one(driver: SimulatedDriver, worker: Sti
     assert worker.save(login).status == "stored"
     assert worker.load(session_id) is None
     assert dict(loaded(worker, login.id)) == {"cart": ["apple"], "user": "ada"}
+
+
+def save_and_at_line(worker: StickyWorker, session: Session, n: int, act: Callable[[], object]) -> bool:
+    """Save a session, and act as another thread would that has its turn before the n-th line; False: there is none."""
+    lines = itertools.count()
+    has_acted = False
+
+    def trace(frame: Any, event: str, _: object) -> Any:
+        nonlocal has_acted
+        if not frame.f_code.co_filename.endswith("sticky.py"):
+            return None
+        if event == "line" and next(lines) == n:
+            sys.settrace(None)
+            act()
+            has_acted = True
+        return None if has_acted else trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        worker.save(session)
+    finally:
+        sys.settrace(before)
+    return has_acted
+
+
+def test_whenever_a_login_begins_what_another_thread_just_saves_comes_along(make_worker: MakeWorker) -> None:
+    worker, has_met, n = make_worker(route="w1"), True, 0
+    while has_met:
+        session_id = worker.store(cart=[])
+        worker.catch_up()
+        assert change(worker, session_id, cart=["apple"]) == "queued"
+        shopping, login = loaded(worker, session_id), loaded(worker, session_id)
+        shopping["cart"].append("pear")
+        has_met = save_and_at_line(worker, shopping, n, login.rotate_id)
+        worker.catch_up()
+        login.rotate_id()
+        worker.save(login)
+        assert dict(loaded(worker, login.id)) == {"cart": ["apple", "pear"]}
+        n += 1
+    assert n > 10
 
 
 # -- faults
