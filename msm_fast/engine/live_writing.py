@@ -75,6 +75,8 @@ class LiveWriter:
         """Keep a session here that the cluster cannot have, as the policy says."""
         key = self._ctx.storage_key(state.session_id)
         with self._live.lock(key):
+            if state.was_ended:  # by another request, since this one has looked
+                return SaveResult("invalidated")
             result = stay_local(self._ctx, state, stays)
             if state.local_kind == "tagged":
                 self._ctx.behind.discard(key)

@@ -283,6 +283,8 @@ class StickySessions:
             return self._unchanged_at(state.session_id.node)
         key = ctx.storage_key(state.session_id)
         with self._live.lock(key):
+            if state.was_ended:  # since `store_at_once` has looked
+                return _INVALIDATED
             if state.body is not before:  # another request that shares it was first
                 body = encode_attributes(ctx, state)
             live = self._live.put(key, state)

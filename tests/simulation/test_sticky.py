@@ -10,6 +10,10 @@ from typing import Any
 import pytest
 
 from msm_fast import Reconnect, Session
+from msm_fast.engine import sticky
+from msm_fast.engine.context import Context
+from msm_fast.engine.serialization import encode_attributes
+from msm_fast.session import SessionState
 from tests.simulation.driver import SimulatedDriver
 from tests.simulation.sticky_worker import StickyWorker
 from tests.simulation.test_loading import holders, home_of, key_of
@@ -267,6 +271,30 @@ def test_a_request_that_shares_an_ended_session_stores_nothing(driver: Simulated
     worker.save(logout)
     slow["n"] = 1
     assert worker.save(slow).status == "invalidated"
+    worker.catch_up()
+    assert worker.load(session_id) is None
+
+
+@pytest.mark.parametrize("value", [1, object()], ids=["storable", "not"])
+@pytest.mark.parametrize("end", [Session.invalidate, Session.rotate_id])
+def test_a_session_that_another_request_ends_while_it_is_being_saved_stays_ended(
+    make_worker: MakeWorker, monkeypatch: pytest.MonkeyPatch, end: Callable[[Session], None], value: object
+) -> None:
+    worker = make_worker(route="w1", on_unserializable="local_session")
+    session_id = worker.store(user="ada")
+    worker.catch_up()
+    slow, other = loaded(worker, session_id), loaded(worker, session_id)
+    end(other)
+    slow["n"] = value
+
+    def encode_after_that(ctx: Context, state: SessionState) -> bytes:
+        monkeypatch.undo()
+        assert worker.save(other).status in ("invalidated", "stored")
+        return encode_attributes(ctx, state)
+
+    monkeypatch.setattr(sticky, "encode_attributes", encode_after_that)
+    assert worker.save(slow).status == "invalidated"
+    assert worker.load(session_id) is None
     worker.catch_up()
     assert worker.load(session_id) is None
 
