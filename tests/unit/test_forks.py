@@ -1,7 +1,10 @@
 """What managers do in a forked child, of which one part may fail."""
 
+import gc
+import threading
 from collections.abc import Callable
-from types import ModuleType
+from pathlib import Path
+from types import FunctionType, ModuleType
 from typing import Any
 
 import pytest
@@ -45,3 +48,41 @@ def test_no_manager_of_a_child_uses_its_parents_connections_whatever_of_another_
     assert all(connections_of(made) is not old for made, old in zip(managers, before, strict=True))
     assert managers[2]._ctx.missed._lock is not lock_before
     assert len(caplog.records) == 2
+
+
+LOCKS = (type(threading.Lock()), type(threading.RLock()))
+
+
+def locks_of(root: object) -> list[object]:
+    """Return the locks that can be reached from there, but for those of whole modules and classes."""
+    seen: dict[int, object] = {}
+    reached = [root]
+    while reached:
+        thing = reached.pop()
+        if id(thing) not in seen and not isinstance(thing, (ModuleType, type)):
+            seen[id(thing)] = thing
+            reached += (thing.__closure__ or ()) if isinstance(thing, FunctionType) else gc.get_referents(thing)
+    return [thing for thing in seen.values() if isinstance(thing, LOCKS)]
+
+
+@pytest.mark.parametrize(
+    "settings", [{}, {"sticky": True, "route": "a"}, {"locking": "all"}, {"local_store": "sqlite:///sessions"}]
+)
+@pytest.mark.parametrize(("module", "make"), [(manager, SessionManager), (async_manager, AsyncSessionManager)])
+def test_a_child_uses_no_lock_that_another_thread_of_its_parent_may_have_held(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    module: ModuleType,
+    make: Callable[..., Any],
+    settings: dict[str, Any],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    made = make(NODES, **settings)
+    monkeypatch.setattr(module, "_managers", [made])
+    if isinstance(made, AsyncSessionManager):
+        made._threads.start(lambda: None)
+    before = locks_of(made)
+    module._after_fork_in_child()
+    after = {id(lock) for lock in locks_of(made)}
+    assert len(before) > 5
+    assert [lock for lock in before if id(lock) in after] == []
