@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from msm_fast import ConfigurationError, NearCacheSettings, SessionUnavailable
+from msm_fast import ConfigurationError, NearCacheSettings, SessionUnavailable, local_store
 from msm_fast._core.attributes import AttributeMap
+from msm_fast.drivers import sqlite_store
 from msm_fast.drivers.sqlite_store import SqliteStore
 from msm_fast.local_store import LocalRecord, LocalStore, MemoryStore
 from tests.simulation.clock import VirtualClock
@@ -121,6 +122,23 @@ def test_what_says_that_a_session_has_ended_gives_way_to_none_that_lives(
     assert store.dropped == 401 - len(store.all_keys())
     store.delete(b"ended")
     assert store.load(b"ended") is None
+
+
+def test_of_what_says_that_a_session_has_ended_the_oldest_goes_when_there_is_no_room(
+    make_store: MakeStore, clock: VirtualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (local_store, sqlite_store):
+        monkeypatch.setattr(module, "ENDED_BOUNDS", NearCacheSettings(max_sessions=100))
+    store = make_store()
+    store.swap(b"living", 0, record(1, b"data", 0), ttl_s=0)
+    for i in range(400):
+        clock.advance(1)
+        store.swap(b"%d" % i, 0, record(1, b"", int(clock.elapsed * 1000), "ended"), ttl_s=0)
+    kept = store.all_keys()
+    assert 100 <= len(kept) <= 202
+    assert store.dropped == 401 - len(kept)
+    assert b"0" not in kept
+    assert {b"living", b"399"} <= set(kept)
 
 
 def test_a_record_in_memory_is_found_while_it_is_replaced_by_those_who_do_not_wait_for_that() -> None:
@@ -254,4 +272,20 @@ def test_a_file_that_is_held_by_another_too_long_is_said_to_be_unavailable(tmp_p
     other.execute("ROLLBACK")
     assert store.swap(b"key", 0, record(1, b"data", 0), ttl_s=0)
     other.close()
+    store.close()
+
+
+def test_a_file_that_cannot_be_opened_after_a_fork_since_another_holds_it_is_opened_later(tmp_path: Path) -> None:
+    path = tmp_path / "sessions.db"
+    store = SqliteStore(str(path), NearCacheSettings())
+    assert store.swap(b"key", 0, record(1, b"data", 0), ttl_s=0)
+    store._file.close_before_fork()
+    store._file.go_on()
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("PRAGMA locking_mode = EXCLUSIVE")
+    other.execute("BEGIN EXCLUSIVE")
+    with pytest.raises(SessionUnavailable, match="locked"):
+        store.load(b"key")
+    other.close()
+    assert store.load(b"key") == record(1, b"data", 0)
     store.close()

@@ -112,6 +112,24 @@ def test_what_many_threads_cannot_write_keeps_none_of_them_longer_than_one(
     assert len(failures) == 20
 
 
+def test_a_thread_that_uses_the_file_for_too_long_keeps_others_from_it_but_not_waiting(store: SqliteStore) -> None:
+    is_using, may_end = threading.Event(), threading.Event()
+
+    def use() -> None:
+        with store._file.reading():
+            is_using.set()
+            may_end.wait(10)
+
+    thread = threading.Thread(target=use)
+    thread.start()
+    assert is_using.wait(10)
+    with pytest.raises(SessionUnavailable, match="other threads use it for too long"):
+        store.load(b"key")
+    may_end.set()
+    thread.join()
+    assert store.load(b"key") is None
+
+
 def test_it_is_told_once_that_a_file_cannot_be_written_and_once_that_it_can_again(
     store: SqliteStore, other: sqlite3.Connection, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -125,6 +143,41 @@ def test_it_is_told_once_that_a_file_cannot_be_written_and_once_that_it_can_agai
         "cannot be written: database is locked",
         "can be written again",
     ]
+
+
+def test_while_the_file_is_held_what_is_there_outlives_that_something_else_is_deleted(
+    store: SqliteStore, other: sqlite3.Connection
+) -> None:
+    store.delete(b"nothing")
+    store.delete(b"nothing", 7)
+    store.delete(b"key", 7)
+    assert store.all_keys() == [b"key"]
+    assert store.load(b"key") == record(1, b"data", 0)
+
+
+def test_what_has_expired_is_taken_out_of_the_file(store: SqliteStore, path: Path, clock: VirtualClock) -> None:
+    for i in range(50):
+        assert store.swap(b"short %d" % i, 0, record(1, b"data", 0), ttl_s=10)
+    clock.advance(11)
+    for i in range(50):
+        assert store.swap(b"long %d" % i, 0, record(1, b"data", 0), ttl_s=10)
+    with closing(sqlite3.connect(path)) as db:
+        assert db.execute("SELECT count(*) FROM msm_fast_sessions").fetchone() == (50,)
+    assert store.dropped == 0
+
+
+def test_a_child_has_no_value_of_its_parents_that_could_not_be_encoded(store: SqliteStore) -> None:
+    live = AttributeMap({"handle": object()})
+    assert store.swap(b"key", 0, record(1, b"data", 0, "tagged", live=live), ttl_s=60)
+    store.renew_after_fork()
+    assert store.load(b"key") == record(1, b"data", 0, "tagged")
+
+
+def test_a_child_does_not_close_what_its_parent_may_still_use(store: SqliteStore, path: Path) -> None:
+    assert store.swap(b"key", 0, record(1, b"data", 0), ttl_s=0)
+    store.renew_after_fork()
+    assert path.with_name("sessions.db-wal").exists()  # who closes a file last takes that away
+    assert store.load(b"key") == record(1, b"data", 0)
 
 
 def test_a_file_that_is_taken_away_is_made_again_for_its_owner_alone(store: SqliteStore, path: Path) -> None:
@@ -368,6 +421,20 @@ def test_processes_lose_nothing_of_each_others_when_what_is_beside_the_file_is_d
             assert two("other") == 150
             assert one("again") == 200
             assert two("last") == 250
+
+
+@pytest.mark.parametrize("deleted", [["-wal"], ["-shm"], ["-wal", "-shm"]])
+def test_two_processes_lose_nothing_of_each_others_when_what_is_beside_the_file_is_deleted(
+    path: Path, deleted: list[str]
+) -> None:
+    with another_process(path) as one, another_process(path) as two:
+        one("before")
+        assert two("too") == 100
+        for suffix in deleted:
+            path.with_name(path.name + suffix).unlink()
+        assert one("after") == 150
+        assert two("again") == 200
+        assert one("last") == 250
 
 
 def test_they_lose_nothing_when_one_notices_only_after_another_has_ended(path: Path) -> None:
