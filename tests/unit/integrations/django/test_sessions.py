@@ -138,6 +138,55 @@ def test_saving_an_ended_session_is_an_update_error() -> None:
     assert slow["colour"] == "red"
 
 
+@pytest.mark.parametrize("is_in_loop", [False, True])
+def test_what_a_session_held_can_still_be_read_once_it_is_deleted(is_in_loop: bool) -> None:
+    store = stored(user="ada")
+    key = store.session_key
+    asyncio.run(store.adelete()) if is_in_loop else store.delete()
+    assert not store.exists(key)
+    assert store["user"] == "ada"
+
+
+@pytest.mark.parametrize("is_in_loop", [False, True])
+def test_a_session_of_a_key_that_is_not_known_is_stored_when_that_is_cycled(is_in_loop: bool) -> None:
+    unknown = "0123456789abcdef0123456789abcdef"
+    store = SessionStore(unknown)
+    store["user"] = "ada"
+    asyncio.run(store.acycle_key()) if is_in_loop else store.cycle_key()
+    assert store.session_key not in (None, unknown)
+    assert dict(SessionStore(store.session_key).items()) == {"user": "ada"}
+
+
+@pytest.mark.parametrize("is_in_loop", [False, True])
+def test_a_session_that_was_just_made_is_one_that_the_client_is_told_of(is_in_loop: bool) -> None:
+    store = SessionStore()
+    asyncio.run(store.acreate()) if is_in_loop else store.create()
+    assert store.modified
+    assert store.exists(store.session_key)
+
+
+def test_what_is_written_over_a_session_that_has_ended_is_stored_under_no_other_key() -> None:
+    store = stored(user="ada")
+    key = store.session_key
+    slow = SessionStore(key)
+    slow.clear()
+    slow["colour"] = "red"
+    store.delete()
+    for _ in range(2):
+        with pytest.raises(UpdateError):
+            slow.save()
+        assert slow.session_key == key
+
+
+def test_a_loop_is_asked_which_sessions_there_are() -> None:
+    store = stored(user="ada")
+    assert asyncio.run(store.aexists(store.session_key))
+    assert not asyncio.run(store.aexists("0123456789abcdef0123456789abcdef"))
+    assert not asyncio.run(store.aexists(None))
+    with pytest.raises(CreateError):
+        asyncio.run(SessionStore(store.session_key).asave(must_create=True))
+
+
 def test_after_a_flush_a_new_session_begins() -> None:
     store = stored(user="ada")
     old = store.session_key
@@ -149,12 +198,13 @@ def test_after_a_flush_a_new_session_begins() -> None:
     assert dict(SessionStore(store.session_key).items()) == {"user": "grace"}
 
 
-def test_what_was_cleared_is_replaced_by_what_is_written_then() -> None:
+@pytest.mark.parametrize("is_in_loop", [False, True])
+def test_what_was_cleared_is_replaced_by_what_is_written_then(is_in_loop: bool) -> None:
     store = stored(user="ada", cart=[1])
     again = SessionStore(store.session_key)
     again.clear()
     again["user"] = "grace"
-    again.save()
+    asyncio.run(again.asave()) if is_in_loop else again.save()
     assert dict(SessionStore(store.session_key).items()) == {"user": "grace"}
 
 
@@ -219,6 +269,7 @@ def test_a_manager_is_used_again_when_its_loop_has_ended() -> None:
         return managers().for_loop()
 
     assert asyncio.run(ask()) is asyncio.run(ask())
+    assert len(managers()._for_loops) == len(managers()._ends) == 1
 
 
 def test_one_manager_that_stops_stops_them_all() -> None:
