@@ -1,12 +1,13 @@
 """What a request's scope does with its session, without nodes; with locks see tests/integration/test_locking.py."""
 
+import asyncio
 import gc
 import weakref
 from collections.abc import Callable, Iterator
 
 import pytest
 
-from msm_fast import Event, Session, SessionManager
+from msm_fast import AsyncSessionManager, Event, Session, SessionManager
 
 
 @pytest.fixture
@@ -48,7 +49,10 @@ def test_an_ignored_request_makes_no_session(manager: SessionManager) -> None:
     assert manager.statistics().created == 0
 
 
-def test_a_change_that_is_ignored_is_told_once(manager: SessionManager, session_id: str) -> None:
+@pytest.mark.parametrize("change", [write, Session.clear, Session.invalidate])
+def test_a_change_that_is_ignored_is_told_once(
+    manager: SessionManager, session_id: str, change: Callable[[Session], None]
+) -> None:
     told: list[Event] = []
     manager.subscribe(told.append)
     with manager.request(session_id, "GET", "/logo.png") as session:
@@ -56,11 +60,31 @@ def test_a_change_that_is_ignored_is_told_once(manager: SessionManager, session_
     assert told == []
     for _ in range(2):
         with manager.request(session_id, "GET", "/logo.png") as session:
-            session["user"] = "grace"
+            change(session)
     (event,) = told
     assert event.kind == "ignored_change"
     assert "GET /logo.png" in event.detail
     assert session_id not in event.detail
+
+
+@pytest.mark.parametrize("change", [write, Session.clear, Session.invalidate])
+def test_a_change_that_is_ignored_in_an_event_loop_is_told_once(change: Callable[[Session], None]) -> None:
+    told: list[Event] = []
+
+    async def serve() -> None:
+        async with AsyncSessionManager(ignore_requests=r".*\.png") as manager:
+            manager.subscribe(told.append)
+            async with manager.request(None) as session:
+                session["user"] = "ada"
+            for _ in range(2):
+                async with manager.request(session.id, "GET", "/logo.png") as ignored:
+                    change(ignored)
+            found = await manager.load(session.id)
+            assert found is not None
+            assert dict(found) == {"user": "ada"}
+
+    asyncio.run(serve())
+    assert [event.kind for event in told] == ["ignored_change"]
 
 
 def is_learned(manager: SessionManager, path: str) -> bool:
@@ -74,6 +98,21 @@ def test_auto_learns_from_requests_that_were_given_a_session(manager: SessionMan
     with manager.request(session_id, "GET", "/page?n=2") as session:
         session["user"] = "grace"
     assert not is_learned(manager, "/page")
+
+
+def test_auto_learns_so_in_an_event_loop_too() -> None:
+    async def serve() -> None:
+        async with AsyncSessionManager(locking="auto") as manager:
+            async with manager.request(None) as session:
+                session["user"] = "ada"
+            async with manager.request(session.id, "GET", "/page") as found:
+                found.get("user")
+            assert not manager._rules.needs_lock("GET", "/page")
+            async with manager.request(session.id, "GET", "/page") as found:
+                found["user"] = "grace"
+            assert manager._rules.needs_lock("GET", "/page")
+
+    asyncio.run(serve())
 
 
 @pytest.mark.parametrize("change", [Session.invalidate, Session.rotate_id, Session.clear])

@@ -48,6 +48,11 @@ def test_every_attribute_can_be_set() -> None:
     )
 
 
+def test_an_attribute_that_is_not_wanted_is_not_said() -> None:
+    cookie = CookieSettings(http_only=False, same_site=None)
+    assert cookie.header(ID, is_https=False) == f"session={ID}; Path=/"
+
+
 def test_a_deletion_has_the_same_name_path_and_domain() -> None:
     cookie = CookieSettings(path="/shop", domain="example.org")
     assert cookie.deletion(is_https=False) == (
@@ -67,6 +72,7 @@ def test_a_deletion_has_the_same_name_path_and_domain() -> None:
         {"path": ""},
         {"path": "shop"},
         {"domain": "a;b"},
+        {"domain": b"example.org"},
         {"domain": "example.org example.com"},
         {"secure": "yes"},
         {"http_only": None},
