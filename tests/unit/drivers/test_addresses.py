@@ -148,8 +148,10 @@ def test_an_address_that_failed_is_tried_last_also_after_the_next_lookup(
     book: AddressBook, name_server: NameServer
 ) -> None:
     book.of(NODE, LONG_S)
+    name_server.answers.clear()
     book.note_failure(NODE, address(1))
     assert book.of(NODE, 0) == [address(2), address(1)]
+    name_server.answers.set()
     book.refresh(NODE, LONG_S)
     assert book.of(NODE, 0) == [address(2), address(1)]
 
@@ -161,6 +163,15 @@ def test_after_a_failure_the_host_is_looked_up_again_in_the_background(
     name_server.hosts[NODE.host] = [address(7)]
     book.note_failure(NODE, address(1))
     wait_until(lambda: book.of(NODE, 0) == [address(7)])
+
+
+def test_a_host_that_is_looked_up_again_is_waited_for(book: AddressBook, name_server: NameServer) -> None:
+    book.of(NODE, LONG_S)
+    name_server.hosts[NODE.host] = [address(7)]
+    threading.Timer(0.02, name_server.answers.set).start()
+    name_server.answers.clear()
+    book.refresh(NODE, LONG_S)
+    assert book.of(NODE, 0) == [address(7)]
 
 
 def test_what_was_known_stays_while_a_host_cannot_be_looked_up(book: AddressBook, name_server: NameServer) -> None:

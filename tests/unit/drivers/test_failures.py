@@ -24,12 +24,14 @@ def error_of(number: int) -> OSError:
 
 @pytest.mark.parametrize("number", [errno.ECONNREFUSED, errno.ECONNRESET, errno.ENOENT])
 def test_a_host_that_says_no_is_believed(number: int) -> None:
-    assert cannot_connect(error_of(number)).kind == "refused"
+    failure = cannot_connect(error_of(number))
+    assert (failure.kind, failure.sent) == ("refused", False)
 
 
 @pytest.mark.parametrize("number", [errno.EHOSTUNREACH, errno.ENETDOWN, errno.EPERM, errno.EACCES, errno.EAGAIN])
 def test_what_no_host_has_said_means_that_it_is_not_reached(number: int) -> None:
-    assert cannot_connect(error_of(number)).kind == "unreachable"
+    failure = cannot_connect(error_of(number))
+    assert (failure.kind, failure.sent) == ("unreachable", False)
 
 
 @pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EADDRNOTAVAIL])
@@ -42,7 +44,7 @@ def test_what_this_process_lacks_is_no_fault_of_the_node_and_is_told(number: int
 
 def test_a_name_that_is_not_known_means_that_its_host_is_not_reached() -> None:
     failure = cannot_find("cache", OSError("not known"))
-    assert failure.kind == "unreachable"
+    assert (failure.kind, failure.sent) == ("unreachable", False)
     assert "cache" in failure.detail
 
 

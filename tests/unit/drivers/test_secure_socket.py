@@ -129,6 +129,12 @@ def test_who_waits_for_several_waits_for_what_tls_needs_first(scripted: Scripted
     assert poller.poll(10_000)
 
 
+def test_who_waits_for_several_is_told_when_one_can_be_written_to(scripted: Scripted, secure: SecureSocket) -> None:
+    poller = select.poll()
+    assert not secure.be_waited_for(poller, READABLE | select.POLLOUT)
+    assert poller.poll(10_000) == [(secure.fileno(), select.POLLOUT)]
+
+
 def test_a_write_ends_at_each_cut_and_is_repeated_as_it_was(scripted: Scripted, secure: SecureSocket) -> None:
     secure.cut([3, 5, 2])
     scripted.script = [3, 2, ssl.SSLWantWriteError(), 3, 2, 4]
@@ -161,7 +167,7 @@ def test_a_handshake_that_fails_says_why(scripted: Scripted, secure: SecureSocke
     scripted.script = [error]
     with pytest.raises(ConnectionFailed) as caught:
         secure.handshake(time.monotonic() + 10)
-    assert caught.value.kind == kind
+    assert (caught.value.kind, caught.value.sent) == (kind, False)
 
 
 # -- where writes are cut
