@@ -72,6 +72,19 @@ def test_a_node_that_hangs_does_not_make_the_others_late(driver: BlockingDriver,
     assert [statuses(outcome) for outcome in others] == [["EN"], ["EN"]]
 
 
+def test_a_forked_child_has_none_of_its_parents_connections_and_keeps_those_of_its_own(driver: BlockingDriver) -> None:
+    exchange(driver, Batch("n1", [wire.noop()]))
+    (of_parent,) = driver._made
+    driver.abandon_connections()
+    assert not of_parent.is_open
+    assert driver._idle.take_all("n1") == []
+    for _ in range(2):
+        assert statuses(*exchange(driver, Batch("n1", [wire.noop()]))) == ["MN"]
+    (of_child,) = [connection for connection in driver._made if connection.is_open]
+    assert driver._idle.pop("n1") is of_child
+    of_child.close()
+
+
 def test_a_thread_that_waits_long_for_the_gil_is_connected_and_answered_all_the_same(
     driver: BlockingDriver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
