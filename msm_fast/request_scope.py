@@ -324,9 +324,7 @@ class AsyncRequestScope(RequestLife):
 
     async def close(self) -> None:
         """Let the session's lock go if it was not saved; may be called more than once."""
-        if self._lock is None:
-            return
-        lock = self._give_lock()
+        lock, self._lock = self._lock, None
         if lock is not None:
             await self._manager._release(lock, self)
 

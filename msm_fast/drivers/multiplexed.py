@@ -191,7 +191,7 @@ class MultiplexedConnection(asyncio.Protocol):
 
     def _flush(self) -> None:
         """Write what was submitted and is still wanted, unless the buffer is full."""
-        if self._full_since is not None and self._failure is None:
+        if self._full_since is not None:
             return
         written = self._pipeline.write(self) if self._failure is None else None
         if written is None:
