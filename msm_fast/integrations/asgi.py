@@ -229,6 +229,7 @@ class _Response:
         self._send = send
         self._is_refused = False
         self._is_accepted = False
+        self._is_closed = False
         self.has_client_gone = False
 
     def listening(self, receive: Receive) -> Receive:
@@ -263,10 +264,13 @@ class _Response:
             self._is_accepted = message["type"] == "websocket.accept"
             if self._saves.request.session.was_used:
                 message = {**message, "headers": self._with_session(message.get("headers", ()), result)}
+        else:
+            self._is_closed = message["type"] == "websocket.close"
         await self._send(message)
 
     async def _send_on(self, message: Message) -> None:
         """Pass a message of an open websocket on, and note if its client has gone: who never receives hears it here."""
+        self._is_closed |= message["type"] == "websocket.close"
         try:
             await self._send(message)
         except OSError:
@@ -287,7 +291,7 @@ class _Response:
         self._is_refused = True
         if self.has_client_gone:
             return
-        if self._saves.has_started and not self._is_accepted:
+        if self._is_closed or (self._saves.has_started and not self._is_accepted):
             raise error
         if self._is_accepted or (self._is_websocket and not self._may_answer):
             await self._send({"type": "websocket.close", "code": _TRY_AGAIN_LATER})

@@ -196,3 +196,38 @@ def test_a_websocket_that_was_answered_by_the_application_is_not_closed_as_if_it
     with pytest.raises(SessionUnavailable):
         browser.connect({"type": "websocket", "path": "/", "scheme": "ws", "extensions": extensions})
     assert [m["type"] for m in browser.sent] == ["websocket.http.response.start", "websocket.http.response.body"]
+
+
+@pytest.mark.parametrize("extensions", [{}, {"websocket.http.response": {}}])
+@pytest.mark.parametrize("failing", ["nothing"], indirect=True)
+def test_a_websocket_that_the_application_has_closed_is_not_closed_again(
+    browse: Callable[..., Browser], failing: type[Failing], monkeypatch: pytest.MonkeyPatch, extensions: Any
+) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "websocket.accept"})
+        count(scope["session"], scope)
+        await send({"type": "websocket.close"})
+        monkeypatch.setattr(failing, "fails_to", "save")
+
+    browser = browse(app)
+    with pytest.raises(SessionUnavailable):
+        browser.connect({"type": "websocket", "path": "/", "scheme": "ws", "extensions": extensions})
+    assert [m["type"] for m in browser.sent] == ["websocket.accept", "websocket.close"]
+
+
+@pytest.mark.parametrize("extensions", [{}, {"websocket.http.response": {}}])
+@pytest.mark.parametrize("failing", ["load"], indirect=True)
+def test_a_websocket_that_the_application_has_refused_itself_is_not_refused_again(
+    browse: Callable[..., Browser], failing: type[Failing], extensions: Any
+) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        try:
+            count(scope["session"], scope)
+        except SessionUnavailable:
+            await send({"type": "websocket.close"})
+            raise
+
+    browser = browse(app)
+    with pytest.raises(SessionUnavailable):
+        browser.connect({"type": "websocket", "path": "/", "scheme": "ws", "extensions": extensions})
+    assert [m["type"] for m in browser.sent] == ["websocket.close"]
