@@ -76,15 +76,7 @@ def test_threads_of_a_view_that_look_at_the_session_at_once_have_one(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     browser = with_session(site)
-    driver = managers.process_manager()._driver
-    asked, may_go_on, exchange = threading.Semaphore(0), threading.Event(), driver.exchange
-
-    def exchange_slowly(*args: Any) -> Any:
-        asked.release()
-        may_go_on.wait(20)
-        return exchange(*args)
-
-    monkeypatch.setattr(driver, "exchange", exchange_slowly)
+    asked, may_go_on = hold_up_lookups(monkeypatch)
     store = SessionStore(browser.cookie)
     with ThreadPoolExecutor(2) as threads:
         for name in ("one", "two"):
@@ -94,3 +86,42 @@ def test_threads_of_a_view_that_look_at_the_session_at_once_have_one(
         may_go_on.set()
     store.save()
     assert browser.read() == {"user": "ada", "one": 1, "two": 1}
+
+
+@in_ways(["threads, asynchronous views"])
+@pytest.mark.parametrize("act", ["put", "flush"])
+def test_a_task_and_a_thread_of_a_view_that_is_served_without_a_loop_have_one(
+    site: Site, monkeypatch: pytest.MonkeyPatch, act: str
+) -> None:
+    browser = with_session(site)
+    asked, may_go_on = hold_up_lookups(monkeypatch)
+
+    async def view() -> SessionStore:
+        store = SessionStore(browser.cookie)
+        store.begin_request("POST", "/", in_threads=True)
+        acts = {"put": partial(store.aset, "two", 1), "flush": store.aflush}
+        both = asyncio.gather(asyncio.to_thread(store.__setitem__, "one", 1), acts[act]())
+        for _ in range(2):
+            await asyncio.to_thread(asked.acquire, timeout=0.2)
+        may_go_on.set()
+        await both
+        return store
+
+    store = asyncio.run(view())
+    assert dict(store.items()).keys() >= ({"one", "two"} if act == "put" else set())
+    assert (store.get("user") == "ada") is (act == "put")
+    assert (store.session_key == browser.cookie) is (act == "put")
+
+
+def hold_up_lookups(monkeypatch: pytest.MonkeyPatch) -> tuple[threading.Semaphore, threading.Event]:
+    """Have threads look sessions up only once the event is set; each releases the semaphore before that."""
+    driver = managers.process_manager()._driver
+    asked, may_go_on, exchange = threading.Semaphore(0), threading.Event(), driver.exchange
+
+    def exchange_slowly(*args: Any) -> Any:
+        asked.release()
+        may_go_on.wait(20)
+        return exchange(*args)
+
+    monkeypatch.setattr(driver, "exchange", exchange_slowly)
+    return asked, may_go_on

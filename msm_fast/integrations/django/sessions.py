@@ -289,7 +289,10 @@ class SessionStore(SessionBehind):
         with self._turn_of_threads:  # those that look at it at once all have what the first of them finds
             content = self._content
             if content is None:
-                content = self._content = self._first_content(no_load)
+                found = self._first_content(no_load)
+                if self._content is None:  # else a task of the view has emptied it meanwhile
+                    self._content = found
+                content = self._content
             return content
 
     def _first_content(self, no_load: bool) -> MutableMapping[str, Any]:
@@ -304,6 +307,8 @@ class SessionStore(SessionBehind):
             preloaded = self._take_preloaded()
             if preloaded is not None:
                 self._content = preloaded
+            elif self._stays_in_threads:
+                await asyncio.to_thread(self._get_session)
             else:
                 await self._look_first()
         return self._get_session(no_load)
