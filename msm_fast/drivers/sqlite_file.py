@@ -87,6 +87,8 @@ class SqliteFile:
         SQLite keeps the locks of a process in its memory. A child would inherit those of a transaction that a thread
         has open, and nobody there would ever let them go.
         """
+        with contextlib.suppress(sqlite3.Error):
+            self._leave_replaced()
         take_each(self._writer.close_before_fork, self._reader.close_before_fork)
 
     def go_on(self) -> None:

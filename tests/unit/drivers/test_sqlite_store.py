@@ -448,11 +448,21 @@ def test_they_lose_nothing_when_one_notices_only_after_another_has_ended(path: P
         assert three("last") == 200
 
 
-def test_they_lose_nothing_when_one_notices_only_at_its_own_end(path: Path, store: SqliteStore) -> None:
+@pytest.mark.parametrize("ends", [SqliteStore.close, lambda _: fork_and_wait()], ids=["its end", "a fork"])
+def test_they_lose_nothing_when_one_notices_only_as_it_closes_the_file(
+    path: Path, store: SqliteStore, ends: Callable[[SqliteStore], None]
+) -> None:
     assert store.swap(b"before", 0, record(1, b"data", 0), ttl_s=0)
     path.with_name(path.name + "-shm").unlink()
     with another_process(path) as other:
         assert other("other") == 51
-    store.close()
+    ends(store)
     with another_process(path) as last:
         assert last("last") == 101
+
+
+def fork_and_wait() -> None:
+    child = os.fork()
+    if child == 0:
+        os._exit(0)
+    os.waitpid(child, 0)
