@@ -129,8 +129,11 @@ class RequestLife(Budget):
         return self._method.upper(), self._uri.partition("?")[0]
 
     def _want_lock(self) -> SessionLock | None:
-        """Return the lock that the request needs, if it needs one."""
-        if self.takes_lock and not self.is_ignored and self._rules.needs_lock(*self._name):
+        """Return the lock that the request needs, if it needs one: the same, should it look once more.
+
+        A listener, or the log, may look in the midst of that, and would wait for the lock of its own request.
+        """
+        if self._lock is None and self.takes_lock and not self.is_ignored and self._rules.needs_lock(*self._name):
             self._lock = new_lock(self._ctx)
         return self._lock
 

@@ -287,3 +287,19 @@ def test_threads_of_one_request_that_look_its_session_up_at_once_have_one_lock(t
     with threaded.request(session_id, "POST") as session:
         assert session["n"] == 1
     assert threaded.statistics().lock_timeouts == 0
+
+
+def test_who_looks_at_the_session_while_its_request_finds_a_node_down_has_that_requests_lock(
+    nodes: Nodes, threaded: SessionManager
+) -> None:
+    """As a log does that adds the user to each line."""
+    session_id = store(threaded, n=0)
+    scope = threaded.request(session_id, "POST")
+    heard: list[str] = []
+    threaded.subscribe(lambda event: heard.append(f"{event.kind}: {scope.session['n']}"))
+    nodes[home_of(session_id)].kill()
+    with scope as session:
+        session["n"] += 1
+    assert "node_down: 0" in heard
+    assert threaded.statistics().lock_waits == 0
+    assert loaded(threaded, session_id)["n"] == 1
