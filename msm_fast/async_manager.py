@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import atexit
 import math
-import os
 import time
-import weakref
 from collections.abc import Iterable
 from contextlib import closing
 from functools import partial
@@ -40,9 +37,6 @@ __all__ = ["AsyncSessionManager"]
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_AT_EXIT_S = 5.0
-"""How long the end of the interpreter may wait for writes that requests left behind."""
-
 
 class AsyncSessionManager(Operations):
     """Keeps the sessions of an application in memcached, for asyncio; as `SessionManager` does for threads.
@@ -71,7 +65,7 @@ class AsyncSessionManager(Operations):
         self._prober = ProberTask(self._ctx, self._home, self._probe, self._reconnect)
         self._writer = WriterTask(self._ctx, self._home, self._driver.run, self._sticky.sweep if self._sticky else None)
         self._lock_keeper = LockKeeperTask(self._ctx, self._home, self._run_in_background)
-        _managers.add(self)
+        self._register()
 
     # -- the life of a request
 
@@ -266,27 +260,9 @@ class AsyncSessionManager(Operations):
             self._threads.start_anew,
         )
 
-    def _write_at_exit(self) -> None:
+    def _write_at_exit(self, timeout_s: float) -> None:
         """Write what is left in the queue when the loop is gone, as a manager of threads would."""
         if len(self._ctx.behind):
             nodes, timeouts, learn = self._ctx.topology.nodes, self.settings.timeouts, self._ctx.item_limits.learn
             with closing(BlockingDriver(nodes, timeouts, learn, self._access)) as driver:
-                WriteBehind(self._ctx, driver.run).close(_AT_EXIT_S)
-
-
-_managers: weakref.WeakSet[AsyncSessionManager] = weakref.WeakSet()
-
-
-def _after_fork_in_child() -> None:
-    for manager in list(_managers):
-        manager._renew_after_fork()
-
-
-def _at_exit() -> None:
-    """Write what the queues of all managers still hold."""
-    for manager in list(_managers):
-        manager._write_at_exit()
-
-
-atexit.register(_at_exit)
-os.register_at_fork(after_in_child=_after_fork_in_child)
+                WriteBehind(self._ctx, driver.run).close(timeout_s)

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import atexit
 import math
-import os
-import weakref
 from collections.abc import Iterable
 from typing import Any
 
@@ -32,9 +29,6 @@ from msm_fast.statistics import NodeStatus
 
 __all__ = ["Distribution", "RequestScope", "SessionManager"]
 
-_AT_EXIT_S = 5.0
-"""How long the end of the interpreter may wait for writes that requests left behind."""
-
 
 class SessionManager(Operations):
     """Keeps the sessions of an application in memcached, or without nodes in this process.
@@ -56,7 +50,7 @@ class SessionManager(Operations):
         self._prober = Prober(self._ctx, self._probe, self._reconnect)
         self._writer = WriteBehind(self._ctx, self._driver.run, self._sticky.sweep if self._sticky else None)
         self._lock_keeper = LockKeeper(self._ctx, self._run_in_background)
-        _managers.add(self)
+        self._register()
 
     # -- the life of a request
 
@@ -235,20 +229,5 @@ class SessionManager(Operations):
             self._lock_keeper.renew_after_fork,
         )
 
-
-_managers: weakref.WeakSet[SessionManager] = weakref.WeakSet()
-
-
-def _after_fork_in_child() -> None:
-    for manager in list(_managers):
-        manager._renew_after_fork()
-
-
-def _at_exit() -> None:
-    """Write what the queues of all managers still hold."""
-    for manager in list(_managers):
-        manager._writer.close(_AT_EXIT_S)
-
-
-atexit.register(_at_exit)
-os.register_at_fork(after_in_child=_after_fork_in_child)
+    def _write_at_exit(self, timeout_s: float) -> None:
+        self._writer.close(timeout_s)

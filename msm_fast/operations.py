@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
+import os
 import random
 import threading
 import time
+import weakref
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import replace
 from typing import Any
@@ -42,6 +45,8 @@ from msm_fast.statistics import NodeStatus, Statistics
 __all__ = ["Distribution", "Operations"]
 
 _log = Log("msm_fast.manager")
+_AT_EXIT_S = 5.0
+"""How long the end of the interpreter may wait for writes that requests left behind, in each manager."""
 
 
 class Distribution:
@@ -84,7 +89,7 @@ class Distribution:
 class Operations:
     """The base of the managers.
 
-    A manager adds who carries flows out: a driver, and in the background a prober.
+    A manager adds who carries flows out: a driver, and in the background a prober. Once it is whole it registers.
     """
 
     _driver: AsyncDriver | BlockingDriver
@@ -322,6 +327,16 @@ class Operations:
         elif on_stop is not None:
             end_process()
 
+    def _register(self) -> None:
+        """Have the process write at its end what is left in the queue, and a forked child begin anew."""
+        _managers.add(self)
+
+    def _write_at_exit(self, timeout_s: float) -> None:
+        raise NotImplementedError
+
+    def _renew_after_fork(self) -> None:
+        raise NotImplementedError
+
     def _renew_locks_after_fork(self) -> None:
         self._stop_lock, self._change_lock = threading.Lock(), threading.RLock()
         take_each(self._ctx.renew_locks, *([] if self._sticky is None else [self._sticky.renew_after_fork]))
@@ -331,3 +346,21 @@ def _open_local_store(settings: Settings) -> LocalStore | None:
     """Return the store that settings.local_store names, or None for memory."""
     _, is_sqlite, path = settings.local_store.partition("sqlite:///")
     return SqliteStore(path, settings.near_cache) if is_sqlite else None
+
+
+_managers: weakref.WeakSet[Operations] = weakref.WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    for manager in list(_managers):
+        manager._renew_after_fork()
+
+
+def _at_exit() -> None:
+    """Write what the queues of all managers still hold."""
+    for manager in list(_managers):
+        manager._write_at_exit(_AT_EXIT_S)
+
+
+atexit.register(_at_exit)
+os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from msm_fast import AsyncSessionManager, SessionManager, async_manager, manager
+from msm_fast import AsyncSessionManager, SessionManager, operations
 from msm_fast.forks import take_each
 
 NODES = "n1:127.0.0.1:1,n2:127.0.0.1:2"  # nobody is asked
@@ -31,20 +31,19 @@ def connections_of(made: Any) -> object:
     return made._driver._links if isinstance(made, AsyncSessionManager) else made._driver._lock
 
 
-@pytest.mark.parametrize(("module", "make"), [(manager, SessionManager), (async_manager, AsyncSessionManager)])
+@pytest.mark.parametrize("make", [SessionManager, AsyncSessionManager])
 def test_no_manager_of_a_child_uses_its_parents_connections_whatever_of_another_cannot_be_renewed(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
-    module: ModuleType,
     make: Callable[[str], Any],
 ) -> None:
     managers = [make(NODES) for _ in range(3)]
-    monkeypatch.setattr(module, "_managers", managers)
+    monkeypatch.setattr(operations, "_managers", managers)
     before = [connections_of(made) for made in managers]
     monkeypatch.setattr(managers[1], "_renew_locks_after_fork", fail)
     monkeypatch.setattr(managers[2]._ctx.health, "renew_lock", fail)
     lock_before = managers[2]._ctx.missed._lock
-    module._after_fork_in_child()
+    operations._after_fork_in_child()
     assert all(connections_of(made) is not old for made, old in zip(managers, before, strict=True))
     assert managers[2]._ctx.missed._lock is not lock_before
     assert len(caplog.records) == 2
@@ -68,21 +67,20 @@ def locks_of(root: object) -> list[object]:
 @pytest.mark.parametrize(
     "settings", [{}, {"sticky": True, "route": "a"}, {"locking": "all"}, {"local_store": "sqlite:///sessions"}]
 )
-@pytest.mark.parametrize(("module", "make"), [(manager, SessionManager), (async_manager, AsyncSessionManager)])
+@pytest.mark.parametrize("make", [SessionManager, AsyncSessionManager])
 def test_a_child_uses_no_lock_that_another_thread_of_its_parent_may_have_held(
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
-    module: ModuleType,
     make: Callable[..., Any],
     settings: dict[str, Any],
 ) -> None:
     monkeypatch.chdir(tmp_path)
     made = make(NODES, **settings)
-    monkeypatch.setattr(module, "_managers", [made])
+    monkeypatch.setattr(operations, "_managers", [made])
     if isinstance(made, AsyncSessionManager):
         made._threads.start(lambda: None)
     before = locks_of(made)
-    module._after_fork_in_child()
+    operations._after_fork_in_child()
     after = {id(lock) for lock in locks_of(made)}
     assert len(before) > 5
     assert [lock for lock in before if id(lock) in after] == []
