@@ -9,12 +9,7 @@ from typing import Any, Literal, TypeVar, cast
 from msm_fast.async_manager import AsyncSessionManager
 from msm_fast.errors import ConfigurationError
 from msm_fast.integrations.cookies import CookieSettings, read_cookie
-from msm_fast.integrations.session_headers import (
-    REFUSAL,
-    UNREACHABLE,
-    SessionHeaders,
-    add_session,
-)
+from msm_fast.integrations.session_headers import REFUSAL, UNREACHABLE, SessionHeaders
 from msm_fast.integrations.session_mapping import SessionMapping
 from msm_fast.logs import Log
 from msm_fast.policies import SaveResult
@@ -145,9 +140,9 @@ class SessionMiddleware:
         method = scope["method"] if kind == "http" else "WEBSOCKET"
         request = self._manager.request(presented, method, scope["path"])
         headers = SessionHeaders(request, self._cookie, presented, is_https=scope.get("scheme") in ("https", "wss"))
-        saves = _Saves(request, headers)
-        response = _Response(saves, scope, send)
-        scope["session"] = AsyncSession(request.session, saves.save)
+        response = _Response(request, headers, scope, send)
+        # Not with the response, whose send belongs to the server: that has the scope, which has the session.
+        scope["session"] = AsyncSession(request.session, functools.partial(_save, request, headers))
         if kind == "websocket":
             receive = response.listening(receive)
         try:
@@ -197,33 +192,19 @@ class _RefusedError(OSError):
     """A message of a websocket was not sent, as that was refused; servers raise an OSError when a client has gone."""
 
 
-class _Saves:
-    """The saves of one request's session, and what of them its response tells the client.
-
-    Apart from _Response, whose send belongs to the server: that has the scope, which has the session, which has this.
-    """
-
-    def __init__(self, request: AsyncRequestScope, headers: SessionHeaders) -> None:
-        self.request = request
-        self.headers = headers
-        self.has_started = False
-        """The response has: its headers have left, and a new id is one that the client is not told."""
-
-    async def save(self) -> SaveResult:
-        """Store what app wrote."""
-        result = await self.request.save()
-        if self.has_started:
-            self.headers.note_late_save(result, _log)
-        elif self.request.session.was_used:
-            self.headers.cookie_to_set(result)  # to be sent with a refusal, too
-        return result
+async def _save(request: AsyncRequestScope, headers: SessionHeaders) -> SaveResult:
+    """Store what app wrote."""
+    result = await request.save()
+    headers.note_save(result, _log)
+    return result
 
 
 class _Response:
     """What app sends, with the session stored before its headers leave."""
 
-    def __init__(self, saves: _Saves, scope: Scope, send: Send) -> None:
-        self._saves = saves
+    def __init__(self, request: AsyncRequestScope, session_headers: SessionHeaders, scope: Scope, send: Send) -> None:
+        self._request = request
+        self._session_headers = session_headers
         self._is_websocket = scope["type"] == "websocket"
         self._may_answer = "websocket.http.response" in (scope.get("extensions") or ())
         self._send = send
@@ -244,7 +225,7 @@ class _Response:
 
     def send(self, message: Message) -> Awaitable[None]:
         """Pass one message of app's on; to be awaited."""
-        if self._saves.has_started and not self._is_refused:
+        if self._session_headers.have_left and not self._is_refused:
             return self._send_on(message) if self._is_websocket else self._send(message)
         return self._begin(message)
 
@@ -256,14 +237,14 @@ class _Response:
             return
         if message["type"] in _STARTS:
             try:
-                result = await self._saves.request.save()
+                self._session_headers.note_save(await self._request.save(), _log)
             except UNREACHABLE as error:
                 await self.refuse(error)
                 return
-            self._saves.has_started = self._saves.request.is_open_ended = True
+            self._session_headers.have_left = self._request.is_open_ended = True
             self._is_accepted = message["type"] == "websocket.accept"
-            if self._saves.request.session.was_used:
-                message = {**message, "headers": self._with_session(message.get("headers", ()), result)}
+            if self._request.session.was_used:
+                message = {**message, "headers": self._with_session(message.get("headers", ()))}
         else:
             self._is_closed = message["type"] == "websocket.close"
         await self._send(message)
@@ -279,9 +260,9 @@ class _Response:
 
     async def end(self) -> None:
         """Store what app wrote after it had started its response."""
-        session = self._saves.request.session
-        if self._saves.has_started and session.was_used and session.state.may_need_saving:
-            await self._saves.save()
+        session = self._request.session
+        if self._session_headers.have_left and session.was_used and session.state.may_need_saving:
+            self._session_headers.note_save(await self._request.save(), _log)
 
     async def refuse(self, error: BaseException) -> None:
         """Answer that the session is not available, if nothing was answered yet."""
@@ -291,26 +272,25 @@ class _Response:
         self._is_refused = True
         if self.has_client_gone:
             return
-        if self._is_closed or (self._saves.has_started and not self._is_accepted):
+        if self._is_closed or (self._session_headers.have_left and not self._is_accepted):
             raise error
         if self._is_accepted or (self._is_websocket and not self._may_answer):
             await self._send({"type": "websocket.close", "code": _TRY_AGAIN_LATER})
         else:
             answer = "websocket.http.response" if self._is_websocket else "http.response"
             await self._send(
-                {"type": f"{answer}.start", "status": 503, "headers": _encoded(self._saves.headers.of_refusal())}
+                {"type": f"{answer}.start", "status": 503, "headers": _encoded(self._session_headers.of_refusal())}
             )
             await self._send({"type": f"{answer}.body", "body": REFUSAL})
 
-    def _with_session(self, raw_headers: Iterable[tuple[bytes, bytes]], result: SaveResult) -> Headers:
+    def _with_session(self, raw_headers: Iterable[tuple[bytes, bytes]]) -> Headers:
         headers = list(raw_headers)
-        set_cookie = self._saves.headers.cookie_to_set(result)
         changed = [header for header in headers if header[0].lower() in _CHANGED]
-        if set_cookie is None and not changed:
+        if self._session_headers.set_cookie is None and not changed:
             headers.append(_VARY)
             return headers
         ours = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in changed]
-        add_session(ours, set_cookie)
+        self._session_headers.add_to(ours)
         return [header for header in headers if header not in changed] + _encoded(ours)
 
 

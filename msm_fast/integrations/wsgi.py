@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from msm_fast.errors import ConfigurationError
 from msm_fast.integrations.cookies import CookieSettings, read_cookie
-from msm_fast.integrations.session_headers import REFUSAL, UNREACHABLE, SessionHeaders, add_session
+from msm_fast.integrations.session_headers import REFUSAL, UNREACHABLE, SessionHeaders
 from msm_fast.manager import RequestScope, SessionManager
 
 if TYPE_CHECKING:
@@ -80,16 +80,15 @@ class _Response:
 
     def __init__(self, scope: RequestScope, session_headers: SessionHeaders, start_response: StartResponse) -> None:
         self._scope = scope
-        self._session_headers = session_headers
+        self.session_headers = session_headers
         self._start_response = start_response
-        self.has_started = False
         self._is_streamed = False
         self._obstacle: BaseException | None = None
 
     def stream(self) -> None:
         """Have no lock from when the headers have left: the body is made while it is sent, perhaps for hours."""
         self._is_streamed = True
-        if self.has_started:
+        if self.session_headers.have_left:
             self._scope.close()
 
     def start(
@@ -100,31 +99,29 @@ class _Response:
         An error page that takes the place of a response tells the client what that would have told of the session.
         """
         headers = list(headers)
-        if not self.has_started:
+        if not self.session_headers.have_left:
             try:
-                result = self._scope.save()
+                self.session_headers.note_save(self._scope.save(), _log)
             except UNREACHABLE as error:
                 self._obstacle = error
                 raise
-            self.has_started = True
+            self.session_headers.have_left = True
             if self._is_streamed:
                 self._scope.close()
-            if self._scope.session.was_used:
-                self._session_headers.cookie_to_set(result)
         if self._scope.session.was_used:
-            add_session(headers, self._session_headers.sent)
+            self.session_headers.add_to(headers)
         return self._pass_on(status, headers, exc_info)
 
     def check_begun(self) -> None:
         """Raise what kept app from starting the response, if it made nothing of that: Werkzeug's debugger does so."""
-        if self._obstacle is not None and not self.has_started:
+        if self._obstacle is not None and not self.session_headers.have_left:
             raise self._obstacle
 
     def end(self) -> None:
         """Store what the app wrote after it had started the response."""
         session = self._scope.session
-        if self.has_started and session.was_used and session.state.may_need_saving:
-            self._session_headers.note_late_save(self._scope.save(), _log)
+        if self.session_headers.have_left and session.was_used and session.state.may_need_saving:
+            self.session_headers.note_save(self._scope.save(), _log)
 
     def close(self) -> None:
         """End the request, however it went."""
@@ -133,8 +130,8 @@ class _Response:
     def refuse(self, error: BaseException) -> Iterable[bytes]:
         """Answer 503: the session may well exist, so the client keeps its cookie and comes again."""
         _log.error("a request was refused: %s", error)
-        exc_info = sys.exc_info() if self.has_started else None
-        self._pass_on("503 Service Unavailable", self._session_headers.of_refusal(), exc_info)
+        exc_info = sys.exc_info() if self.session_headers.have_left else None
+        self._pass_on("503 Service Unavailable", self.session_headers.of_refusal(), exc_info)
         return [REFUSAL]
 
     def _pass_on(
@@ -161,7 +158,7 @@ class _Body:
             raise
         except BaseException as error:
             self._has_failed = True
-            if self._response.has_started or not isinstance(error, UNREACHABLE):
+            if self._response.session_headers.have_left or not isinstance(error, UNREACHABLE):
                 raise
             yield from self._response.refuse(error)
 

@@ -16,7 +16,13 @@ from flask.sessions import SecureCookieSession, SessionInterface, SessionMixin, 
 from msm_fast.errors import MsmError
 from msm_fast.integrations.cookies import never_stored, read_cookie, varied_by_cookie
 from msm_fast.integrations.flask.session import FlaskSession
-from msm_fast.integrations.session_headers import REFUSAL, REFUSAL_HEADERS, UNREACHABLE, cookie_value
+from msm_fast.integrations.session_headers import (
+    REFUSAL,
+    REFUSAL_HEADERS,
+    UNREACHABLE,
+    cookie_value,
+    warn_if_untold,
+)
 from msm_fast.logs import Log
 from msm_fast.manager import SessionManager
 from msm_fast.policies import SaveResult
@@ -124,9 +130,7 @@ class MsmSessionInterface(SessionInterface):
                 return
             result = self._save(app, session)
             value = cookie_value(session.scope, session.presented, result)
-            known = session.presented if told is None else told
-            if value and value != known and result.status not in ("unchanged", "invalidated"):
-                _log.warning("a session got its id after the headers had left; the client will not know it")
+            warn_if_untold(value, session.presented if told is None else told, result, _log)
 
         return partial(copy_context().run, save)
 
