@@ -167,8 +167,7 @@ class SessionStore(SessionBehind):
             self._begin_new()
         elif self._scope is None or self._is_preloaded:
             key = self.session_key
-            if self._take_preloaded() is None:
-                self.load()
+            self._look_up()
             if self._is_gone(key, content):
                 return
         elif self._modified is None and content is self._scope.session:  # its expiry cannot have changed
@@ -194,8 +193,7 @@ class SessionStore(SessionBehind):
             self._begin_new()
         elif self._scope is None or self._is_preloaded:
             key = self.session_key
-            if self._take_preloaded() is None:
-                await self.aload()
+            await self._alook_up()
             if self._is_gone(key, content):
                 return
         elif self._modified is None and content is self._scope.session:  # its expiry cannot have changed
@@ -207,8 +205,8 @@ class SessionStore(SessionBehind):
     def delete(self, session_key: str | None = None) -> None:
         """End the session of that key, or this one, at once; a slower request cannot bring it back."""
         if session_key is None or session_key == self.session_key:
-            if self.session_key is not None and not self.is_found and self._take_preloaded() is None:
-                self.load()
+            if self.session_key is not None and not self.is_found:
+                self._look_up()
             if self.session_key is not None:
                 self._end()
                 self._scope_for_threads().save()
@@ -226,8 +224,8 @@ class SessionStore(SessionBehind):
             return
         if session_key is None or session_key == self.session_key:
             async with self._turn_of_tasks():
-                if self.session_key is not None and not self.is_found and self._take_preloaded() is None:
-                    await self.aload()
+                if self.session_key is not None and not self.is_found:
+                    await self._alook_up()
             if self.session_key is not None:
                 self._end()
                 await self._scope_for_loop().save()
@@ -289,17 +287,25 @@ class SessionStore(SessionBehind):
         with self._turn_of_threads:  # those that look at it at once all have what the first of them finds
             content = self._content
             if content is None:
-                found = self._first_content(no_load)
+                has_none = self._session_key is None or no_load
+                found = self._begin_empty() if has_none else self._look_up()
                 if self._content is None:  # else a task of the view has emptied it meanwhile
                     self._content = found
                 content = self._content
             return content
 
-    def _first_content(self, no_load: bool) -> MutableMapping[str, Any]:
-        if self._session_key is None or no_load:
-            return self._take(self._open(self._managers.for_threads(), None))
+    def _begin_empty(self) -> Session:
+        return self._take(self._open(self._managers.for_threads(), None))
+
+    def _look_up(self) -> MutableMapping[str, Any]:
+        """Take what was preloaded, or look the session up now."""
         preloaded = self._take_preloaded() if self._is_preloaded or self._failure is not None else None
         return self.load() if preloaded is None else preloaded
+
+    async def _alook_up(self) -> MutableMapping[str, Any]:
+        """As _look_up."""
+        preloaded = self._take_preloaded()
+        return await self.aload() if preloaded is None else preloaded
 
     async def _aget_session(self, no_load: bool = False) -> MutableMapping[str, Any]:
         if self._content is None and self.session_key is not None and not no_load:
