@@ -53,10 +53,10 @@ class _Found(NamedTuple):
 class RequestLife(Budget):
     """What is known of one request from its cookie to its save, and all that waits for nothing.
 
-    is_ignored: settings.ignore_requests matches: nothing is stored, and the client's cookie must stay as it is.
-    takes_lock: False is for who cannot promise to call close, or has called it. is_open_ended: it goes on behind its
-    response's headers, perhaps for hours: each save has timeouts.request for itself. is_refused: it was looked up in
-    vain, by a thread.
+    manager: whose it is. is_ignored: settings.ignore_requests matches: nothing is stored, and the client's cookie must
+    stay as it is. takes_lock: False is for who cannot promise to call close, or has called it. is_open_ended: it goes
+    on behind its response's headers, perhaps for hours: each save has timeouts.request for itself. is_refused: it was
+    looked up in vain, by a thread.
     """
 
     __slots__ = (
@@ -66,7 +66,6 @@ class RequestLife(Budget):
         "_found",
         "_loaded",
         "_lock",
-        "_manager",
         "_method",
         "_rules",
         "_turn",
@@ -74,6 +73,7 @@ class RequestLife(Budget):
         "is_ignored",
         "is_open_ended",
         "is_refused",
+        "manager",
         "session",
         "takes_lock",
     )
@@ -82,7 +82,7 @@ class RequestLife(Budget):
         self, manager: SessionManager | AsyncSessionManager, cookie_value: str | None, method: str, uri: str
     ) -> None:
         ctx, rules = manager._ctx, manager._rules
-        self._manager = manager
+        self.manager = manager
         if not ctx.retry_budget.is_full:
             ctx.retry_budget.earn()
         self.left_s = ctx.settings.timeouts.request
@@ -175,7 +175,7 @@ class RequestScope(RequestLife):
 
     __slots__ = ()
 
-    _manager: SessionManager
+    manager: SessionManager
 
     def save(self) -> SaveResult:
         """Store what changed; a session that the request never looked at costs nothing.
@@ -192,7 +192,7 @@ class RequestScope(RequestLife):
             return _UNCHANGED
         with self._turn:
             state = session.state
-            result = self._manager._save(session, state, self, self._lock)
+            result = self.manager._save(session, state, self, self._lock)
             if self._lock is not None:  # it may still be held: of a session that is kept on this host by now
                 self.close()
         if self._rules.learns:
@@ -207,14 +207,14 @@ class RequestScope(RequestLife):
         self.takes_lock = False
         lock = self._give_lock()
         if lock is not None:
-            self._manager._release(lock, self)
+            self.manager._release(lock, self)
 
     def abandon(self) -> None:
         """As close, but have the lock, if any is left, let go in the background."""
         self.takes_lock = False
         lock = self._give_lock()
         if lock is not None:
-            self._manager._leave(lock)
+            self.manager._leave(lock)
 
     def _new_turn(self) -> threading.RLock:
         return threading.RLock()  # a listener of this thread may look, too
@@ -227,12 +227,12 @@ class RequestScope(RequestLife):
                 lock = self._want_lock()
                 self._loaded = self._look_up(lock)
                 if lock is not None and not self.takes_lock:  # the request has ended meanwhile, in another thread
-                    self._manager._release(lock, self)
+                    self.manager._release(lock, self)
             return self._loaded
 
     def _look_up(self, lock: SessionLock | None) -> SessionState | None:
         try:
-            state = self._manager._find(self._cookie_value, self._expects_write, self, lock)
+            state = self.manager._find(self._cookie_value, self._expects_write, self, lock)
         except BaseException:
             self.is_refused = True
             raise
@@ -266,7 +266,7 @@ class AsyncRequestScope(RequestLife):
 
     __slots__ = ("_error",)
 
-    _manager: AsyncSessionManager
+    manager: AsyncSessionManager
 
     def __init__(self, manager: AsyncSessionManager, cookie_value: str | None, method: str, uri: str) -> None:
         super().__init__(manager, cookie_value, method, uri)
@@ -285,7 +285,7 @@ class AsyncRequestScope(RequestLife):
 
     async def _look_up(self, lock: SessionLock | None) -> None:
         try:
-            state = await self._manager._find(self._cookie_value, self._expects_write, self, lock)
+            state = await self.manager._find(self._cookie_value, self._expects_write, self, lock)
             self._loaded = state
             if self._rules.learns:
                 self._note_found(state)
@@ -318,7 +318,7 @@ class AsyncRequestScope(RequestLife):
             state = session.state
             if self.is_open_ended:
                 self.left_s = self._ctx.settings.timeouts.request
-            result = await self._manager._save(session, state, self, self._lock)
+            result = await self.manager._save(session, state, self, self._lock)
             if self._lock is not None:  # as in RequestScope
                 await self.close()
         if self._rules.learns:
@@ -329,7 +329,7 @@ class AsyncRequestScope(RequestLife):
         """Let the session's lock go if it was not saved; may be called more than once."""
         lock, self._lock = self._lock, None
         if lock is not None:
-            await self._manager._release(lock, self)
+            await self.manager._release(lock, self)
 
     def _new_turn(self) -> asyncio.Lock:
         return asyncio.Lock()
@@ -358,4 +358,4 @@ class AsyncRequestScope(RequestLife):
         """Have the lock, if any is left, let go in the background: a request that was broken off has no time for it."""
         lock = self._give_lock()
         if lock is not None:
-            self._manager._leave(lock)
+            self.manager._leave(lock)

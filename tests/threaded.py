@@ -43,7 +43,7 @@ class ThreadedScope:
         self._thread = thread
         self._scope = scope
         self.is_ignored = scope.is_ignored
-        self.session = scope.session = Session(self._find, scope._manager._mint, scope._cookie_value)
+        self.session = scope.session = Session(self._find, scope.manager._mint, scope._cookie_value)
 
     def save(self) -> SaveResult:
         return self._thread.run(self._scope.save())

@@ -44,7 +44,6 @@ class SessionBehind(SessionBase):
     _content: MutableMapping[str, Any] | None = None
     _modified: bool | None = None
     _scope: _Scope | None = None
-    _manager: SessionManager | AsyncSessionManager | None = None
     _is_preloaded = False
     _failure: MsmError | None = None
     _request = ("POST", "")
@@ -120,11 +119,10 @@ class SessionBehind(SessionBase):
         """Let a manager know the request, in place of what was known before."""
         scope = manager.request(key, *self._request)
         scope.takes_lock = self._has_end
-        if scope.is_ignored or self.is_ignored:
-            self.is_ignored = scope.is_ignored
+        self.is_ignored = scope.is_ignored
         if self._scope is not None:
             self._scope.abandon()
-        self._scope, self._manager, self._is_preloaded = scope, manager, False
+        self._scope, self._is_preloaded = scope, False
         return scope
 
     def _take(self, scope: _Scope) -> Session:
@@ -213,13 +211,13 @@ class SessionBehind(SessionBase):
         """Have no session behind any more."""
         if self._scope is not None:
             self._scope.abandon()
-        self._scope = self._manager = None
-        self._is_preloaded = False
+        self._scope, self._is_preloaded = None, False
 
     def _scope_for_threads(self) -> RequestScope:
         manager = self._managers.threads or self._managers.for_threads()
         scope = self._scope
-        if self._manager is not manager or not self._has_end:
+        assert scope is not None
+        if scope.manager is not manager or not self._has_end:
             scope = self._handed_to(manager)
         assert isinstance(scope, RequestScope)
         return scope
@@ -233,11 +231,11 @@ class SessionBehind(SessionBase):
         """Return the scope of this manager: the one that found the session, or one that takes it over from there."""
         scope = self._scope
         assert scope is not None
-        if self._manager is not manager:
+        if scope.manager is not manager:
             before, scope = scope, manager.request(None, *self._request)
             scope.takes_lock = False
             scope.take_over(before)
-            self._scope, self._manager = scope, manager
+            self._scope = scope
         if not self._has_end:  # it may be used for as long as a websocket is open
             scope.left_s = self._managers.settings.timeouts.request
         return scope
