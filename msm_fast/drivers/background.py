@@ -12,7 +12,6 @@ from msm_fast.drivers.event_loop import LoopHome, start_task
 from msm_fast.drivers.prober import has_work
 from msm_fast.drivers.write_behind import (
     GATHERED_FOR_S,
-    SWEPT_EVERY_S,
     Outcomes,
     can_write,
     finish,
@@ -157,12 +156,11 @@ class WriterTask:
         ctx: Context,
         home: LoopHome,
         run: Callable[[Flow[Outcomes], float], Coroutine[Any, Any, Outcomes]],
-        sweep: Callable[[int], None] | None = None,
+        sweep: Callable[[], None] | None = None,
     ) -> None:
         self._ctx = ctx
         self._run = run
         self._sweep = sweep
-        self._swept_at = 0.0
         self._task = _Task(home, "msm-fast-write-behind", self._work)
         ctx.behind.on_work = self.wake
 
@@ -207,9 +205,7 @@ class WriterTask:
                 if next_at is None or next_at >= until or now >= until:
                     return
                 await wait(max(next_at - now, 0))
-            if self._sweep is not None and now - self._swept_at >= SWEPT_EVERY_S:
-                self._swept_at = now
-                sweep_or_log(self._sweep)
+            sweep_or_log(self._sweep)
 
     async def _carry_out(self, jobs: Sequence[Job], deadline: float) -> None:
         outcomes = None

@@ -16,7 +16,6 @@ from msm_fast.logs import Log
 
 __all__ = [
     "GATHERED_FOR_S",
-    "SWEPT_EVERY_S",
     "Outcomes",
     "WriteBehind",
     "can_write",
@@ -33,8 +32,6 @@ _IDLE_S = 1.0
 GATHERED_FOR_S = 0.01
 """How long what is to be written waits for more of it. Requests have the processor meanwhile, a session that is changed
 again is written once, and several sessions share a round trip."""
-SWEPT_EVERY_S = 1.0
-_SWEPT_AT_ONCE = 500
 
 
 def can_write(ctx: Context) -> bool:
@@ -51,10 +48,11 @@ def finish(ctx: Context, jobs: Sequence[Job], outcomes: Sequence[bool | Exceptio
         ctx.behind.finish(job, retry_at)
 
 
-def sweep_or_log(sweep: Callable[[int], None]) -> None:
+def sweep_or_log(sweep: Callable[[], None] | None) -> None:
     """Drop sessions that have expired; no failure there keeps others from being written."""
     try:
-        sweep(_SWEPT_AT_ONCE)
+        if sweep is not None:
+            sweep()
     except Exception:  # noqa: BLE001 - whatever it was
         _log.exception("sessions that have expired could not be dropped; it is tried again")
 
@@ -70,8 +68,8 @@ def give_up(ctx: Context) -> None:
 class WriteBehind:
     """Carries out the jobs of a context's queue in the background, those that come together in shared round trips.
 
-    run: carries a flow out until a deadline of time.monotonic(). sweep: looks at so many live sessions and drops those
-    that have expired; called about once a second while there is work.
+    run: carries a flow out until a deadline of time.monotonic(). sweep: drops live sessions that have expired; called
+    again and again while there is work.
     Thread-safety: wake and close may be called from any thread.
     """
 
@@ -79,12 +77,11 @@ class WriteBehind:
         self,
         ctx: Context,
         run: Callable[[Flow[Outcomes], float], Outcomes],
-        sweep: Callable[[int], None] | None = None,
+        sweep: Callable[[], None] | None = None,
     ) -> None:
         self._ctx = ctx
         self._run = run
         self._sweep = sweep
-        self._swept_at = 0.0
         self._worker = WorkerThread("msm-fast-write-behind", self._work)
         ctx.behind.on_work = self.wake
 
@@ -112,9 +109,7 @@ class WriteBehind:
                 self._gather()
             elif not self._wait():
                 return
-            if self._sweep is not None and time.monotonic() - self._swept_at >= SWEPT_EVERY_S:
-                self._swept_at = time.monotonic()
-                sweep_or_log(self._sweep)
+            sweep_or_log(self._sweep)
 
     def _drain(self, deadline: float) -> None:
         """Do what is in the queue until it is empty, the deadline has come, or the cluster is not used any more."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from contextlib import AbstractContextManager
 from weakref import WeakValueDictionary
@@ -17,6 +18,8 @@ __all__ = ["LiveSessions"]
 _N_LOCKS = 64
 _TOUCHES_PER_LIFETIME = 10
 _UNLIMITED_TOUCH_S = 3 * 3600.0
+_SWEPT_EVERY_S = 1.0
+_SWEPT_AT_ONCE = 500
 _ENDED_S = 60.0
 """How long it is remembered that a session was ended: longer than a request that was loading it may take to say so."""
 
@@ -37,6 +40,7 @@ class LiveSessions:
         self._table: NearCache = NearCache(bounds.max_sessions, max_bytes=bounds.max_bytes, clock=ctx.clock.monotonic)
         self._ended: NearCache = NearCache(bounds.max_sessions, ttl=_ENDED_S, clock=ctx.clock.monotonic)
         self._unswept: list[bytes] = []
+        self._swept_at = -math.inf
         self._start_empty()
 
     def _start_empty(self) -> None:
@@ -213,11 +217,17 @@ class LiveSessions:
             if live.local_kind not in (None, "tagged"):
                 self.forget(key)
 
-    def sweep(self, n_most: int) -> None:
-        """Look at the next n_most sessions and drop those that have expired; what the cluster has goes by itself."""
+    def sweep(self, n_most: int = _SWEPT_AT_ONCE) -> None:
+        """Once a second look at the next n_most sessions, and drop those that have expired.
+
+        To be called while there is other work. What the cluster has goes by itself.
+        """
+        now = self._ctx.clock.monotonic()
+        if now - self._swept_at < _SWEPT_EVERY_S:
+            return
+        self._swept_at = now
         if not self._unswept:
             self._unswept = [key for key, _ in self._all_alive()]
-        now = self._ctx.clock.monotonic()
         for key in self._unswept[-n_most:]:
             live = self._alive.get(key)
             if live is not None and self.has_expired(live, now):
