@@ -120,10 +120,8 @@ class BlockingDriver:
         self._lock = threading.Lock()
         self.lives.renew_after_fork()
         self._addresses.renew_after_fork()
-        is_closed = self._is_closed
-        self.close()
         _close(list(self._made))
-        self._is_closed = is_closed
+        self._idle.change_nodes(self._nodes, ())
 
     def exchange(self, batches: Sequence[Batch], budget: Budget) -> list[Outcome]:
         """Write every batch, then wait for every reply: a single round trip, however many nodes.
