@@ -77,8 +77,9 @@ class MultiplexedConnection(asyncio.Protocol):
         self._is_retired = False
         self._patience: asyncio.TimerHandle | None = None
         self._patience_s = patience_s
-        self._full_since: float | None = None
         self._full: asyncio.TimerHandle | None = None
+        """What looks after it while its buffer is full."""
+        self._full_since = 0.0
 
     # -- for the driver
 
@@ -154,10 +155,10 @@ class MultiplexedConnection(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         """Write what has waited and is still wanted."""
-        self._full_since = None
         self._clock.forget(self)
         if self._full is not None:
             self._full.cancel()
+            self._full = None
         self._flush()
 
     def connection_lost(self, error: Exception | None) -> None:
@@ -191,7 +192,7 @@ class MultiplexedConnection(asyncio.Protocol):
 
     def _flush(self) -> None:
         """Write what was submitted and is still wanted, unless the buffer is full."""
-        if self._full_since is not None:
+        if self._full is not None:
             return
         written = self._pipeline.write(self) if self._failure is None else None
         if written is None:
@@ -212,8 +213,6 @@ class MultiplexedConnection(asyncio.Protocol):
 
         None of those that wait here ever would: their time for an answer has not begun.
         """
-        if self._full_since is None:
-            return
         left_s = max(self._full_since, self.answered_at) + self._patience_s - self._clock.now()
         if left_s <= 0:
             self.suspect()
