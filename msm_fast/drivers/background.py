@@ -193,16 +193,15 @@ class WriterTask:
         The task ends early when it is closed; who closes it does the rest.
         """
         is_task = math.isinf(until)
-        while can_write(self._ctx) and not (is_task and self._task.is_closing):
-            now = time.monotonic()
-            jobs = self._ctx.behind.take(now) if now < until else []
+        while can_write(self._ctx) and not (is_task and self._task.is_closing) and (now := time.monotonic()) < until:
+            jobs = self._ctx.behind.take(now)
             if jobs:
                 await self._carry_out(jobs, min(now + self._ctx.settings.timeouts.request, until))
                 if is_task and not self._ctx.behind.fills_a_round:
                     await asyncio.sleep(GATHERED_FOR_S)
             else:
                 next_at = self._ctx.behind.next_at()
-                if next_at is None or next_at >= until or now >= until:
+                if next_at is None or next_at >= until:
                     return
                 await wait(max(next_at - now, 0))
             sweep_or_log(self._sweep)

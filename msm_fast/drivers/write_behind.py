@@ -113,14 +113,13 @@ class WriteBehind:
 
     def _drain(self, deadline: float) -> None:
         """Do what is in the queue until it is empty, the deadline has come, or the cluster is not used any more."""
-        while can_write(self._ctx):
-            now = time.monotonic()
-            jobs = self._ctx.behind.take(now) if now < deadline else []
+        while can_write(self._ctx) and (now := time.monotonic()) < deadline:
+            jobs = self._ctx.behind.take(now)
             if jobs:
                 self._carry_out(jobs, min(now + self._ctx.settings.timeouts.request, deadline))
                 continue
             next_at = self._ctx.behind.next_at()
-            if next_at is None or next_at >= deadline or now >= deadline:
+            if next_at is None or next_at >= deadline:
                 return
             time.sleep(max(next_at - now, 0))
 
