@@ -86,8 +86,8 @@ class Managers:
         self._lock = threading.Lock()
         self.threads: SessionManager | None = None
         """The manager for threads, once it was asked for."""
-        self._for_loops: dict[asyncio.AbstractEventLoop, AsyncSessionManager] = {}
-        self._ends: dict[asyncio.AbstractEventLoop, AsyncGenerator[None, None]] = {}
+        self._for_loops: dict[asyncio.AbstractEventLoop, tuple[AsyncSessionManager, AsyncGenerator[None, None]]] = {}
+        """Of each loop its manager, and what closes that with the loop."""
 
     def for_threads(self) -> SessionManager:
         """Return the manager for blocking calls, from any thread."""
@@ -102,27 +102,27 @@ class Managers:
     def for_loop(self) -> AsyncSessionManager:
         """Return the manager of the running event loop; one whose loop is closed is used again."""
         loop = asyncio.get_running_loop()
-        manager = self._for_loops.get(loop)
-        if manager is None:
-            beside = self.for_threads()
-            with self._lock:
-                manager = self._take_left_behind() or self._new_for_loop(beside)
-                self._for_loops[loop] = manager
-                self._ends[loop] = _end_with_loop(manager)
-            manager.follow(beside)
-            with contextlib.suppress(StopIteration):
-                self._ends[loop].__anext__().send(None)  # up to its yield, where it waits for nothing
+        known = self._for_loops.get(loop)
+        if known is not None:
+            return known[0]
+        beside = self.for_threads()
+        with self._lock:
+            manager = self._take_left_behind() or self._new_for_loop(beside)
+            end = _end_with_loop(manager)
+            self._for_loops[loop] = manager, end
+        manager.follow(beside)
+        with contextlib.suppress(StopIteration):
+            end.__anext__().send(None)  # up to its yield, where it waits for nothing
         return manager
 
     def close(self) -> None:
         """Close the manager for threads, and have the others close in their loops."""
         if self.threads is not None:
             self.threads.close()
-        for loop, manager in self._for_loops.items():
+        for loop, (manager, _) in self._for_loops.items():
             with contextlib.suppress(RuntimeError):  # the loop is closed, and all of the manager's is gone with it
                 loop.call_soon_threadsafe(_start_closing, manager)
         self._for_loops.clear()
-        self._ends.clear()
 
     def renew_lock(self) -> None:
         """Replace the lock in a forked child, where another thread may have held it."""
@@ -131,8 +131,7 @@ class Managers:
     def _take_left_behind(self) -> AsyncSessionManager | None:
         for loop in self._for_loops:
             if loop.is_closed():
-                self._ends.pop(loop, None)
-                return self._for_loops.pop(loop)
+                return self._for_loops.pop(loop)[0]
         return None
 
     def _new_for_loop(self, beside: SessionManager) -> AsyncSessionManager:
@@ -155,7 +154,7 @@ class Managers:
         if self.threads is None:
             return
         if changed is self.threads:
-            for loop, manager in list(self._for_loops.items()):
+            for loop, (manager, _) in list(self._for_loops.items()):
                 with contextlib.suppress(RuntimeError):  # the loop is closed; who uses its manager again has it follow
                     loop.call_soon_threadsafe(manager.follow, changed)
         elif changed.distribution.state is DistributionState.STOPPED:
@@ -164,7 +163,7 @@ class Managers:
     def _all(self) -> list[Operations]:
         """Return the managers there are."""
         for_threads = [] if self.threads is None else [self.threads]
-        return [*for_threads, *self._for_loops.values()]
+        return [*for_threads, *(manager for manager, _ in self._for_loops.values())]
 
 
 async def _end_with_loop(manager: AsyncSessionManager) -> AsyncGenerator[None, None]:
