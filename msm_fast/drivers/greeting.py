@@ -14,7 +14,7 @@ from msm_fast.drivers.access import Credentials
 from msm_fast.drivers.failures import ConnectionFailed
 from msm_fast.engine.effects import FailureKind
 
-__all__ = ["FIRST_FREE_OPAQUE", "Dialogue", "Greeting", "greet"]
+__all__ = ["FIRST_FREE_OPAQUE", "OLDEST_VERSION", "Dialogue", "Greeting", "greet"]
 
 T = TypeVar("T")
 
@@ -24,7 +24,7 @@ Dialogue: TypeAlias = Generator[bytes, bytes, T]
 It raises, and is thrown if the connection fails, ConnectionFailed.
 """
 
-_OLDEST_VERSION = (1, 6, 18)
+OLDEST_VERSION = (1, 6, 18)
 _COMPARES_FROM = (1, 6, 40)
 """From here on `mg` with C leaves out a value whose CAS is that; older servers take the flag and send the value."""
 _TOKEN_KEY = b"msm_fast:life:"
@@ -158,8 +158,8 @@ def _check_version(replies: Sequence[Reply]) -> tuple[int, ...]:
     text = replies[0].text
     match = re.match(r"(\d+)\.(\d+)\.(\d+)", text)
     version = tuple(map(int, match.groups())) if match else ()
-    if version < _OLDEST_VERSION:
-        oldest = ".".join(map(str, _OLDEST_VERSION))
+    if version < OLDEST_VERSION:
+        oldest = ".".join(map(str, OLDEST_VERSION))
         raise ConnectionFailed("unsupported", False, f"memcached {text} is not supported; install {oldest} or newer")
     return version
 

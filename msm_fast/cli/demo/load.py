@@ -13,12 +13,13 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from msm_fast.cli.demo.processes import HOST
 from msm_fast.cli.demo.report import Phase
+from msm_fast.cli.demo.shop import CATALOGUE, MOST_OF_AN_ITEM
 
 __all__ = ["Answer", "Balancer", "Load", "RequestFailed", "Shopper", "counters"]
 
-HOST = "127.0.0.1"
-ITEMS = ("tea", "honey", "bread", "cheese", "apples", "candles")
+ITEMS = tuple(CATALOGUE)
 N_THREADS = 4
 # Low enough that two processors have time left: the figures are to show the sessions' cost, not a queue's.
 REQUESTS_PER_S = 200
@@ -203,7 +204,7 @@ class Load:
         try:
             for shopper in shoppers:
                 for item in chance.sample(ITEMS, 2):
-                    self._put(balancer, shopper, item, chance.randint(1, 99))
+                    self._put(balancer, shopper, item, chance.randint(1, MOST_OF_AN_ITEM))
                 with self._lock:
                     self.n_created += 1
             due = time.monotonic()
@@ -211,7 +212,7 @@ class Load:
                 for shopper in shoppers:
                     if chance.random() < 0.5:
                         due = self._pace(due)
-                        self._put(balancer, shopper, chance.choice(ITEMS), chance.randint(0, 99))
+                        self._put(balancer, shopper, chance.choice(ITEMS), chance.randint(0, MOST_OF_AN_ITEM))
                     due = self._pace(due)
                     self._request(balancer, shopper, "GET", "/cart")
         finally:

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from msm_fast.cli.demo import guardian
+from msm_fast.drivers.greeting import OLDEST_VERSION
 
 __all__ = [
     "HOST",
@@ -31,7 +32,6 @@ __all__ = [
     "wait_until",
 ]
 
-OLDEST_MEMCACHED = (1, 6, 18)
 # Servers are often installed where an ordinary user's PATH does not look.
 MORE_DIRECTORIES = ("/usr/local/bin", "/usr/local/sbin", "/usr/sbin", "/opt/homebrew/bin")
 START_LIMIT_S = 30.0
@@ -49,7 +49,7 @@ def find_memcached(search_path: str | None = None) -> str:
     search_path: directories as in PATH; None: PATH and the places where servers are usually installed.
     Raises:  DemoError when there is none, or the first one found is too old.
     """
-    oldest = ".".join(map(str, OLDEST_MEMCACHED))
+    oldest = ".".join(map(str, OLDEST_VERSION))
     if search_path is None:
         search_path = os.pathsep.join((os.environ.get("PATH", os.defpath), *MORE_DIRECTORIES))
     path = shutil.which("memcached", path=search_path)
@@ -57,7 +57,7 @@ def find_memcached(search_path: str | None = None) -> str:
         raise DemoError(f"No memcached server was found: install memcached {oldest} or newer to see nodes fail.")
     answer = subprocess.run([path, "-V"], capture_output=True, text=True, check=False).stdout
     version = re.search(r"(\d+)\.(\d+)\.(\d+)", answer)
-    if version is None or tuple(map(int, version.groups())) < OLDEST_MEMCACHED:
+    if version is None or tuple(map(int, version.groups())) < OLDEST_VERSION:
         raise DemoError(f"{path} is {answer.strip() or 'no memcached'}: install memcached {oldest} or newer.")
     return path
 

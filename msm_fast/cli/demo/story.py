@@ -13,7 +13,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 
 import msm_fast
 from msm_fast.cli.demo.load import Load, counters
-from msm_fast.cli.demo.processes import DemoError, Family, MemcachedNode, ShopWorker, find_memcached
+from msm_fast.cli.demo.processes import HOST, DemoError, Family, MemcachedNode, ShopWorker, find_memcached
 from msm_fast.cli.demo.report import Phase, Report
 
 __all__ = ["Options", "tell"]
@@ -79,7 +79,7 @@ class Story:
         self._options = options
         self._console = console
         self._nodes = [MemcachedNode(family, memcached, node_id) for node_id in NODE_IDS] if memcached else []
-        self._public = socket.create_server(("127.0.0.1", 0))
+        self._public = socket.create_server((HOST, 0))
         self._workers: list[ShopWorker] = []
         self._family = family
         self._report = Report(options.n_sessions, msm_fast.Timeouts().request)
@@ -109,7 +109,7 @@ class Story:
             self._say("Closed.")
 
     def _invite(self) -> None:
-        self._say(f"The shop stays open at [bold]http://127.0.0.1:{self._public.getsockname()[1]}/[/bold]")
+        self._say(f"The shop stays open at [bold]http://{HOST}:{self._public.getsockname()[1]}/[/bold]")
         if self._nodes:
             children = [(node.name, node.process) for node in self._nodes]
             children += [(worker.name, worker.process) for worker in self._workers]
