@@ -94,7 +94,7 @@ class RequestLife(Budget):
         self._expects_write = method not in _SAFE_METHODS and method.upper() not in _SAFE_METHODS
         self._lock: SessionLock | None = None
         self._found: _Found | None = None
-        self._loaded: SessionState | Elsewhere | None = ELSEWHERE
+        self._loaded: SessionState | MsmError | Elsewhere | None = ELSEWHERE
         self._turn = self._new_turn()
         self.takes_lock = True
         self.is_open_ended = self.is_refused = False
@@ -176,6 +176,7 @@ class RequestScope(RequestLife):
     __slots__ = ()
 
     manager: SessionManager
+    _loaded: SessionState | Elsewhere | None
 
     def save(self) -> SaveResult:
         """Store what changed; a session that the request never looked at costs nothing.
@@ -264,22 +265,18 @@ class AsyncRequestScope(RequestLife):
     used: a request that never looks at it is not harmed.
     """
 
-    __slots__ = ("_error",)
+    __slots__ = ()
 
     manager: AsyncSessionManager
 
-    def __init__(self, manager: AsyncSessionManager, cookie_value: str | None, method: str, uri: str) -> None:
-        super().__init__(manager, cookie_value, method, uri)
-        self._error: MsmError | None = None
-
     async def load(self) -> Session:
         """Look the session up and return it; once: further calls return it at once."""
-        if self._loaded is ELSEWHERE and self._error is None:
+        if self._loaded is ELSEWHERE:
             if not self._rules.locks:
                 await self._look_up(None)
                 return self.session
             async with self._turn:  # as in RequestScope
-                if self._loaded is ELSEWHERE and self._error is None:
+                if self._loaded is ELSEWHERE:
                     await self._look_up(self._want_lock())
         return self.session
 
@@ -292,9 +289,9 @@ class AsyncRequestScope(RequestLife):
         except WrongEventLoop:
             raise
         except MsmError as error:
-            self._error = error
+            self._loaded = error  # for who uses the session
         finally:
-            if self._loaded is ELSEWHERE and self._error is None:
+            if self._loaded is ELSEWHERE:
                 self.abandon()
 
     async def save(self) -> SaveResult:
@@ -327,7 +324,7 @@ class AsyncRequestScope(RequestLife):
 
     async def close(self) -> None:
         """Let the session's lock go if it was not saved; may be called more than once."""
-        lock, self._lock = self._lock, None
+        lock = self._give_lock()
         if lock is not None:
             await self.manager._release(lock, self)
 
@@ -335,8 +332,8 @@ class AsyncRequestScope(RequestLife):
         return asyncio.Lock()
 
     def _find(self) -> SessionState | None:
-        if self._error is not None:
-            raise self._error
+        if isinstance(self._loaded, MsmError):
+            raise self._loaded
         if self._loaded is ELSEWHERE:
             raise RuntimeError("the session is not looked up yet: await scope.load() first, or use `async with`")
         return self._loaded
