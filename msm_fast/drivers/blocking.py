@@ -160,7 +160,7 @@ class BlockingDriver:
         return self._finish(batches, outcomes, dict(enumerate(in_use)), until, deadline)
 
     def _exchange_one_by_one(self, batches: Sequence[Batch], deadline: float) -> list[Outcome]:
-        """Do what `_exchange` does where a connection must be made first, or is none for `exchange`."""
+        """Do all of it where a connection must be made first, or is none for the `exchange` of those that are idle."""
         in_use: dict[int, Connection] = {}
         outcomes: list[Outcome | None] = [None] * len(batches)
         least_s = self._least_turn_s if time.monotonic() < deadline else 0.0

@@ -59,7 +59,7 @@ cdef class IdleConnections:
 
         batches: of which two may be for one node. until_s: of time.monotonic().
         Returns: the outcomes, a list of Replies, and None. Where some did not come as they should: those outcomes are
-            None, and beside the list are the connections, to go on with `Connection.finish`. None and None where a
+            None, and beside the list are the connections, to go on with `connection.finish`. None and None where a
             connection is missing, or none for this, or has been closed, or has said something: nothing was written.
         Raises:  what a signal's handler raises; the connections are closed then.
         """

@@ -55,7 +55,7 @@ class MsmFast:
         app.extensions["msm_fast"] = manager
         app.session_interface = MsmSessionInterface(manager)
         if manager.settings.locking not in ("merge", "none"):  # it lets the lock go
-            app.teardown_request(_close_session)
+            app.teardown_request(close_session)
             request_started.connect(leave_websocket_unlocked, app)
         for kind in UNREACHABLE:
             app.error_handler_spec[None][None].setdefault(kind, refusal)
@@ -72,10 +72,6 @@ def _settings_of(app: Flask) -> Settings:
         # Not with its value: what Flask takes from the environment and is no JSON is text, with the secrets in it.
         raise ConfigurationError("MSM_FAST", type(configured), "a dict of settings by name, or a Settings object")
     return Settings.from_mapping({"serializer": SERIALIZERS, **configured})
-
-
-def _close_session(error: BaseException | None) -> None:
-    close_session()
 
 
 def _rotate_at_login(app: Flask) -> None:

@@ -172,7 +172,7 @@ class MsmSessionInterface(SessionInterface):
         }
 
 
-def close_session() -> None:
+def close_session(error: BaseException | None = None) -> None:
     """Let the lock of the request's session go, if that was not saved, as the request's context ends.
 
     A copy of the context, such as a thread works in, is not the request's: it may end first.
