@@ -1,4 +1,5 @@
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
@@ -24,6 +25,18 @@ def nodes() -> Iterator[Nodes]:
     finally:
         for server in started.values():
             server.stop()
+
+
+@pytest.fixture
+def start() -> Iterator[Callable[..., Any]]:
+    """Return a function that stops, or closes, what it is given when the test ends."""
+    with ExitStack() as stack:
+
+        def start(one: Any) -> Any:
+            stack.callback(one.stop if isinstance(one, Memcached) else one.close)
+            return one
+
+        yield start
 
 
 def have_no_plain_sockets(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,6 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -47,18 +46,6 @@ def server(authfile: Path) -> Iterator[Memcached]:
     server = Memcached("-Y", str(authfile))
     yield server
     server.stop()
-
-
-@pytest.fixture
-def start() -> Iterator[Callable[..., Any]]:
-    """Return a function that stops, or closes, what it is given when the test ends."""
-    with ExitStack() as stack:
-
-        def start(one: Any) -> Any:
-            stack.callback(one.stop if isinstance(one, Memcached) else one.close)
-            return one
-
-        yield start
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -53,18 +53,6 @@ def server(authority: Authority) -> Iterator[Memcached]:
     server = tls_server(authority.sign(HOST))
     yield server
     server.stop()
-
-
-@pytest.fixture
-def start() -> Iterator[Callable[..., Any]]:
-    """Return a function that stops, or closes, what it is given when the test ends."""
-    with ExitStack() as stack:
-
-        def start(one: Any) -> Any:
-            stack.callback(one.stop if isinstance(one, Memcached) else one.close)
-            return one
-
-        yield start
 
 
 @pytest.fixture
