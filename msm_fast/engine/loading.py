@@ -25,7 +25,7 @@ from msm_fast.engine.findings import (
     is_out_of_step,
     moved_to,
 )
-from msm_fast.engine.relocation import follow_home, move_home
+from msm_fast.engine.relocation import follow_home, leave_home
 from msm_fast.engine.serialization import decode_attributes
 from msm_fast.engine.usual_loading import Question
 from msm_fast.engine.versions import version
@@ -284,12 +284,9 @@ def _build_state(ctx: Context, session_id: SessionId, home: str, findings: Findi
         epoch=ctx.distribution.epoch,
     )
     home = follow_home(ctx, state, home, record)
-    cannot_stay = home in findings.failed or home in findings.unreadable or home in ctx.topology.draining
-    if cannot_stay or not ctx.health.is_up(home):
-        new_home = next((n for n in ctx.topology.ranked(session_id.plain, ctx.health.is_up) if n != home), None)
-        if new_home is not None:
-            move_home(ctx, state, new_home)
-    elif is_out_of_step(findings, best):
+    is_lost = home in findings.failed or home in findings.unreadable or not ctx.health.is_up(home)
+    is_moving = leave_home(ctx, state, home, is_lost=is_lost)
+    if not is_moving and not is_lost and is_out_of_step(findings, best):
         state.must_store = True
         ctx.counters.add("repaired")
     state.must_store |= not ctx.records.is_current(record)

@@ -6,7 +6,7 @@ from msm_fast._core.record import Record
 from msm_fast.engine.context import Context
 from msm_fast.session import SessionState
 
-__all__ = ["follow_home", "move_home"]
+__all__ = ["follow_home", "leave_home", "move_home"]
 
 
 def follow_home(ctx: Context, state: SessionState, home: str, record: Record) -> str:
@@ -19,6 +19,21 @@ def follow_home(ctx: Context, state: SessionState, home: str, record: Record) ->
         return home
     state.session_id = state.session_id.with_node(actual or None)
     return actual
+
+
+def leave_home(ctx: Context, state: SessionState, home: str | None, *, is_lost: bool) -> bool:
+    """Move the session to the best node that is up, if its home is lost, or drains; return whether it moves.
+
+    From one that drains it moves to a better one only, not to and fro between those that drain while no other is up.
+    """
+    if not is_lost and home not in ctx.topology.draining:
+        return False
+    ranked = ctx.topology.ranked(state.session_id.plain, ctx.health.is_up)
+    others = [node for node in ranked if node != home]
+    if not others or (home in ranked and not is_lost):
+        return False
+    move_home(ctx, state, others[0])
+    return True
 
 
 def move_home(ctx: Context, state: SessionState, new_home: str) -> None:

@@ -15,7 +15,7 @@ from msm_fast.engine.live_sessions import LiveSessions
 from msm_fast.engine.live_writing import LiveWriter
 from msm_fast.engine.loading import load, was_ended
 from msm_fast.engine.local import kept_record
-from msm_fast.engine.relocation import move_home
+from msm_fast.engine.relocation import leave_home
 from msm_fast.engine.rotating import bring_along
 from msm_fast.engine.serialization import StaysLocal, encode_attributes
 from msm_fast.engine.serving import find, store
@@ -187,16 +187,10 @@ class StickySessions:
         """Let the session leave a node that cannot be used, at the end of this request, and keep its copies alive."""
         ctx = self._ctx
         home = state.session_id.node or ""
-        if not ctx.health.is_up(home) or home in ctx.topology.draining:
-            self._move(state, home)
+        leave_home(ctx, state, home, is_lost=not ctx.health.is_up(home))
         is_due = now >= state.touch_at or self._may_lack_copies(state)
         if is_due and self._writer.queue_touch(key, state):
             self._live.note_touched(state)
-
-    def _move(self, state: SessionState, home: str | None) -> None:
-        new_home = next(iter(self._ctx.topology.ranked(state.session_id.plain, self._ctx.health.is_up)), None)
-        if new_home is not None and new_home != home:
-            move_home(self._ctx, state, new_home)
 
     def _is_older_than_kept(self, session_id: SessionId, state: SessionState) -> bool:
         """Whether, in an outage, another worker of this host has kept the session since."""
@@ -217,8 +211,8 @@ class StickySessions:
             state.session_id = state.session_id.with_route(self._route)
             state.must_store = True
         home = self._ctx.topology.home(state.session_id.node)
-        if home not in self._ctx.topology.ranked(state.session_id.plain, self._ctx.health.is_up):
-            self._move(state, home)
+        ranked = self._ctx.topology.ranked(state.session_id.plain, self._ctx.health.is_up)
+        leave_home(self._ctx, state, home, is_lost=home not in ranked)
         return state
 
     def _find_newer(self, session_id: SessionId, live: SessionState) -> Flow[SessionState | None]:

@@ -67,6 +67,27 @@ def test_draining_nodes_are_used_when_nothing_else_is_left(
         assert read(worker, worker.store(user="ada")) == {"user": "ada"}
 
 
+@pytest.mark.parametrize("is_sticky", [False, True])
+@pytest.mark.parametrize("home", ["n1", "n2"])
+def test_a_session_stays_where_it_is_while_all_nodes_drain_that_are_up(
+    driver: SimulatedDriver, worker: Worker, is_sticky: bool, home: str
+) -> None:
+    if is_sticky:
+        worker = StickyWorker(driver, make_settings(sticky=True, route="w1"))
+    ids = [store_on(worker, home) for _ in range(5)]
+    worker.catch_up()
+    driver.nodes["n3"].fault = "refused"
+    assert not worker.probe("n3")
+    change(worker, "n1", "n2", "n3", draining=("n1", "n2"))
+    for session_id in ids:
+        worker.save(loaded(worker, session_id))  # its backup may have been on the node that is down
+        worker.catch_up()
+        session = loaded(worker, session_id)
+        assert worker.save(session).status == "unchanged"
+        assert session.id == session_id
+        assert holders(driver, session_id) >= {"n1", "n2"}
+
+
 @pytest.mark.parametrize("how", ["drained", "removed"])
 def test_a_sticky_session_leaves_such_a_node_at_its_next_request(driver: SimulatedDriver, how: str) -> None:
     worker = StickyWorker(driver, make_settings(sticky=True, route="w1"))
