@@ -165,7 +165,9 @@ def _find(
         yield from _take(ctx, findings, key, ttl_s, asked.question.batches, 1, outcomes)
     elif ctx.health.is_up(home):
         leaving = [node for node in others if node in findings.leaving]
-        peeks = others if is_doubted(ctx, findings, home) else [*backups, *leaving] if ask_backups else []
+        # Where nothing else has another copy, what is left on a node that drains has to follow each change.
+        asks = ask_backups or not backups
+        peeks = others if is_doubted(ctx, findings, home) else [*backups, *leaving] if asks else []
         yield from _ask(ctx, findings, key, ttl_s, [home], peeks)
     found = findings.copies.get(home)
     if found is None:

@@ -94,7 +94,7 @@ cdef class UsualLoading(UsualWay):
         cdef object until
         self._look_around()
         home = self._home_of(session_id)
-        if home is None or not (
+        if home is None or self._is_draining or not (
             self._health.is_undisturbed or self._health.is_calm(self._max_inactive, self._monotonic())
         ):
             return None
@@ -110,8 +110,6 @@ cdef class UsualLoading(UsualWay):
         if self._replicas and (
             (expect_write and not (near is not None and near.has_lasted)) or self.must_ask_backups(near, home)
         ):
-            if self._is_draining:
-                return None  # more than the backups are to be looked at
             peek = get(key, until, False)
             for node in self._topology.backups(session_id.plain_part(), home)[:self._replicas]:
                 asked.batches.append(new_batch(node, peek, None))
@@ -163,7 +161,6 @@ cdef class UsualLoading(UsualWay):
             or not lineage
             or lineage[0] != nonce
             or (near is not None and record.generation < near.generation)
-            or (self._is_draining and home in self._topology.draining)
             or self._topology is not self._ctx.topology
             or self._by_digest.get(record.home) != home
             or is_over(self._own, record)

@@ -104,6 +104,24 @@ def test_a_sticky_session_leaves_such_a_node_at_its_next_request(driver: Simulat
     assert holders(driver, session.id) >= {"n1", "n3"}
 
 
+@pytest.mark.parametrize("replicas", [0, 1])
+def test_what_is_left_on_a_draining_node_follows_each_change_where_nothing_else_has_another_copy(
+    driver: SimulatedDriver, make_worker: MakeWorker, replicas: int
+) -> None:
+    first, second = make_worker(replicas=replicas), make_worker(replicas=replicas)
+    session_id = store_on(first, "n1")
+    for worker in (first, second):
+        change(worker, "n1", "n2", draining=("n1",))
+    for page in range(6):
+        session = (first, second)[page % 2].load(session_id, expect_write=False)
+        assert session is not None
+        session["page"] = page
+        (first, second)[page % 2].save(session)
+        session_id = session.id
+    driver.nodes["n2"].fault = "refused"
+    assert read(first, session_id)["page"] == 5
+
+
 NAMES = ("n1", "n2", "n3", "n4")
 
 
