@@ -134,6 +134,7 @@ class LiveSessions:
             live.must_store |= found.must_store
             if found.moved_from is not None:
                 live.moved_from = found.moved_from
+            self.note_touched(live)  # now: its lifetime may have become a shorter one
 
     def _knows(self, live: SessionState, found: SessionState) -> bool:
         """Whether what was found is what the live session stands on, or something older."""

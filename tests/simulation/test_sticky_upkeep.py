@@ -64,6 +64,24 @@ def test_that_another_worker_has_ended_the_session_is_noticed_when_they_are_touc
     assert touching.load(session_id) is None
 
 
+def test_copies_are_kept_alive_by_a_shorter_lifetime_that_another_worker_has_set(
+    driver: SimulatedDriver, make_worker: MakeWorker
+) -> None:
+    one, two = make_worker(max_inactive=10_000), make_worker(max_inactive=10_000)
+    session_id = one.store(n=0)
+    one.catch_up()
+    driver.clock.advance(990)
+    session = loaded(two, session_id)
+    session.max_inactive = 60
+    two.save(session)
+    two.catch_up()
+    for _ in range(10):
+        driver.clock.advance(20)
+        loaded(one, session_id)
+        one.catch_up()
+    assert len(holders(driver, session_id)) == 2
+
+
 def test_a_session_with_an_absolute_lifetime_is_served_from_memory_until_that_is_over(
     driver: SimulatedDriver, make_worker: MakeWorker
 ) -> None:
