@@ -114,6 +114,7 @@ class LiveSessions:
         """
         ctx = self._ctx
         stored = live.stored
+        live.must_store |= found.must_store
         if found.stored is None or (stored is not None and self._knows(live, found)):
             return
         key = ctx.storage_key(live.session_id)
@@ -131,7 +132,6 @@ class LiveSessions:
             live.created_ms = found.created_ms
             live.take_lifetimes(found.max_inactive_s, found.absolute_lifetime_s)
             live.stored, live.local_generation = found.stored, found.local_generation
-            live.must_store |= found.must_store
             if found.moved_from is not None:
                 live.moved_from = found.moved_from
             self.note_touched(live)  # now: its lifetime may have become a shorter one

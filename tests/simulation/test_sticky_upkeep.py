@@ -135,6 +135,23 @@ def test_a_session_that_another_worker_has_moved_stays_there_when_its_client_com
     assert home_of(loaded(one, elsewhere.id).id) == home_of(elsewhere.id)
 
 
+def test_a_copy_that_is_found_missing_when_a_client_comes_back_from_another_worker_is_stored_again(
+    driver: SimulatedDriver, make_worker: MakeWorker
+) -> None:
+    one, two = make_worker(route="w1"), make_worker(route="w2")
+    session_id = one.store(n=0)
+    one.catch_up()
+    elsewhere = loaded(two, session_id)
+    two.save(elsewhere)
+    two.catch_up()
+    one.save(loaded(one, elsewhere.id))
+    one.catch_up()
+    driver.nodes[home_of(session_id)].server.restart()
+    one.save(loaded(one, elsewhere.id))
+    one.catch_up()
+    assert len(holders(driver, session_id)) == 2
+
+
 def test_what_stands_for_a_session_that_cannot_be_reached_does_not_stay_in_memory(
     driver: SimulatedDriver, make_worker: MakeWorker
 ) -> None:
