@@ -152,13 +152,16 @@ def _find(
     """
     is_calm = findings.is_calm
     is_up = None if is_calm else ctx.health.is_up
+    n_backups = ctx.settings.replicas
     backups = ctx.topology.backups(plain, home, is_up)
-    others = [node for node in ctx.topology.ranked_with_failover(plain, is_up) if node != home]
+    ranked = [node for node in ctx.topology.ranked_with_failover(plain, is_up) if node != home]
+    others = ctx.topology.searched(ranked, home, n_backups)
     if not is_calm:
-        for nodes in (backups, others):
+        for nodes in (backups, ranked):
             nodes.sort(key=lambda node: not ctx.health.is_steady(node))
-    backups = backups[: ctx.settings.replicas]
-    others = ctx.topology.searched(others, home, ctx.settings.replicas)
+        # Who stored the session may have found other nodes steady than this process does.
+        others = list(dict.fromkeys([*ctx.topology.searched(ranked, home, n_backups), *others]))
+    backups = backups[:n_backups]
     findings.wanted, findings.leaving = {home, *backups}, ctx.topology.draining - {home}
     if asked is not None:
         outcomes = yield from settle(ctx, asked.question.batches, asked.outcomes)

@@ -114,6 +114,23 @@ def test_a_node_that_was_away_when_a_session_was_stored_cannot_say_that_it_is_go
     assert worker.load(str(SessionId.generate("n1"))) is None
 
 
+@pytest.mark.parametrize("is_down", [False, True])
+def test_a_backup_that_was_slow_once_is_asked_all_the_same_when_the_home_has_no_answer(*, is_down: bool) -> None:
+    driver = SimulatedDriver(["n1", "n2", "n3", "n4"], VirtualClock())
+    worker = Worker(driver, make_settings(4))
+    session_id = worker.store(user="ada")
+    home, backup = driver.nodes[home_of(session_id)], driver.nodes[backup_of(driver, session_id)]
+    reader = Worker(driver, make_settings(4), seed=1)
+    backup.fault = "timeout"
+    assert reader.load(str(SessionId.generate(backup_of(driver, session_id)))) is None
+    backup.fault = None
+    home.server.restart()
+    home.fault = "refused" if is_down else None
+    session = reader.load(session_id)
+    assert session is not None
+    assert session["user"] == "ada"
+
+
 def test_a_home_that_restarted_empty_gets_its_copy_back_from_the_backup(
     driver: SimulatedDriver, worker: Worker
 ) -> None:
