@@ -121,6 +121,8 @@ def _swap(
             if not _end_retired(ctx, state, epoch):
                 ctx.local.delete(key, generation)
                 return None
+            if not (ctx.distribution.is_on or ctx.is_local_shared):
+                ctx.forget(key)  # or what was seen of it in the cluster would be back when this is gone
             if not is_shared:
                 state.attributes.mark_saved(body)
             state.body = body

@@ -196,6 +196,30 @@ def test_so_they_do_for_a_session_that_is_served_as_it_was_last_seen(
     assert read(worker, busy) == {}
 
 
+def test_what_was_changed_meanwhile_is_not_back_as_it_was_when_a_lifetime_that_was_set_then_is_over(
+    driver: SimulatedDriver, make_worker: MakeWorker
+) -> None:
+    worker = make_worker(**LOCAL)
+    session_id = worker.store(user="ada")
+    lose(driver, worker)
+    session = loaded(worker, session_id)
+    session.max_inactive = 60
+    session["user"] = None
+    worker.save(session)
+    driver.clock.advance(90)
+    assert read(worker, session_id) == {}
+
+
+def test_nor_when_there_is_no_more_room_for_it(driver: SimulatedDriver, make_worker: MakeWorker) -> None:
+    worker = make_worker(**LOCAL, near_cache=NearCacheSettings(max_sessions=3))
+    session_id = worker.store(user="ada")
+    lose(driver, worker)
+    change(worker, session_id, user=None)
+    for n in range(3):
+        worker.save(worker.create(n=n))
+    assert read(worker, session_id) == {}
+
+
 def test_nothing_is_asked_for_while_the_cluster_is_known_to_be_lost(
     driver: SimulatedDriver, make_worker: MakeWorker
 ) -> None:
