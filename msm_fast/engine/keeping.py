@@ -98,7 +98,12 @@ def _encode(ctx: Context, state: SessionState) -> tuple[bytes, dict[str, object]
         if stays.tags_session and state.local_kind != "provisional":
             state.local_kind = "tagged"
         encoded = AttributeMap.decode(stays.body, serializer=ctx.serializers)
-        return stays.body, {name: state.attributes[name] for name in state.attributes if name not in encoded}
+        unencodable = {}
+        for name in state.attributes:
+            if name not in encoded:
+                with contextlib.suppress(KeyError):  # one that shares the session has deleted it just now
+                    unencodable[name] = state.attributes[name]
+        return stays.body, unencodable
 
 
 def _swap(

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from msm_fast import AttributeMap, NearCacheSettings, Reconnect, SessionId, SessionUnavailable
+from msm_fast.engine import keeping
 from msm_fast.engine.effects import Exchange
 from msm_fast.session import SessionState, Stored
 from tests.simulation.driver import SimulatedDriver
@@ -60,6 +62,30 @@ def test_requests_that_find_a_session_which_stays_on_this_host_after_it_was_drop
     one["first"], two["second"] = 1, 2
     assert [worker.save(each).status for each in (one, two)] == ["local", "local"]
     assert set(loaded(worker, session.id)) == {"user", "handle", "first", "second"}
+
+
+def test_a_value_that_cannot_be_stored_may_be_deleted_while_another_request_saves_the_session(
+    make_worker: MakeWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker = make_worker(on_unserializable="local_session")
+    session = worker.create(user="ada", handle=object(), other=object())
+    assert worker.save(session).status == "local"
+    one, two = loaded(worker, session.id), loaded(worker, session.id)
+    one["first"] = 1
+
+    class DeletedThen(dict[str, Any]):
+        def __contains__(self, name: object) -> bool:
+            two.pop("handle", None)
+            return super().__contains__(name)
+
+    def decode(body: bytes, serializer: object) -> DeletedThen:
+        monkeypatch.undo()
+        return DeletedThen(AttributeMap.decode(body, serializer=serializer))
+
+    monkeypatch.setattr(keeping, "AttributeMap", SimpleNamespace(decode=decode))
+    assert worker.save(one).status == "local"
+    assert worker.save(two).status in ("local", "unchanged")
+    assert set(loaded(worker, session.id)) == {"user", "other", "first"}
 
 
 def test_what_a_request_from_before_the_reconnection_stores_is_in_the_session_that_came_since(
