@@ -127,6 +127,34 @@ def test_of_two_threads_that_give_it_a_new_id_or_end_it_at_once_none_undoes_what
     assert SessionId("abc") in session.state.retired
 
 
+@pytest.mark.parametrize(
+    ("first", "left"), [(log_in, {"cart": 1, "user": "ann"}), (Session.invalidate, {})], ids=["login", "logout"]
+)
+def test_nor_does_one_that_comes_while_the_values_of_a_shared_session_are_decoded(first, left):
+    class Cart:
+        name = "cart"
+
+        @staticmethod
+        def dumps(value):
+            return b"%d" % value
+
+        @staticmethod
+        def loads(data):
+            if not acted:
+                acted.append(1)
+                first(session)  # as another thread does while this one is here
+            return int(data)
+
+    acted = []
+    body, _ = AttributeMap({"cart": 1}, serializer=Cart).encode()
+    state = SessionState(SessionId("abc"), AttributeMap.decode(body, serializer=Cart), 1, 1, 60, 0, is_live=True)
+    session = Session(None, lambda: SessionState(SessionId.generate(), AttributeMap(), 1, 1, 60, 0), state=state)
+    session.rotate_id()
+    assert acted
+    assert dict(session) == left
+    assert SessionId("abc") in session.state.retired
+
+
 def test_what_a_look_up_raises_is_raised_at_each_use():
     def fail():
         raise LookupError
