@@ -140,6 +140,8 @@ class StickySessions:
         if state.local_kind in (None, "tagged") and state.is_kept and result.status != "invalidated":
             key = self._ctx.storage_key(state.session_id)
             with self._live.lock(key):
+                if state.was_ended:  # by another request that shares it, just now
+                    return _INVALIDATED
                 live = self._live.put(key, state)
                 if live is not state and state.local_kind is None:  # it came since, from the cluster
                     self._live.take_in(live, state)

@@ -9,10 +9,12 @@ from typing import Any
 
 import pytest
 
-from msm_fast import Reconnect, Session
+from msm_fast import Reconnect, SaveResult, Session
 from msm_fast.engine import sticky
 from msm_fast.engine.context import Context
+from msm_fast.engine.effects import Flow
 from msm_fast.engine.serialization import encode_attributes
+from msm_fast.engine.serving import store
 from msm_fast.session import SessionState
 from tests.simulation.driver import SimulatedDriver
 from tests.simulation.sticky_worker import StickyWorker
@@ -297,6 +299,29 @@ def test_a_session_that_another_request_ends_while_it_is_being_saved_stays_ended
     assert worker.load(session_id) is None
     worker.catch_up()
     assert worker.load(session_id) is None
+
+
+@pytest.mark.parametrize("change", [{}, {"n": 1}], ids=["reads", "writes"])
+@pytest.mark.parametrize("end", [Session.invalidate, Session.rotate_id])
+def test_nor_does_one_come_back_that_stays_on_this_host(
+    make_worker: MakeWorker, monkeypatch: pytest.MonkeyPatch, end: Callable[[Session], None], change: dict[str, int]
+) -> None:
+    worker = make_worker(route="w1", on_unserializable="local_session")
+    session = worker.create(user="ada", handle=object())
+    assert worker.save(session).status == "local"
+    slow, other = loaded(worker, session.id), loaded(worker, session.id)
+    end(other)
+    slow.update(change)
+
+    def store_before_that(ctx: Context, state: SessionState) -> Flow[SaveResult]:
+        monkeypatch.undo()
+        result = yield from store(ctx, state)
+        assert worker.save(other).status in ("invalidated", "local")
+        return result
+
+    monkeypatch.setattr(sticky, "store", store_before_that)
+    assert worker.save(slow).status == "invalidated"
+    assert worker.load(session.id) is None
 
 
 def test_a_new_id_at_login_ends_the_old_one(driver: SimulatedDriver, worker: StickyWorker) -> None:
