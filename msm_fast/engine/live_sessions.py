@@ -55,10 +55,11 @@ class LiveSessions:
     def get(self, key: bytes) -> SessionState | None:
         """Return the live session, or None."""
         state: SessionState | None = self._table.get(key)
-        if state is None:
-            state = self._alive.get(key)
-            if state is not None:
-                self._table.put(key, state, size=len(state.body))
+        if state is None and key in self._alive:
+            with self.lock(key):  # else one that is ended just now would be put back
+                state = self._alive.get(key)
+                if state is not None:
+                    self._table.put(key, state, size=len(state.body))
         return state
 
     def __len__(self) -> int:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
+from weakref import WeakValueDictionary
 
 import pytest
 
@@ -48,6 +50,33 @@ def test_a_session_that_was_evicted_while_requests_have_it_is_still_one(make_wor
     worker.store(n=2)
     worker.catch_up()
     assert loaded(worker, session_id).state is slow.state
+
+
+def test_a_session_that_is_ended_while_it_is_found_again_is_not_served_afterwards(
+    make_worker: MakeWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker = make_worker(near_cache=NearCacheSettings(max_sessions=1), on_unserializable="local_session")
+    session_id = worker.store(user="ada")
+    worker.catch_up()
+    slow, logout = loaded(worker, session_id), loaded(worker, session_id)
+    logout.invalidate()
+    worker.store(user="bob")  # whose session takes its place in memory
+    ending = threading.Thread(target=worker.save, args=(logout,))
+    live = worker.sticky._live
+
+    class FoundThen(WeakValueDictionary[bytes, SessionState]):
+        def get(self, key: bytes, default: Any = None) -> Any:  # type: ignore[override]
+            found = super().get(key, default)
+            if not ending.ident:
+                ending.start()
+                ending.join(0.05)
+            return found
+
+    monkeypatch.setattr(live, "_alive", FoundThen(live._alive))
+    worker.load(session_id)
+    ending.join()
+    assert worker.load(session_id) is None
+    assert worker.save(slow).status == "invalidated"
 
 
 def test_requests_that_find_a_session_which_stays_on_this_host_after_it_was_dropped_share_it(
