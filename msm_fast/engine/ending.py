@@ -34,8 +34,11 @@ def end_copies(ctx: Context, session_ids: Sequence[SessionId], max_inactive_s: i
             ctx.missed.add(node, [tombstone], until)
         for node in _sites(ctx, session_id):
             commands.setdefault(node, []).append(tombstone)
-        ctx.forget(key)
-    failures = yield from _tell(ctx, [Batch(node, todo) for node, todo in commands.items()])
+    try:
+        failures = yield from _tell(ctx, [Batch(node, todo) for node, todo in commands.items()])
+    finally:
+        for session_id in session_ids:  # not before: until now other requests may have seen it there
+            ctx.forget(ctx.storage_key(session_id))
     for node, failure in failures.items():
         ctx.missed.add(node, commands[node], until)
         now = ctx.clock.monotonic()

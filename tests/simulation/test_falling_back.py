@@ -11,9 +11,11 @@ from msm_fast import (
     Event,
     NearCacheSettings,
     Reconnect,
+    Session,
     SessionId,
     SessionUnavailable,
 )
+from msm_fast.engine.effects import Exchange
 from msm_fast.policies import Breaker
 from tests.simulation.driver import SimulatedDriver
 from tests.simulation.test_loading import backup_of, home_of, key_of
@@ -103,6 +105,27 @@ def test_a_session_that_was_seen_to_be_gone_is_not_served(driver: SimulatedDrive
     logout.invalidate()
     other.save(logout)
     assert worker.load(session_id) is None
+    lose(driver, worker)
+    assert read(worker, session_id) == {}
+
+
+@pytest.mark.parametrize("end", [Session.invalidate, Session.rotate_id])
+def test_nor_is_one_served_that_another_request_saw_while_it_was_being_ended(
+    driver: SimulatedDriver, make_worker: MakeWorker, end: Callable[[Session], None]
+) -> None:
+    worker = make_worker(**LOCAL)
+    session_id = worker.store(user="ada")
+    ending = loaded(worker, session_id)
+    end(ending)
+
+    def read_first(exchange: Exchange) -> None:
+        driver.before_exchange = None
+        assert read(worker, session_id) == {"user": "ada"}
+        driver.before_exchange = read_first
+
+    driver.before_exchange = read_first
+    worker.save(ending)
+    driver.before_exchange = None
     lose(driver, worker)
     assert read(worker, session_id) == {}
 
