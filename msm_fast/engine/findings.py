@@ -141,15 +141,15 @@ def check_that_there_is_none(ctx: Context, session_id: SessionId, home: str, fin
     If no more nodes than a session has backups are out of reach and the others have none, it does not exist. It has
     as many as settings.replicas, and as other nodes take any: while all are up, those for failover or draining do not.
     While a node is out of reach, one that was away before says little: the session may have been stored without it.
+    Only nodes count that the session may be on: of many some may be away for long, which is nothing to most sessions.
     """
     for copy in findings.unreadable.values():
         raise copy.error
     for _, error in findings.corrupt.values():
         raise error
-    out_of_reach = findings.away | findings.failed
-    doubted = {node for node in ctx.topology.nodes if is_doubted(ctx, findings, node)} if out_of_reach else set()
-    if len(out_of_reach | doubted) > _n_backups(ctx, session_id):
-        raise _unavailable(ctx, session_id, home, out_of_reach, doubted - out_of_reach)
+    out_of_reach, doubted = _lost(ctx, session_id, home, findings)
+    if out_of_reach and len(out_of_reach | doubted) > _n_backups(ctx, session_id):
+        raise _unavailable(ctx, session_id, home, out_of_reach, doubted)
 
 
 def check_that_none_is_newer(ctx: Context, home: str, findings: Findings, best: Copy) -> None:
@@ -170,7 +170,9 @@ def check_that_none_is_newer(ctx: Context, home: str, findings: Findings, best: 
 
 def check_that_it_is_current(ctx: Context, session_id: SessionId, home: str, findings: Findings, best: Copy) -> None:
     """Raise if what was found may be a leftover, while more nodes than the session has backups are out of reach."""
-    out_of_reach = findings.away | findings.failed
+    if len(findings.away | findings.failed) <= _n_backups(ctx, session_id):
+        return
+    out_of_reach, _ = _lost(ctx, session_id, home, findings)
     if len(out_of_reach) <= _n_backups(ctx, session_id):
         return
     node = findings.node_of(best)
@@ -192,6 +194,25 @@ def _is_in_place(ctx: Context, session_id: SessionId, node: str, copy: Copy) -> 
     stored_at = ctx.clock.monotonic() - stored_s_ago
     answered_at = [ctx.health.of(backup).answered_at for backup in backups]
     return all(at <= stored_at for at in answered_at)
+
+
+def _lost(ctx: Context, session_id: SessionId, home: str, findings: Findings) -> tuple[set[str], set[str]]:
+    """Return, of the nodes that the session may be on, those out of reach, and others that may have missed it.
+
+    It is on none that comes after enough others which were there when it was stored. Those before its home were not,
+    or it would have another.
+    """
+    out_of_reach = findings.away | findings.failed
+    if not out_of_reach:
+        return set(), set()
+    topology = ctx.topology
+    doubted = {node for node in topology.nodes if is_doubted(ctx, findings, node)} - out_of_reach
+    ranked = topology.ranked_with_failover(session_id.plain)
+    before_home = ranked[: ranked.index(home)] if home in ranked else []
+    others = [node for node in ranked if node != home]
+    away = {*out_of_reach, *doubted, *before_home}
+    places = {home, *topology.searched(others, home, ctx.settings.replicas, away)}
+    return out_of_reach & places, doubted & places
 
 
 def _n_backups(ctx: Context, session_id: SessionId) -> int:

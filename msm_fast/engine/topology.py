@@ -87,12 +87,14 @@ class Topology:
         """
         return [node for node in self.ranked(plain, is_up) if node != home]
 
-    def searched(self, others: Iterable[str], home: str | None, n_backups: int) -> list[str]:
+    def searched(
+        self, others: Iterable[str], home: str | None, n_backups: int, away: Collection[str] = ()
+    ) -> list[str]:
         """Return those of other nodes than home, in order of preference, of which one has a backup if any has.
 
         They are one more than there are backups: a node may have been added since. A draining one takes no place of
-        another: it may have a backup from before, but gets none. Where home is for failover, backups are on others
-        for failover if no primary was up, else on primaries.
+        another: it may have a backup from before, but gets none; nor does one of those that were, or may have been,
+        away. Where home is for failover, backups are on others for failover if no primary was up, else on primaries.
         """
         n_left = [n_backups + 1, n_backups + 1]
         found = []
@@ -100,7 +102,7 @@ class Topology:
             ring = home not in self.primaries and node not in self.primaries
             if n_left[ring]:
                 found.append(node)
-                n_left[ring] -= node not in self.draining
+                n_left[ring] -= node not in self.draining and node not in away
         return found
 
     def ranked_with_failover(self, plain: str, is_up: Callable[[str], bool] | None = None) -> list[str]:

@@ -85,6 +85,66 @@ def test_without_backups_a_node_that_is_down_says_nothing_about_its_sessions(
         worker.load(str(SessionId.generate("n1")))
 
 
+@pytest.mark.parametrize(("replicas", "n_down"), [(0, 1), (1, 2), (2, 3)])
+def test_nodes_that_can_have_nothing_of_a_session_say_nothing_about_it(replicas: int, n_down: int) -> None:
+    driver, session_id, down = _many_nodes(replicas, n_down)
+    worker = Worker(driver, make_settings(len(driver.nodes), replicas=replicas))
+    for node in down:
+        driver.nodes[node].fault = "refused"
+        assert not worker.probe(node)
+    assert worker.load(session_id) is not None
+    for name in holders(driver, session_id):
+        driver.nodes[name].server.flush()
+    assert worker.load(session_id) is None
+
+
+@pytest.mark.parametrize(("replicas", "n_down"), [(0, 1), (1, 2), (2, 3)])
+def test_nor_about_one_whose_node_was_away_lately(replicas: int, n_down: int) -> None:
+    driver, session_id, down = _many_nodes(replicas, n_down)
+    worker = Worker(driver, make_settings(len(driver.nodes), replicas=replicas))
+    home = home_of(session_id)
+    driver.nodes[home].fault = "refused"
+    assert not worker.probe(home)
+    driver.nodes[home].fault = None
+    assert worker.probe(home)
+    for node in down:
+        driver.nodes[node].fault = "refused"
+        assert not worker.probe(node)
+    assert worker.load(session_id) is not None
+
+
+def _many_nodes(replicas: int, n_last: int) -> tuple[SimulatedDriver, str, list[str]]:
+    """Return nine nodes, a session that is stored there, and the nodes that rank last for it."""
+    driver = SimulatedDriver([f"n{i}" for i in range(1, 10)], VirtualClock())
+    writer = Worker(driver, make_settings(9, replicas=replicas))
+    session_id = writer.store(user="ada")
+    return driver, session_id, writer.ctx.topology.ranked(SessionId(session_id).plain)[-n_last:]
+
+
+@pytest.mark.parametrize("has_seen_all", [True, False])
+def test_but_those_do_to_which_it_has_moved_on_while_others_were_away(has_seen_all: bool) -> None:
+    driver, session_id, _ = _many_nodes(1, 1)
+    worker = Worker(driver, make_settings(9), seed=1)
+    away = []
+    for _ in range(3):
+        away.append(home_of(session_id))
+        driver.nodes[away[-1]].fault = "refused"
+        session = worker.load(session_id)
+        assert session is not None
+        worker.save(session)
+        session_id = session.id
+    for node in away:
+        driver.nodes[node].fault = None
+        driver.nodes[node].server.restart()
+        assert worker.probe(node)
+    reader = worker if has_seen_all else Worker(driver, make_settings(9), seed=2)
+    for node in holders(driver, session_id):
+        driver.nodes[node].fault = "refused"
+        assert not reader.probe(node)
+    with pytest.raises(SessionUnavailable):
+        reader.load(session_id)
+
+
 @pytest.mark.parametrize(("n_nodes", "failover_nodes"), [(1, None), (2, "n2"), (3, "n2 n3")])
 def test_a_session_on_the_only_primary_has_no_backup_that_could_say_it_is_gone(
     n_nodes: int, failover_nodes: str | None
