@@ -128,7 +128,7 @@ class LiveSessions:
             if stored is not None and (base := Base.of(stored)).is_beside(found.stored):
                 theirs = join(ctx, stored.body, theirs, prevails=base.prevails_over(found.stored))
                 live.must_store = True
-            self.rebase(live, carry_over(ctx, stored.body if stored is not None else b"", mine, theirs))
+            self.rebase(key, live, carry_over(ctx, stored.body if stored is not None else b"", mine, theirs))
             live.session_id = live.session_id.with_node(found.session_id.node)
             live.created_ms = found.created_ms
             live.take_lifetimes(found.max_inactive_s, found.absolute_lifetime_s)
@@ -143,10 +143,16 @@ class LiveSessions:
         assert found.stored is not None
         return found.stored.nonce in live.stored.lineage and not found.local_generation
 
-    def rebase(self, live: SessionState, body: bytes) -> None:
+    def rebase(self, key: bytes, live: SessionState, body: bytes) -> None:
         """Let a live session have the attributes in body, under what requests have not saved yet; under its lock."""
         live.attributes.rebase(body)
         live.body = body
+        self.note_size(key, live)
+
+    def note_size(self, key: bytes, live: SessionState) -> None:
+        """Count a session, if it still lives, by what it has grown to; under its lock."""
+        if self._alive.get(key) is live:
+            self._table.put(key, live, size=len(live.body))
 
     def forget(self, key: bytes) -> None:
         """Drop a session, to be found in the cluster again; a request that still has it may bring it back."""

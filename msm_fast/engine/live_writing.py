@@ -67,6 +67,7 @@ class LiveWriter:
                 state.local_kind = kind
             elif result.status == "local":
                 self._ctx.behind.discard(key)  # what was still to be written is kept with the rest now
+                self._live.note_size(key, state)
         for session_id in ended:
             self._live.end(session_id)
         return result
@@ -201,7 +202,7 @@ class LiveWriter:
         state.session_id = state.session_id.with_node(view.session_id.node)
         self._live.note_touched(state)
         if result.status == "merged":
-            self._live.rebase(state, carry_over(ctx, written, state.body, view.body))
+            self._live.rebase(key, state, carry_over(ctx, written, state.body, view.body))
         if view.local_generation:
             ctx.local.delete(key, view.local_generation)
             if state.local_generation == view.local_generation:  # else a request has kept more here since

@@ -283,12 +283,12 @@ class StickySessions:
                 return _INVALIDATED
             if state.body is not before:  # another request that shares it was first
                 body = encode_attributes(ctx, state)
-            live = self._live.put(key, state)
             before, state.body = state.body, body  # first: a thread that gives the session a new id may take both along
+            live = self._live.put(key, state)
             state.attributes.mark_saved(body)
             state.must_store = False
             if live is not state:  # it was dropped while this request had it
-                self._live.rebase(live, carry_over(ctx, before, body, live.body))
+                self._live.rebase(key, live, carry_over(ctx, before, body, live.body))
             live.revision += 1
             live.used_at = ctx.clock.monotonic()  # its request may have come hours ago: a websocket's
         if self._is_synchronous or not self._writer.queue(key, live):

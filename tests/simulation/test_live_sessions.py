@@ -79,6 +79,40 @@ def test_a_session_that_is_ended_while_it_is_found_again_is_not_served_afterward
     assert worker.save(slow).status == "invalidated"
 
 
+@pytest.mark.parametrize("is_lost", [False, True])
+@pytest.mark.parametrize("n_steps", [1, 3])
+def test_what_lives_here_stays_within_its_bytes_however_sessions_grow(
+    driver: SimulatedDriver, make_worker: MakeWorker, n_steps: int, is_lost: bool
+) -> None:
+    worker = make_worker(near_cache=NearCacheSettings(max_bytes=10_000), on_cluster_lost="local")
+    session_ids = [worker.store(n=n) for n in range(30)]
+    worker.catch_up()
+    if is_lost:
+        lose(driver, worker)
+    for step in range(n_steps):
+        for session_id in session_ids:
+            change(worker, session_id, **{f"step {step}": "x" * (1000 // n_steps)})
+        worker.catch_up()
+    bodies = [live.body for live in worker.sticky._live._alive.values()]
+    assert len(bodies) >= 8
+    assert sum(map(len, bodies)) <= 10_000
+
+
+def test_so_it_does_where_it_is_merged_with_what_others_have_stored(
+    driver: SimulatedDriver, make_worker: MakeWorker
+) -> None:
+    worker, other = make_worker(near_cache=NearCacheSettings(max_bytes=10_000)), make_worker(route="w2")
+    for _ in range(30):
+        session_id = worker.store(n=0)
+        worker.catch_up()
+        change(other, session_id, text="x" * 1000)
+        other.catch_up()
+        change(worker, session_id, n=1)
+        worker.catch_up()
+        assert stored(driver, worker, session_id) == {"n": 1, "text": "x" * 1000}
+    assert sum(len(live.body) for live in worker.sticky._live._alive.values()) <= 10_000
+
+
 def test_requests_that_find_a_session_which_stays_on_this_host_after_it_was_dropped_share_it(
     driver: SimulatedDriver, make_worker: MakeWorker
 ) -> None:
