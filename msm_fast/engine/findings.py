@@ -29,6 +29,9 @@ __all__ = [
 _CLOCK_SKEW_S = 1.0
 """How far the clocks of two workers' hosts may be apart."""
 
+_UNDER_WAY_S = 2.0
+"""How old what a home has may be while its backups are still to get it."""
+
 
 class Unreadable(NamedTuple):
     """A copy of another format, and why it cannot be read."""
@@ -229,13 +232,15 @@ def _unavailable(
     return ctx.unavailable(session_id, what, out_of_reach.union(doubted))
 
 
-def is_out_of_step(findings: Findings, best: Copy) -> bool:
+def is_out_of_step(ctx: Context, findings: Findings, best: Copy) -> bool:
     """Whether a node that should have the copy that was found has none, or another: then it is stored again.
 
     So it is where a draining node has another: a writer that lost, or died, may have left it there, and it would count
-    once the home is out of reach.
+    once the home is out of reach. What a node has from before does not count while it may be about to be written.
     """
     other = {node for node, copy in findings.copies.items() if copy.nonce != best.nonce}
+    if ctx.now_ms() - best.record.accessed_ms > _UNDER_WAY_S * 1000:
+        other |= {node for node, (_, nonce) in findings.peeked.items() if nonce != best.nonce}
     is_one_left = not findings.leaving.isdisjoint(other)
     return is_one_left or not findings.wanted.isdisjoint(other | findings.absent | findings.corrupt.keys())
 

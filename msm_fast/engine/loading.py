@@ -291,7 +291,7 @@ def _build_state(ctx: Context, session_id: SessionId, home: str, findings: Findi
     home = follow_home(ctx, state, home, record)
     is_lost = home in findings.failed or home in findings.unreadable or not ctx.health.is_up(home)
     is_moving = leave_home(ctx, state, home, is_lost=is_lost)
-    if not is_moving and not is_lost and is_out_of_step(findings, best):
+    if not is_moving and not is_lost and is_out_of_step(ctx, findings, best):
         state.must_store = True
         ctx.counters.add("repaired")
     state.must_store |= not ctx.records.is_current(record)

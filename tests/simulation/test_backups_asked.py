@@ -164,6 +164,34 @@ def test_what_a_node_missed_that_hung_for_a_moment_is_stored_there_by_the_next_r
     assert dict(found) == {"step": 1}
 
 
+@pytest.mark.parametrize("settings", [{}, {"backup": "async"}])
+@pytest.mark.parametrize("waits", [False, True])
+def test_so_it_is_by_a_worker_that_did_not_notice_unless_it_may_be_about_to_be_stored_there(
+    settings: dict[str, Any], waits: bool
+) -> None:
+    driver = SimulatedDriver(["n1", "n2"], VirtualClock())
+    worker, other = (Worker(driver, make_settings(2, **settings), seed) for seed in (1, 2))
+    session_id = worker.store(step=0)
+    worker.catch_up()
+    node = driver.nodes[backup_of(driver, session_id)]
+    session = worker.load(session_id)
+    assert session is not None
+    session["step"] = 1
+    node.fault = "timeout"
+    assert worker.save(session).status == "stored"
+    node.fault = None
+    driver.clock.advance(3 if waits else 0.5)
+    read = other.load(session_id, expect_write=False)
+    assert read is not None
+    assert other.save(read).status == ("stored" if waits else "unchanged")
+    other.catch_up()
+    backup = node.server.peek(key_of(session_id))
+    home = driver.nodes[home_of(session_id)].server.peek(key_of(session_id))
+    assert backup is not None
+    assert home is not None
+    assert (backup.value == home.value) is waits
+
+
 def test_nor_are_they_asked_later_than_that_since_another_worker_has_stored_the_session(
     driver: SimulatedDriver, make_worker: MakeWorker
 ) -> None:

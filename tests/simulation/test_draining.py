@@ -202,6 +202,29 @@ def test_a_backup_leaves_a_draining_node_although_the_session_is_only_read(
     assert holders(driver, session_id) >= {"n1", other}
 
 
+def test_so_it_does_where_the_other_node_has_what_was_stored_before_one_came_and_went(
+    driver: SimulatedDriver, make_worker: MakeWorker
+) -> None:
+    worker = make_worker()
+    session_id = store_on(worker, "n1")
+    (other,) = {"n2", "n3"} - {backup_of(driver, session_id)}
+    new = backup_of(driver, session_id)
+    driver.nodes[new].server.flush()
+    change(worker, "n1", other)
+    worker.save(loaded(worker, session_id))
+    assert holders(driver, session_id) == {"n1", other}
+    change(worker, "n1", "n2", "n3")
+    session = loaded(worker, session_id)
+    session["page"] = 1
+    assert worker.save(session).backups == (new,)
+    change(worker, "n1", "n2", "n3", draining=(new,))
+    driver.clock.advance(10)
+    assert worker.save(loaded(worker, session_id)).status == "stored"
+    change(worker, "n1", other)
+    driver.nodes["n1"].fault = "refused"
+    assert read(worker, session_id) == {"user": "ada", "page": 1}
+
+
 @pytest.mark.parametrize("is_changed", [True, False])
 def test_what_a_worker_that_died_left_on_a_draining_node_counts_for_nothing_when_the_home_is_down(
     driver: SimulatedDriver, make_worker: MakeWorker, is_changed: bool
