@@ -152,16 +152,15 @@ def _find(
     """
     is_calm = findings.is_calm
     is_up = None if is_calm else ctx.health.is_up
-    n_backups = ctx.settings.replicas
     backups = ctx.topology.backups(plain, home, is_up)
-    ranked = [node for node in ctx.topology.ranked_with_failover(plain, is_up) if node != home]
-    others = ctx.topology.searched(ranked, home, n_backups)
+    others = [node for node in ctx.topology.ranked_with_failover(plain, is_up) if node != home]
+    unsteady: set[str] = set()
     if not is_calm:
-        for nodes in (backups, ranked):
-            nodes.sort(key=lambda node: not ctx.health.is_steady(node))
-        # Who stored the session may have found other nodes steady than this process does.
-        others = list(dict.fromkeys([*ctx.topology.searched(ranked, home, n_backups), *others]))
-    backups = backups[:n_backups]
+        unsteady.update(node for node in others if not ctx.health.is_steady(node))
+        backups.sort(key=unsteady.__contains__)
+    backups = backups[: ctx.settings.replicas]
+    # One that has just not answered takes no place of another; it may have the newest copy all the same.
+    others = ctx.topology.searched(others, home, ctx.settings.replicas, unsteady)
     findings.wanted, findings.leaving = {home, *backups}, ctx.topology.draining - {home}
     if asked is not None:
         outcomes = yield from settle(ctx, asked.question.batches, asked.outcomes)
