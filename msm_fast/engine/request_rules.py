@@ -31,7 +31,7 @@ class RequestRules:
         """Whether any request may need a lock."""
         self.ignores = settings.ignore_requests is not None
         """Whether any request may be ignored."""
-        self._locked = re.compile(pattern)
+        self._locked = re.compile(pattern, re.DOTALL)  # or a client's %0A would take a request out of it
         self._ignored = re.compile(settings.ignore_requests or "")
         self._read_only = ReadOnlyRequests(clock)
         self.is_ignored_change_told = False

@@ -37,6 +37,12 @@ def test_a_pattern_matches_the_whole_path_or_method_and_path(pattern: str, reque
     assert rules_of(locking=f"uri:{pattern}").needs_lock(method, path) is is_locked
 
 
+def test_a_client_cannot_leave_a_pattern_by_a_line_feed_in_the_path() -> None:
+    """Frameworks take any character but a slash for a part of a path: int("10\\n") is 10."""
+    assert rules_of(locking="uri:/pay/.*").needs_lock("POST", "/pay/10\n")
+    assert rules_of(locking="uri:(?!(GET )?/socket).*").needs_lock("POST", "/\n")
+
+
 def test_a_pattern_of_the_java_system_means_what_it_meant() -> None:
     settings = Settings.from_msm(
         {"sticky": "false", "sessionBackupAsync": "false", "lockingMode": "uriPattern:.* /a.*"}
