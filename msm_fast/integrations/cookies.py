@@ -23,6 +23,9 @@ _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _PATH = re.compile(r"/[ -:<-~]*")
 _DOMAIN = re.compile(r"[!-:<-~]*")
 _QUOTED = re.compile(r'"(?:[^"\\]|\\.)*("|$)')
+_BLANKS = " \t"
+"""What may stand around names and values. str.strip() takes away more, and by that would make a name that a browser
+guards, as __Host-session, of one that any page of a sibling domain can set."""
 _NEVER_STORED = re.compile(r"(?:^|,)\s*(?:no-store|no-cache|private)\s*(?:,|$)", re.IGNORECASE)
 """These directives without a value: with one, they are about the headers that it names."""
 
@@ -103,9 +106,9 @@ def read_cookie(header: str, name: str) -> str | None:
     first: str | None = None
     for pair in header.split(";"):
         key, equals, value = pair.partition("=")
-        if not equals or key.strip() != name:
+        if not equals or key.strip(_BLANKS) != name:
             continue
-        value = value.strip()
+        value = value.strip(_BLANKS)
         if SessionId.parse_issued(value) is not None:
             return value
         if first is None:

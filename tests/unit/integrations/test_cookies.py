@@ -21,10 +21,18 @@ OTHER = "fedcba9876543210fedcba9876543210-n2"
         ('session="abc\\015\\012set x 0 60 1\\015\\012Z"', '"abc\\015\\012set x 0 60 1\\015\\012Z"'),
         ("session", None),
         (";;=;session==;", "="),
+        (f"session \t=\t {ID}", ID),
     ],
 )
 def test_the_first_cookie_that_is_an_id_counts_and_nothing_is_unquoted(header: str, value: str | None) -> None:
     assert read_cookie(header, "session") == value
+
+
+@pytest.mark.parametrize("character", ["\xa0", "\x85", "\x1c", "\x1f", "\x0b", "\x0c"])
+def test_a_name_that_a_browser_takes_for_another_is_another(character: str) -> None:
+    """A browser guards names that begin with __Host-; under one of these a page of a sibling domain could send ours."""
+    for name in (f"{character}__Host-session", f"__Host-session{character}"):
+        assert read_cookie(f"{name}={OTHER}; __Host-session={ID}", "__Host-session") == ID
 
 
 def test_the_defaults_are_the_safe_ones() -> None:
