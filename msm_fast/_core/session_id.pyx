@@ -166,7 +166,8 @@ cdef class SessionId:
 cdef class StorageKeys:
     """Makes storage keys: a prefix and the plain part of a session's id, the same on every node.
 
-    prefix: ASCII. hashes_ids: with a digest in place of the plain part, so that the key tells nobody an id.
+    prefix: ASCII. hashes_ids: with a digest in place of the plain part, so that the key tells nobody an id. Its digits
+    are upper-case: a worker that does not hash ids takes it for none, either.
     Thread-safety: immutable.
     """
 
@@ -184,7 +185,7 @@ cdef class StorageKeys:
         cdef bytes key
         if self._hashes_ids:
             digest = blake2b(plain[:n_plain], digest_size=16, person=b"msm_fast id")
-            return self._prefix + digest.hexdigest().encode()
+            return self._prefix + digest.hexdigest().upper().encode()
         key = PyBytes_FromStringAndSize(NULL, n_prefix + n_plain)
         memcpy(PyBytes_AS_STRING(key), PyBytes_AS_STRING(self._prefix), <size_t>n_prefix)
         memcpy(PyBytes_AS_STRING(key) + n_prefix, plain, <size_t>n_plain)

@@ -41,12 +41,21 @@ def test_the_key_is_always_the_same(make_worker: MakeWorker) -> None:
     for text in ("0123456789abcdef0123456789abcdef", "0123456789abcdef0123456789abcdef-n1.w1"):
         session_id = SessionId.parse(text)
         assert session_id is not None
-        assert ctx.storage_key(session_id) == b"s:9d35fd40d6107203c77375d084e06c76"
+        assert ctx.storage_key(session_id) == b"s:9D35FD40D6107203C77375D084E06C76"
 
 
 def test_a_session_without_this_setting_is_not_found_with_it_nor_the_other_way_round(make_worker: MakeWorker) -> None:
     assert make_worker(hash_ids=True).load(make_worker().store(user="ada")) is None
     assert make_worker().load(make_worker(hash_ids=True).store(user="ada")) is None
+
+
+def test_a_key_that_somebody_reads_there_is_no_id_for_workers_without_this_setting(
+    driver: SimulatedDriver, make_worker: MakeWorker
+) -> None:
+    """As while they are restarted one after the other."""
+    home = home_of(make_worker(hash_ids=True).store(user="ada"))
+    (key,) = stored_keys(driver)
+    assert make_worker().load(f"{key.decode()}-{home}") is None
 
 
 def test_it_survives_the_loss_of_its_home(driver: SimulatedDriver, make_worker: MakeWorker) -> None:
