@@ -10,7 +10,7 @@ import os
 import sqlite3
 import stat
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -40,15 +40,18 @@ CREATE INDEX IF NOT EXISTS msm_fast_sessions_accessed ON msm_fast_sessions (acce
 """
 _IS_LIVE = "(expires_at IS NULL OR expires_at > ?)"
 _SWAPS_PER_TIDYING = 100
+_BESIDE = ("-journal", "-wal", "-shm")
+"""What SQLite adds to the file's name. It takes what it finds there for a part of the file."""
 
 
 class SqliteStore:
     """Records in an SQLite file in WAL mode. A value that cannot be encoded stays with the process that has it.
 
     path: of the file; made, readable by its owner alone, if it is not there. One that another user owns or can write is
-    refused: what it says of a session is believed. bounds: of the file, kept to from time to time: the least recently
-    used records go first, but those that say that a session has ended have ENDED_BOUNDS; and of what stays with the
-    process. wall_clock: seconds since the epoch. clock: monotonic ones.
+    refused, and so is one beside which there is such a file of SQLite's: what it says of a session is believed.
+    bounds: of the file, kept to from time to time: the least recently used records go first, but those that say that a
+    session has ended have ENDED_BOUNDS; and of what stays with the process. wall_clock: seconds since the epoch. clock:
+    monotonic ones.
 
     What only looks waits for nobody who holds the file, to write or to back it up. What changes something waits two
     tenths of a second at most, and not at all while another request has just waited in vain: see SqliteFile. Where the
@@ -237,10 +240,16 @@ def _make(path: str) -> None:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
     found = os.stat(path)
     user = os.geteuid()
-    is_ours = user in (0, found.st_uid) or found.st_uid == 0
-    if not is_ours or found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        accepted = "a file that belongs to this user or root, and that nobody else can write: chmod 600 makes it so"
-        raise ConfigurationError("local_store", f"sqlite:///{path}", accepted)
+    _check_rights(path, found, {0, user} if user else {found.st_uid})
     if not os.access(path, os.R_OK | os.W_OK, effective_ids=os.access in os.supports_effective_ids):
         accepted = f"a file that this user can read and write: it belongs to user {found.st_uid}, chown gives it away"
+        raise ConfigurationError("local_store", f"sqlite:///{path}", accepted)
+    for beside in (path + suffix for suffix in _BESIDE):
+        with contextlib.suppress(FileNotFoundError):
+            _check_rights(beside, os.lstat(beside), {0, user, found.st_uid})
+
+
+def _check_rights(path: str, found: os.stat_result, owners: Container[int]) -> None:
+    if found.st_uid not in owners or found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        accepted = "a file that belongs to this user or root, and that nobody else can write: chmod 600 makes it so"
         raise ConfigurationError("local_store", f"sqlite:///{path}", accepted)

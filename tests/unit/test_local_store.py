@@ -24,6 +24,17 @@ MakeStore = Callable[..., LocalStore]
 record = partial(LocalRecord, plain="0123")
 
 
+def owned_by(owner: int, look: Callable[..., os.stat_result]) -> Callable[..., os.stat_result]:
+    """Return look, but for what it says of the owner."""
+
+    def look_at_another(path: str, **how: bool) -> os.stat_result:
+        values = list(look(path, **how))
+        values[stat.ST_UID] = owner
+        return os.stat_result(values)
+
+    return look_at_another
+
+
 @pytest.fixture
 def clock() -> VirtualClock:
     return VirtualClock()
@@ -227,20 +238,35 @@ def test_a_file_that_others_can_write_is_refused_and_left_as_it_is(tmp_path: Pat
 def test_a_file_is_ours_or_that_of_root_or_we_are_root(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, owner: int, user: int, is_taken: bool
 ) -> None:
-    look = os.stat
-
-    def stat_of_another(path: str) -> os.stat_result:
-        values = list(look(path))
-        values[stat.ST_UID] = owner
-        return os.stat_result(values)
-
-    monkeypatch.setattr("os.stat", stat_of_another)
+    monkeypatch.setattr("os.stat", owned_by(owner, os.stat))
     monkeypatch.setattr("os.geteuid", lambda: user)
     path = str(tmp_path / "sessions.db")
     if is_taken:
         SqliteStore(path, NearCacheSettings()).close()
     else:
         with pytest.raises(ConfigurationError, match=r"belongs to this user"):
+            SqliteStore(path, NearCacheSettings())
+
+
+@pytest.mark.parametrize("beside", ["-wal", "-shm", "-journal"])
+@pytest.mark.parametrize(
+    ("owner", "mode", "is_taken"), [(7, 0o600, True), (0, 0o600, True), (8, 0o600, False), (7, 0o666, False)]
+)
+def test_so_is_each_file_that_sqlite_takes_for_a_part_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, beside: str, owner: int, mode: int, is_taken: bool
+) -> None:
+    """In /tmp any user may put one there, which SQLite would read into the file."""
+    path = str(tmp_path / "sessions.db")
+    SqliteStore(path, NearCacheSettings()).close()
+    Path(path + beside).touch()
+    Path(path + beside).chmod(mode)
+    monkeypatch.setattr("os.stat", owned_by(7, os.stat))
+    monkeypatch.setattr("os.lstat", owned_by(owner, os.lstat))
+    monkeypatch.setattr("os.geteuid", lambda: 7)
+    if is_taken:
+        SqliteStore(path, NearCacheSettings()).close()
+    else:
+        with pytest.raises(ConfigurationError, match=f"sessions.db{beside}.*nobody else can write"):
             SqliteStore(path, NearCacheSettings())
 
 
