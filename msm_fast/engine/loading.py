@@ -59,13 +59,12 @@ def load(
         if isinstance(answer, SessionState):
             return answer
         asked = answer
-    home = ctx.topology.home(session_id.node)
-    if home is None and session_id.node is None:
-        home = ctx.topology.first(session_id.plain)  # it was made while no node could be reached
-        session_id = session_id.with_node(home)
+    home = _home_of(ctx, session_id)
     if home is None:
         ctx.counters.add("refused_ids")
         return None
+    if home and session_id.node is None:
+        session_id = session_id.with_node(home)
     key = ctx.storage_key(session_id)
     near = asked.question.near if asked else ctx.near_copy(key)
     max_inactive_s = near.max_inactive_s if near else ctx.default_max_inactive_s
@@ -110,7 +109,7 @@ def _ask_as_usual(ctx: Context, session_id: SessionId, expect_write: bool) -> Fl
 
 def was_ended(ctx: Context, session_id: SessionId) -> Flow[bool]:
     """Whether the session has a tombstone; False as well where it is just not found."""
-    home = ctx.topology.home(session_id.node)
+    home = _home_of(ctx, session_id)
     if home is None:
         return False
     key = ctx.storage_key(session_id)
@@ -127,6 +126,13 @@ def is_known_to_be_ended(ctx: Context, session_id: SessionId) -> Flow[bool]:
         return (yield from was_ended(ctx, session_id))
     except (SessionUnavailable, CorruptRecord):
         return False
+
+
+def _home_of(ctx: Context, session_id: SessionId) -> str | None:
+    """Return the node to ask first, or None if the id names one that is none of ours."""
+    if session_id.node is None and ctx.topology.encodes_node:  # it was made while no node could be reached
+        return ctx.topology.first(session_id.plain)
+    return ctx.topology.home(session_id.node)
 
 
 def _start(ctx: Context, near: NearCopy | None, *, is_calm: bool) -> Findings:

@@ -63,6 +63,12 @@ def test_a_logout_elsewhere_ends_it(worker: Worker, other: Worker) -> None:
     assert worker.load(session_id) is None
 
 
+def test_also_for_who_leaves_the_node_out_of_its_id(worker: Worker, other: Worker) -> None:
+    session_id = tag(worker)
+    log_out(other, loaded(other, session_id))
+    assert worker.load(session_id.partition("-")[0]) is None
+
+
 def test_its_former_id_ends_everywhere_when_it_gets_a_new_one(worker: Worker, other: Worker) -> None:
     session_id = tag(worker)
     session = loaded(worker, session_id)
