@@ -13,6 +13,7 @@ from msm_fast.engine.versions cimport cas_of, life_of, version as version_of
 
 from msm_fast._core.record import GENERATION_MAX
 from msm_fast.engine.topology import home_digest
+from msm_fast.errors import CorruptRecord
 
 __all__ = [
     "Copy",
@@ -51,7 +52,9 @@ cdef class Copy:
 def read_copy(ctx, Replies replies not None, bytes key not None):
     """Return the copy in the first reply, which has a value. Raises: CorruptRecord, UnknownFormat."""
     cdef Reply reply = replies[0]
-    record = ctx.records.decode(reply.value, key)
+    cdef Record record = ctx.records.decode(reply.value, key)
+    if not record.is_tombstone and not record.nonces():
+        raise CorruptRecord("it names no write, not even its own", 48)
     return Copy(len(reply.value), record, version_of(replies.life, reply.cas), reply.client_flags)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from msm_fast import CorruptRecord, SessionId
+from msm_fast._core.record import encode_record
 from msm_fast.engine.context import Clock, Context
 from msm_fast.engine.effects import Exchange
 from tests.reference import record as reference
@@ -274,6 +275,19 @@ def test_a_copy_of_which_not_all_names_can_be_read_is_corrupt_whatever_its_trail
     with pytest.raises(CorruptRecord):
         make_worker().load(session_id)
     assert make_worker(on_corrupt="local").load(session_id) is None
+
+
+def test_so_is_one_that_names_no_write_which_only_a_forged_record_does(driver: SimulatedDriver, worker: Worker) -> None:
+    session_id = worker.store(user="ada")
+    assert worker.load(session_id) is not None
+    forged = encode_record(key_of(session_id), b"", generation=9, created_ms=0, accessed_ms=0, max_inactive_s=1800)
+    for node in holders(driver, session_id):
+        item = driver.nodes[node].server.peek(key_of(session_id))
+        assert item is not None
+        item.value = forged
+        item.cas += 1
+    with pytest.raises(CorruptRecord):
+        worker.load(session_id)
 
 
 def test_when_every_copy_is_corrupt_it_is_said_and_nothing_is_deleted(driver: SimulatedDriver, worker: Worker) -> None:
