@@ -42,8 +42,9 @@ cdef class Stored:
         self.lifetimes = lifetimes
 
     @property
+    @cython.boundscheck(True)
     def nonce(self):
-        """The nonce of the write that this view is based on."""
+        """The nonce of the write that this view is based on. Raises: IndexError if its lineage names none."""
         return self.lineage[0]
 
     def __repr__(self):

@@ -189,7 +189,7 @@ cdef class UsualSaving(UsualWay):
         cdef NearCopy before = self._own.near_copy(key)
         cdef bint has_lasted = (
             before is not None and before.has_lasted and state.stored is not None
-            and before.nonce == state.stored.lineage[0]
+            and before.nonce == state.stored.nonce
         )
         state.attributes.mark_saved(body)
         state.note_lifetimes_stored()

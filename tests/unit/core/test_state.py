@@ -48,6 +48,11 @@ def test_a_session_is_kept_if_it_is_stored_lives_here_or_is_in_the_local_store()
     assert state(local_generation=1).is_kept
 
 
+def test_a_view_of_a_session_that_names_no_write_is_an_error_and_no_crash():
+    with pytest.raises(IndexError):
+        _ = Stored(1, (), {}, b"").nonce
+
+
 def test_a_client_keeps_the_id_of_a_session_that_is_kept_or_cannot_be_reached():
     assert not state().keeps_id
     assert not state(local_kind="ended").keeps_id
