@@ -160,7 +160,7 @@ class RequestLife(Budget):
         self._rules.is_ignored_change_told = True
         self._ctx.tell(
             "ignored_change",
-            f"{' '.join(self._name)} has changed its session, but settings.ignore_requests matches it: the change is "
+            f"{' '.join(self._name)!r} has changed its session, but settings.ignore_requests matches it: the change is "
             "not stored. This is told once",
         )
 

@@ -87,6 +87,15 @@ def test_a_change_that_is_ignored_in_an_event_loop_is_told_once(change: Callable
     assert [event.kind for event in told] == ["ignored_change"]
 
 
+def test_a_path_with_a_line_feed_forges_no_line_of_the_log_where_its_change_is_ignored() -> None:
+    told: list[Event] = []
+    with SessionManager(ignore_requests=r"/static/[^?]*") as manager:
+        manager.subscribe(told.append)
+        with manager.request(None, "GET", "/static/a\nERROR all is lost") as session:
+            session["user"] = "ada"
+    assert "\n" not in told[0].detail
+
+
 def is_learned(manager: SessionManager, path: str) -> bool:
     return not manager._rules.needs_lock("GET", path)
 
