@@ -69,6 +69,7 @@ class Log:
             if logging.raiseExceptions:
                 with contextlib.suppress(Exception):
                     traceback.print_exc()
+                    print("The line was:", message % args, file=sys.stderr)
         finally:
             line.clear()
             _line.reset(before)

@@ -13,11 +13,11 @@ import pytest
 from msm_fast import ConfigurationError, SessionManager, Tls
 from tests.certificates import Authority
 from tests.integration.test_manager import wait_until
-from tests.integration.test_tls import HOST, MakeManager, authority, keep, make, reason, server, start, tls_server
+from tests.integration.test_tls import HOST, MakeManager, authority, keep, make, reason, server, tls_server
 from tests.memcached import Memcached
 from tests.threaded import drop_connections
 
-__all__ = ["authority", "make", "server", "start"]
+__all__ = ["authority", "make", "server"]
 
 pytestmark = pytest.mark.memcached
 

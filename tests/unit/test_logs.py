@@ -55,8 +55,10 @@ def test_what_a_filter_of_the_site_raises_is_printed_and_reaches_nobody(
     handler: Handler, capsys: pytest.CaptureFixture[str]
 ) -> None:
     handler.does = fail
-    Log(NAME).warning("node n1 is down")
-    assert "Working outside of request context." in capsys.readouterr().err
+    Log(NAME).warning("node %s is down", "n1")
+    printed = capsys.readouterr().err
+    assert "Working outside of request context." in printed
+    assert "node n1 is down" in printed  # else nobody would be told
 
 
 def test_it_is_not_even_printed_where_logging_prints_no_errors(
