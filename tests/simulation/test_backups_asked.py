@@ -7,7 +7,7 @@ import pytest
 
 from msm_fast.engine.exchanging import ask
 from tests.simulation.clock import VirtualClock
-from tests.simulation.driver import SimulatedDriver
+from tests.simulation.driver import SimulatedDriver, SimulatedNode
 from tests.simulation.test_loading import backup_of, home_of, key_of
 from tests.simulation.worker import Worker, make_settings
 
@@ -136,13 +136,8 @@ def test_so_is_what_it_has_missed_while_it_was_away(driver: SimulatedDriver, wor
     assert backup.value == home.value
 
 
-@pytest.mark.parametrize("settings", [{}, {"backup": "async"}])
-def test_what_a_node_missed_that_hung_for_a_moment_is_stored_there_by_the_next_request_though_it_only_reads(
-    settings: dict[str, Any],
-) -> None:
-    """It never was down. With two nodes no other takes the backup: only the home has what was stored last."""
-    driver = SimulatedDriver(["n1", "n2"], VirtualClock())
-    worker = Worker(driver, make_settings(2, **settings))
+def stored_while_its_backup_hangs(driver: SimulatedDriver, worker: Worker) -> tuple[str, SimulatedNode]:
+    """Store a session, and step 1 of it while its backup hangs; return its id and that node, which still does."""
     session_id = worker.store(step=0)
     worker.catch_up()
     node = driver.nodes[backup_of(driver, session_id)]
@@ -151,6 +146,17 @@ def test_what_a_node_missed_that_hung_for_a_moment_is_stored_there_by_the_next_r
     session["step"] = 1
     node.fault = "timeout"
     assert worker.save(session).status == "stored"
+    return session_id, node
+
+
+@pytest.mark.parametrize("settings", [{}, {"backup": "async"}])
+def test_what_a_node_missed_that_hung_for_a_moment_is_stored_there_by_the_next_request_though_it_only_reads(
+    settings: dict[str, Any],
+) -> None:
+    """It never was down. With two nodes no other takes the backup: only the home has what was stored last."""
+    driver = SimulatedDriver(["n1", "n2"], VirtualClock())
+    worker = Worker(driver, make_settings(2, **settings))
+    session_id, node = stored_while_its_backup_hangs(driver, worker)
     worker.catch_up()
     node.fault = None
     keep_in_touch(driver, worker, 1)
@@ -171,14 +177,7 @@ def test_so_it_is_by_a_worker_that_did_not_notice_unless_it_may_be_about_to_be_s
 ) -> None:
     driver = SimulatedDriver(["n1", "n2"], VirtualClock())
     worker, other = (Worker(driver, make_settings(2, **settings), seed) for seed in (1, 2))
-    session_id = worker.store(step=0)
-    worker.catch_up()
-    node = driver.nodes[backup_of(driver, session_id)]
-    session = worker.load(session_id)
-    assert session is not None
-    session["step"] = 1
-    node.fault = "timeout"
-    assert worker.save(session).status == "stored"
+    session_id, node = stored_while_its_backup_hangs(driver, worker)
     node.fault = None
     driver.clock.advance(3 if waits else 0.5)
     read = other.load(session_id, expect_write=False)

@@ -7,6 +7,18 @@ from tests.simulation.driver import SimulatedDriver
 from tests.simulation.test_falling_back import LOCAL, MakeWorker, change, heal
 from tests.simulation.test_loading import backup_of, home_of
 from tests.simulation.test_saving import loaded, read
+from tests.simulation.worker import Worker
+
+
+def keep_for_a_moment(driver: SimulatedDriver, worker: Worker, session_id: str) -> None:
+    """Have a change of a session kept here, as all nodes hang just then; its id must stay as it is."""
+    session = loaded(worker, session_id)
+    for node in driver.nodes.values():
+        node.fault = "timeout"
+    session["late"] = True
+    assert worker.save(session).status == "local"
+    heal(driver, worker)
+    assert session.id == session_id
 
 
 def test_a_session_whose_nodes_are_down_is_served_here_while_others_are_distributed(
@@ -71,14 +83,8 @@ def test_a_session_that_is_kept_here_for_a_moment_is_found_by_its_id_where_the_c
     session_ids = [worker.store(n=n) for n in range(10)]  # some of them would be on n1
     heal(driver, worker)
     for n, session_id in enumerate(session_ids):
-        session = loaded(worker, session_id)
-        for node in driver.nodes.values():
-            node.fault = "timeout"
-        session["late"] = True
-        assert worker.save(session).status == "local"
-        heal(driver, worker)
-        assert session.id == session_id
-        assert read(other, session.id) == {"n": n}
+        keep_for_a_moment(driver, worker, session_id)
+        assert read(other, session_id) == {"n": n}
 
 
 def test_so_is_one_that_was_to_leave_a_node_that_drains(driver: SimulatedDriver, make_worker: MakeWorker) -> None:
@@ -88,14 +94,8 @@ def test_so_is_one_that_was_to_leave_a_node_that_drains(driver: SimulatedDriver,
         drained.ctx.change_topology(drained.ctx.settings, {"n1"})
     for n, session_id in enumerate(session_ids):
         if home_of(session_id) == "n1":
-            session = loaded(worker, session_id)
-            for node in driver.nodes.values():
-                node.fault = "timeout"
-            session["late"] = True
-            assert worker.save(session).status == "local"
-            heal(driver, worker)
-            assert session.id == session_id
-            assert read(other, session.id) == {"n": n}
+            keep_for_a_moment(driver, worker, session_id)
+            assert read(other, session_id) == {"n": n}
 
 
 def test_a_login_that_could_not_be_stored_for_a_moment_is_stored_by_the_next_request(

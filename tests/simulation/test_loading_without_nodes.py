@@ -121,26 +121,6 @@ def _many_nodes(replicas: int, n_last: int) -> tuple[SimulatedDriver, str, list[
     return driver, session_id, writer.ctx.topology.ranked(SessionId(session_id).plain)[-n_last:]
 
 
-def test_a_backup_that_once_did_not_answer_is_asked_when_the_home_dies_though_others_are_left() -> None:
-    driver = SimulatedDriver([f"n{i}" for i in range(1, 6)], VirtualClock())
-    worker, reader = (Worker(driver, make_settings(5), seed) for seed in (1, 2))
-    session_id = worker.store(step=0)
-    backup = backup_of(driver, session_id)
-    driver.nodes[backup].fault = "timeout"
-    session = reader.load(session_id)
-    assert session is not None
-    reader.save(session)  # on another node: it hears nothing of this one from now on
-    driver.nodes[backup].fault = None
-    session = worker.load(session_id)
-    assert session is not None
-    session["step"] = 1
-    assert worker.save(session).backups == (backup,)
-    driver.nodes[home_of(session_id)].fault = "refused"
-    found = reader.load(session_id)
-    assert found is not None
-    assert dict(found) == {"step": 1}
-
-
 @pytest.mark.parametrize("has_seen_all", [True, False])
 def test_but_those_do_to_which_it_has_moved_on_while_others_were_away(has_seen_all: bool) -> None:
     driver, session_id, _ = _many_nodes(1, 1)
@@ -209,6 +189,26 @@ def test_a_backup_that_was_slow_once_is_asked_all_the_same_when_the_home_has_no_
     session = reader.load(session_id)
     assert session is not None
     assert session["user"] == "ada"
+
+
+def test_a_backup_that_once_did_not_answer_is_asked_when_the_home_dies_though_others_are_left() -> None:
+    driver = SimulatedDriver([f"n{i}" for i in range(1, 6)], VirtualClock())
+    worker, reader = (Worker(driver, make_settings(5), seed) for seed in (1, 2))
+    session_id = worker.store(step=0)
+    backup = backup_of(driver, session_id)
+    driver.nodes[backup].fault = "timeout"
+    session = reader.load(session_id)
+    assert session is not None
+    reader.save(session)  # on another node: it hears nothing of this one from now on
+    driver.nodes[backup].fault = None
+    session = worker.load(session_id)
+    assert session is not None
+    session["step"] = 1
+    assert worker.save(session).backups == (backup,)
+    driver.nodes[home_of(session_id)].fault = "refused"
+    found = reader.load(session_id)
+    assert found is not None
+    assert dict(found) == {"step": 1}
 
 
 def test_a_home_that_restarted_empty_gets_its_copy_back_from_the_backup(
