@@ -143,16 +143,17 @@ cdef class Session:
     def rotate_id(self):
         """Give the session a new id and let the old one die; call it at login and at every change of privilege."""
         cdef SessionState fresh = self._mint()
-        cdef SessionState found = self._now()
-        cdef SessionState state = found
-        cdef tuple retired = _retire(found)
-        # Requests that share it must not be given the new id: they came with the old one. Nor must a save on its way.
-        while found.is_live or found.is_being_saved:
+        cdef SessionState found, state
+        cdef tuple retired
+        while True:
+            found = state = self._now()
+            retired = _retire(found)
+            if not (found.is_live or found.is_being_saved):
+                break
+            # Requests that share it came with the old id and must not be given the new one. Nor must a save on its way.
             state = found.part_with()
             if self._state is found:  # else a thread has ended it, or given it a new id, while values were decoded
                 break
-            state = found = self._state
-            retired = _retire(found)
         self._state = state
         state.retired_max_inactive_s = state.longest_max_inactive_s()
         state.retired = retired

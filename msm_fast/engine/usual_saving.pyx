@@ -169,7 +169,7 @@ cdef class UsualSaving(UsualWay):
         """Do as `stored`, and count it: nothing else is to be done. None: there may be more."""
         cdef bint was_new = writing.state.stored is None
         if self._tags_sessions and self._may_be_kept_here():
-            return None  # perhaps this session is by now, and has to have there what was stored
+            return None  # perhaps the session is by now, and has to have there what was stored
         result = self.stored(writing, outcomes)
         if result is not None:
             self._counts.count("created" if was_new else "stored")

@@ -237,7 +237,7 @@ class _Response:
             return
         if message["type"] in _STARTS:
             try:
-                self._session_headers.note_save(await self._request.save(), _log)
+                await _save(self._request, self._session_headers)
             except UNREACHABLE as error:
                 await self.refuse(error)
                 return
@@ -262,7 +262,7 @@ class _Response:
         """Store what app wrote after it had started its response."""
         session = self._request.session
         if self._session_headers.have_left and session.was_used and session.state.may_need_saving:
-            self._session_headers.note_save(await self._request.save(), _log)
+            await _save(self._request, self._session_headers)
 
     async def refuse(self, error: BaseException) -> None:
         """Answer that the session is not available, if nothing was answered yet."""
